@@ -1,0 +1,66 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Everything is installed into .venv.
+#   make setup PYTHON=python3.12
+#   make setup PIPFLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"   # Linux without a GPU: 2 GB less
+PYTHON   ?= python3
+PIPFLAGS ?=
+JOBS     ?= 2
+DEMO_ARGS ?= --task glyphs --heads full random ann --objective cosface --rate 0.1 --seeds 0 \
+	--json results/demo/compare.json --plot results/demo/compare.png
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+# Named after the contents of its inputs, so that a changed dependency installs again and a new checkout does not.
+STAMP := $(VENV)/.setup-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+# One thread for each of the $(JOBS) workers; ninja is looked for on PATH.
+QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP)  ## create .venv and install the package with everything the tests and notebooks need
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: annsoftmax needs Python 3.11 or newer; $(PYTHON) is not. Name another one:  make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 1; }
+	@echo "setup: installing into $(VENV) the versions named in constraints.txt (about 1.6 GB; a minute or more)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[notebooks,dev,peers]'
+	@rm -f $(VENV)/.setup-* && touch $@
+	@echo "setup: done"
+
+demo: $(STAMP)  ## train full softmax, random classes and ANN Softmax on real drawings, and compare
+	@mkdir -p results/demo
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/annsoftmax compare $(DEMO_ARGS)
+	@echo
+	@echo "demo: the table is above; its numbers are in results/demo/compare.json, its plot in results/demo/compare.png"
+
+test: lint pytest notebooks  ## lint, run the tests, and run every notebook against its stored outputs
+
+pytest: $(STAMP)  ## run the tests only
+	$(QUIET_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+notebooks: $(STAMP)  ## run every notebook and compare each output with the stored one (strict nbval)
+	$(BIN)/python tools/notebooks.py check
+	$(QUIET_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(NBVAL) notebooks
+
+refresh-notebooks: $(STAMP)  ## run every notebook and store its outputs (NOTEBOOKS="a.ipynb b.ipynb" for some)
+	$(QUIET_ENV) $(BIN)/python tools/notebooks.py refresh $(NOTEBOOKS)
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab notebooks
+
+lint: $(STAMP)  ## check code and notebooks with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## let ruff fix and format code and notebooks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what builds, tests and the demo left behind (.venv stays; delete it to start afresh)
+	rm -rf build dist *.egg-info results/demo .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

@@ -1,0 +1,18 @@
+"""ANN Softmax: train a classifier with very many classes, scoring each batch against the nearest few.
+
+After *ANN Softmax: Acceleration of Extreme Classification Training* (Zhao et al., PVLDB 15(1), 2021).
+"""
+
+from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead, make_head
+from annsoftmax_ref.index import IVFBinaryIndex
+from annsoftmax_ref.objectives import ArcFace, CosFace, CrossEntropy, DSoftmax, Objective, make_objective
+from annsoftmax_ref.optim import RowAdamW, RowSGD
+from annsoftmax_ref.selectors import AllClasses, NearestClasses, RandomClasses, Selector
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ANNSoftmax", "AllClasses", "ArcFace", "CosFace", "CrossEntropy", "DSoftmax", "IVFBinaryIndex",
+    "NearestClasses", "Objective", "RandomClasses", "RowAdamW", "RowSGD", "Selector", "SoftmaxHead",
+    "make_head", "make_objective",
+]

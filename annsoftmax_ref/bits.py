@@ -1,0 +1,42 @@
+"""Sign bits packed into 64-bit words, and distances between them (plain torch)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WORD = 64
+
+
+def words_for(dim: int) -> int:
+    """How many 64-bit words hold ``dim`` bits."""
+    return -(-dim // WORD)
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """bits [..., d] bool -> words [..., ceil(d / 64)] int64; bit j is bit j % 64 of word j // 64, the rest 0."""
+    dim = bits.shape[-1]
+    padded = torch.nn.functional.pad(bits, (0, words_for(dim) * WORD - dim))
+    weights = torch.ones(WORD, dtype=torch.int64, device=bits.device) << torch.arange(WORD, device=bits.device)
+    # Distinct powers of two add up without carry, so the sum (mod 2^64) is the bitwise or.
+    return (padded.unflatten(-1, (-1, WORD)) * weights).sum(dim=-1)
+
+
+def unpack_bits(words: Tensor, dim: int) -> Tensor:
+    """The inverse of ``pack_bits``: words [..., W] -> bits [..., dim] bool."""
+    bits = (words.unsqueeze(-1) >> torch.arange(WORD, device=words.device)) & 1
+    return bits.flatten(-2)[..., :dim].bool()
+
+
+def hamming(a: Tensor, b: Tensor) -> Tensor:
+    """Number of different bits between codes a, b [..., W] int64 (broadcast) -> [...] int64.
+
+    torch has no population count: this is the usual one by masks and shifts (Hacker's Delight, 5-1). Sums of
+    a byte's bits are kept in that byte; the last multiplication adds up the eight bytes.
+    """
+    x = a ^ b
+    # >> of a negative int64 copies the sign in; the masks drop those copies.
+    x = x - ((x >> 1) & 0x5555555555555555)
+    x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return (((x * 0x0101010101010101) >> 56) & 0xFF).sum(dim=-1)

@@ -1,0 +1,54 @@
+"""Checks of what users pass in: one clear sentence each, before anything is changed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_positive_int(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; it should be a whole number of at least 1")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it should be at least 1")
+    return value
+
+
+def check_rate(rate: float) -> float:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+        raise TypeError(f"sample_rate is {rate!r}; it should be a number above 0 and at most 1")
+    if not 0 < rate <= 1:
+        raise ValueError(f"sample_rate is {rate}; it should be above 0 and at most 1")
+    return float(rate)
+
+
+def check_embeddings(embeddings: Tensor, embedding_size: int) -> None:
+    """embeddings [B, d], floating point, B >= 1, every number finite, no row of zeros."""
+    if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
+        kind = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
+        raise TypeError(f"embeddings is of type {kind}; it should be a floating-point tensor [B, {embedding_size}]")
+    if embeddings.dim() != 2 or embeddings.shape[1] != embedding_size:
+        raise ValueError(f"embeddings has shape {list(embeddings.shape)}; it should be [B, {embedding_size}]")
+    if embeddings.shape[0] == 0:
+        raise ValueError("embeddings is an empty batch; it should have at least one row")
+    # A row's largest magnitude is NaN or infinite if one of its numbers is, and 0 if they all are: one
+    # pass of reading answers all three questions.
+    peak = embeddings.detach().abs().amax(dim=1)
+    if not torch.isfinite(peak).all():
+        raise ValueError("embeddings holds NaN or infinite values; all of them should be finite")
+    if (peak == 0).any():
+        row = int((peak == 0).nonzero()[0])
+        raise ValueError(f"embeddings has a row of zeros (row {row}), which has no direction; rows should be non-zero")
+
+
+def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
+    """labels [B] int64 in [0, num_classes)."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels is of type {kind}; it should be an int64 tensor [{batch}]")
+    if labels.shape != (batch,):
+        raise ValueError(f"labels has shape {list(labels.shape)}; it should be [{batch}], one label an embedding")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        wrong = low if low < 0 else high
+        raise ValueError(f"labels holds {wrong}; labels should be from 0 to {num_classes - 1} (num_classes - 1)")

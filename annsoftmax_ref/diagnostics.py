@@ -1,0 +1,66 @@
+"""Diagnostics: what a head's active sets miss, measured against the full softmax.
+
+Cost: one full softmax, forward and backward, for the samples given (4 B N d operations and B N numbers of
+memory), on top of the selection itself. Sample it every few hundred steps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from annsoftmax_ref.checks import check_embeddings, check_labels
+from annsoftmax_ref.rows import cosines, unit_rows
+
+
+def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str, float | None]:
+    """embeddings [B, d], labels [B] -> numbers, with head, generator and gradients left as they were.
+
+    recall: of each sample's k nearest other classes, the share in its active set.
+    captured_mass: of the full softmax's mass on other classes, sum of e^{s z}, the share in its active set.
+    gradient_error: |g - g_full| / |g_full| of the loss's gradient with respect to the embeddings [B, d].
+    code_age: mean number of steps since a class's code was written (None without an index).
+    stale_bits: share of code bits that a fresh encoding would change (None without an index).
+    """
+    check_embeddings(embeddings, head.embedding_size)
+    check_labels(labels, len(embeddings), head.num_classes)
+    k = min(k, head.num_classes - 1)
+    # A copy, so that looking does not change what training draws next.
+    generator = torch.Generator()
+    generator.set_state(head.generator.get_state())
+    with torch.no_grad():
+        x = unit_rows(embeddings.detach())
+        head.sync()
+        active = head.selector.select(x, labels, head.weight, generator)
+        cosine = cosines(x, head.prototypes())                                   # [B, N]
+    inside = torch.zeros_like(cosine, dtype=torch.bool)
+    for group in active:
+        member = inside.new_zeros(head.num_classes)
+        member[group.classes] = True
+        inside[group.samples] = member
+    cosine.scatter_(1, labels.unsqueeze(1), -torch.inf)                           # other classes only
+    nearest = cosine.topk(max(k, 1), dim=1).indices
+    mass = (head.objective.scale * cosine).softmax(dim=1)
+    result = {
+        "recall": inside.gather(1, nearest).double().mean().item() if k else 1.0,
+        "captured_mass": (mass * inside).sum(dim=1).mean().item() if k else 1.0,
+        "gradient_error": _gradient_error(head, x, labels, active),
+        "code_age": None,
+        "stale_bits": None,
+    }
+    index = getattr(head.selector, "index", None)
+    if index is not None:
+        result.update(code_age=index.code_age(), stale_bits=index.stale_bits(head.weight))
+    return result
+
+
+def _gradient_error(head, x: Tensor, labels: Tensor, active) -> float:
+    objective, prototypes = head.objective, head.prototypes()
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        (full,) = torch.autograd.grad(objective(leaf @ prototypes.T, labels).sum(), leaf)
+        loss = sum(objective(leaf[g.samples] @ prototypes[g.classes].T, g.targets).sum() for g in active)
+        (sampled,) = torch.autograd.grad(loss, leaf)
+    # Only the part across x turns the embedding: its length does not enter the loss.
+    full, sampled = (g - (g * x).sum(dim=1, keepdim=True) * x for g in (full, sampled))
+    return ((sampled - full).norm() / full.norm().clamp_min(1e-30)).item()

@@ -1,0 +1,67 @@
+"""``annsoftmax doctor``: what this machine has, which backend will run, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+
+from annsoftmax_ref import machine
+from annsoftmax_ref.datasets.cache import cache_folder
+
+PACKAGES = ("torch", "numpy", "matplotlib", "pillow", "tqdm", "ninja", "jupyterlab", "ipywidgets", "nbval", "faiss-cpu")
+OPTIONAL = {"jupyterlab": "notebooks", "ipywidgets": "notebooks", "nbval": "dev", "faiss-cpu": "peers"}
+
+
+def examine() -> dict:
+    """Facts, and a list of ``missing`` things, each with the command that installs it."""
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    facts = {
+        **machine.describe(),
+        "cpu_features": machine.cpu_features(),
+        "packages": {name: machine.version_of(name) for name in PACKAGES},
+        "compiler": machine.tool_version(compiler) if compiler else None,
+        "nvcc": machine.tool_version("nvcc"),
+        "torch_cuda": torch.version.cuda, "gpu": gpu,
+        "cache": str(cache_folder()),
+        "backend": "torch on CUDA" if gpu else "torch on the CPU",
+    }
+    facts["missing"] = list(_missing(facts))
+    return facts
+
+
+def _missing(facts: dict):
+    for name, version in facts["packages"].items():
+        if version is None:
+            extra = OPTIONAL.get(name)
+            what = f"annsoftmax-ref[{extra}]" if extra else name
+            yield {"what": name, "needed_for": extra or "everything", "install": f"pip install '{what}'"}
+    if facts["compiler"] is None:
+        yield {"what": "a C++ compiler", "needed_for": "C++ kernels",
+               "install": "conda install -c conda-forge cxx-compiler (or apt-get install g++)"}
+    if facts["torch_cuda"] and facts["nvcc"] is None:
+        yield {"what": "nvcc", "needed_for": "CUDA kernels", "install": "conda install -c conda-forge cuda-nvcc"}
+    if facts["torch_cuda"] and facts["gpu"] is None:
+        yield {"what": "a GPU that torch can use", "needed_for": "CUDA", "install": "an NVIDIA driver (see nvidia-smi)"}
+
+
+def report(facts: dict) -> str:
+    """The facts for people."""
+    lines = [
+        f"system     {facts['system']}, Python {facts['python']}",
+        f"cpu        {facts['cpu']}, {facts['cores']} cores, {facts['threads']} torch threads",
+        f"features   {' '.join(facts['cpu_features']) or 'unknown'}",
+        f"gpu        {facts['gpu'] or 'none'} (torch built for CUDA {facts['torch_cuda'] or '-'})",
+        f"compiler   {facts['compiler'] or 'none'}",
+        f"nvcc       {facts['nvcc'] or 'none'}",
+        "packages   " + ", ".join(f"{name} {version or 'missing'}" for name, version in facts["packages"].items()),
+        f"cache      {facts['cache']}",
+        f"runs with  {facts['backend']}",
+    ]
+    for item in facts["missing"]:
+        lines.append(f"missing    {item['what']} (for {item['needed_for']}): {item['install']}")
+    if not facts["missing"]:
+        lines.append("missing    nothing")
+    return "\n".join(lines)

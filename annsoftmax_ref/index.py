@@ -1,0 +1,184 @@
+"""IVFBinaryIndex: sign-bit codes in an inverted file, over rows that keep moving.
+
+The paper names the parts, binary quantization with an inverted file system, and no parameter; those are ours.
+Search: a query probes the ``nprobe`` lists whose centroids are nearest, takes the ``k`` codes of smallest
+Hamming distance in them, and (``rerank``) orders these by exact cosine. Upkeep: ``update_rows`` rewrites the
+codes of rows that moved, ``refresh`` puts some rows into their nearest list and moves the centroids a little.
+Neither costs more than the rows it is given. NumPy twin: ``annsoftmax_ref.reference.index``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from annsoftmax_ref.bits import hamming, pack_bits, words_for
+from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.lists import InvertedLists
+
+# Queries are scanned in chunks of about this many codes, so that the scan's temporaries stay in cache.
+CHUNK = 1 << 18
+
+
+class IVFBinaryIndex(nn.Module):
+    """An index over N rows of d numbers; buffers only, so it moves and is saved with the module it is part of.
+
+    rotate: multiply by a random orthogonal matrix before taking signs. centre: take the list's centroid off
+    before taking signs (residual codes). Rows are normalised by the index; their lengths do not matter.
+    """
+
+    def __init__(self, num_rows: int, dim: int, nlist: int, rotate: bool = False, centre: bool = False):
+        super().__init__()
+        check_positive_int("num_rows", num_rows)
+        check_positive_int("dim", dim)
+        check_positive_int("nlist", nlist)
+        if nlist > num_rows:
+            raise ValueError(f"nlist is {nlist}; it should be at most the number of rows, {num_rows}")
+        self.num_rows, self.dim, self.nlist = num_rows, dim, nlist
+        self.rotate, self.centre = rotate, centre
+        self.register_buffer("centroids", torch.zeros(nlist, dim))
+        self.register_buffer("assignment", torch.zeros(num_rows, dtype=torch.int64))
+        self.register_buffer("codes", torch.zeros(num_rows, words_for(dim), dtype=torch.int64))
+        self.register_buffer("written", torch.zeros(num_rows, dtype=torch.int32))   # clock of each code
+        self.register_buffer("clock", torch.zeros((), dtype=torch.int32))
+        self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("rotation", torch.eye(dim) if rotate else None)
+        self._lists: InvertedLists | None = None
+        # Loading replaces the assignment, so the lists made from the old one are dropped.
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_lists", None))
+
+    @property
+    def lists(self) -> InvertedLists:
+        if self._lists is None or self._lists.assignment is not self.assignment:
+            self._lists = InvertedLists(self.assignment, self.nlist)
+        return self._lists
+
+    @torch.no_grad()
+    def train_lists(self, rows: Tensor, generator: torch.Generator, iterations: int = 5,
+                    samples_per_list: int = 64) -> None:
+        """Spherical k-means on a sample of rows [N, d], then every row gets its list and its code."""
+        self._check_rows(rows, self.num_rows)
+        if self.rotate:
+            gaussian = torch.randn(self.dim, self.dim, generator=generator, dtype=torch.float64)
+            self.rotation.copy_(torch.linalg.qr(gaussian).Q)
+        count = min(self.num_rows, self.nlist * samples_per_list)
+        picks = torch.randperm(self.num_rows, generator=generator)[:count].to(rows.device)
+        sample = self._normalise(rows[picks])
+        self.centroids.copy_(sample[: self.nlist])                        # k distinct rows to start from
+        for _ in range(iterations):
+            self._move_centroids(sample, self.nearest_list(sample))
+        for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16):
+            self.assignment[ids] = self.nearest_list(self._normalise(rows[ids]))
+        self._lists = None
+        self.update_rows(rows, torch.arange(self.num_rows, device=rows.device))
+        self.trained.fill_(True)
+
+    def nearest_list(self, unit_rows: Tensor) -> Tensor:
+        """unit_rows [n, d] -> the list of the nearest centroid [n] (ties to the lowest)."""
+        return (unit_rows @ self.centroids.T).argmax(dim=1)
+
+    def encode(self, unit_rows: Tensor, lists: Tensor | None = None) -> Tensor:
+        """unit_rows [..., d], lists [...] (used if ``centre``) -> codes [..., W] int64."""
+        if self.centre:
+            unit_rows = unit_rows - self.centroids[lists]
+        if self.rotate:
+            unit_rows = unit_rows @ self.rotation
+        return pack_bits(unit_rows > 0)
+
+    @torch.no_grad()
+    def update_rows(self, rows: Tensor, ids: Tensor) -> None:
+        """Rewrite the codes of rows ids [n] of rows [N, d]; their lists stay."""
+        for part in ids.split(1 << 16):
+            self.codes[part] = self.encode(self._normalise(rows[part]), self.assignment[part])
+        self.written[ids] = self.clock
+
+    @torch.no_grad()
+    def refresh(self, rows: Tensor, ids: Tensor, move_centroids: bool = True) -> int:
+        """Put rows ids [n] of rows [N, d] into their nearest list, rewrite their codes, and move the centroids
+        one mini-batch k-means step (Sculley 2010) towards them. Returns how many rows changed their list."""
+        unit_rows = self._normalise(rows[ids])
+        lists = self.nearest_list(unit_rows)
+        moved = self.lists.move(ids, lists)
+        if move_centroids:
+            self._move_centroids(unit_rows, lists, self.lists.sizes())
+        self.codes[ids] = self.encode(unit_rows, lists)
+        self.written[ids] = self.clock
+        return moved
+
+    @torch.no_grad()
+    def search(self, queries: Tensor, rows: Tensor, k: int, nprobe: int, rerank: bool = True) -> tuple[Tensor, Tensor]:
+        """queries [B, d], rows [N, d] -> ids [B, k] int64, scores [B, k], best first.
+
+        Scores are cosines with ``rerank``, else minus the Hamming distance. Where the probed lists hold fewer
+        than k rows, the last ids are -1 and their scores -inf. Equal scores: the lower id first.
+        """
+        self._check_rows(rows, self.num_rows)
+        if not 1 <= nprobe <= self.nlist:
+            raise ValueError(f"nprobe is {nprobe}; it should be from 1 to nlist, {self.nlist}")
+        k = check_positive_int("k", k)
+        if not self.trained:
+            raise RuntimeError("the index has no lists yet; call train_lists first")
+        queries = self._normalise(queries)
+        probed = (queries @ self.centroids.T).topk(nprobe, dim=1).indices                        # [B, nprobe]
+        step = max(1, CHUNK // (nprobe * max(1, int(self.lists.ends.max()))))
+        found = [self._scan(q, p, k) for q, p in zip(queries.split(step), probed.split(step), strict=True)]
+        ids, distances = (torch.cat(part) for part in zip(*found, strict=True))
+        missing = ids < 0
+        if not rerank:
+            return ids, (-distances).to(queries.dtype).masked_fill(missing, -torch.inf)
+        cosines = [torch.einsum("bd,bkd->bk", q, self._normalise(rows[i.clamp_min(0)]))
+                   for q, i in zip(queries.split(step), ids.split(step), strict=True)]
+        cosines = torch.cat(cosines).masked_fill(missing, -torch.inf)
+        # Stable over ids in ascending order, so that equal cosines come lower id first.
+        by_id = ids.masked_fill(missing, self.num_rows).argsort(dim=1)
+        order = by_id.gather(1, cosines.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
+        return ids.gather(1, order), cosines.gather(1, order)
+
+    def code_age(self) -> float:
+        """Mean number of steps (calls that wrote codes) since a row's code was written."""
+        return (self.clock - self.written).double().mean().item()
+
+    @torch.no_grad()
+    def stale_bits(self, rows: Tensor) -> float:
+        """Share of code bits that a fresh encoding of rows [N, d] would change. Costs a pass over all rows."""
+        fresh = torch.cat([self.encode(self._normalise(rows[ids]), self.assignment[ids])
+                           for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16)])
+        return hamming(self.codes, fresh).sum().item() / (self.num_rows * self.dim)
+
+    def _scan(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k smallest (Hamming distance, id) of the lists probed [b, nprobe]: ids, distances [b, k]."""
+        members = self.lists.members(probed)                                                     # [b, P]
+        if self.centre:
+            codes = self.encode(queries.unsqueeze(1), probed)                                    # [b, nprobe, W]
+            codes = codes.repeat_interleave(members.shape[1] // probed.shape[1], dim=1)
+        else:
+            codes = self.encode(queries).unsqueeze(1)                                            # [b, 1, W]
+        distances = hamming(self.codes[members.clamp_min(0)], codes)
+        distances = distances.masked_fill(members < 0, self.dim + 1)
+        # One number a pair, distance first and id second: its order is the order wanted.
+        keys = distances * (self.num_rows + 1) + members.masked_fill(members < 0, self.num_rows)
+        if keys.shape[1] < k:
+            nothing = (self.dim + 1) * (self.num_rows + 1) + self.num_rows
+            keys = F.pad(keys, (0, k - keys.shape[1]), value=nothing)
+        keys = keys.topk(k, dim=1, largest=False).values
+        ids, distances = keys % (self.num_rows + 1), keys // (self.num_rows + 1)
+        return ids.masked_fill(ids == self.num_rows, -1), distances
+
+    def _move_centroids(self, unit_rows: Tensor, lists: Tensor, sizes: Tensor | None = None) -> None:
+        """c <- unit(c + (n / size) (mean - c)) for the n rows given of each list; sizes None: c <- unit(mean)."""
+        sums = torch.zeros_like(self.centroids).index_add_(0, lists, unit_rows)
+        n = torch.bincount(lists, minlength=self.nlist).unsqueeze(1)
+        share = 1.0 if sizes is None else n / sizes.unsqueeze(1).clamp_min(1)
+        moved = self.centroids + share * (sums / n.clamp_min(1) - self.centroids)
+        self.centroids.copy_(torch.where(n > 0, F.normalize(moved, dim=1), self.centroids))
+
+    def _normalise(self, rows: Tensor) -> Tensor:
+        return F.normalize(rows.detach().to(self.centroids.dtype), dim=-1)
+
+    def _check_rows(self, rows: Tensor, count: int) -> None:
+        if rows.shape != (count, self.dim):
+            raise ValueError(f"rows has shape {list(rows.shape)}; it should be [{count}, {self.dim}]")
+
+    def extra_repr(self) -> str:
+        return f"{self.num_rows}, {self.dim}, nlist={self.nlist}, rotate={self.rotate}, centre={self.centre}"

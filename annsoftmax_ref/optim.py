@@ -1,0 +1,236 @@
+"""Row optimizers: a step touches only the rows that have a gradient, and equals the dense optimizer.
+
+``torch.optim.SGD`` and ``AdamW`` move every row in every step, because momentum and weight decay act without
+a gradient too. For a row whose gradient is zero for k steps in a row, that movement has a closed form. So
+``RowSGD`` and ``RowAdamW`` leave such rows alone and apply the form when the row is next read
+(``annsoftmax_ref.rows``), or for all rows at ``flush()``. The form is kept in a table by age, one entry for
+each number of steps missed; each step multiplies itself onto the table, so learning rates, momenta and decays
+that change are covered. NumPy twin: ``annsoftmax_ref.reference.optim``.
+
+Lazy or sparse optimizers elsewhere (``torch.optim.SparseAdam``, TensorFlow's LazyAdam, MXNet's lazy_update)
+skip the missed steps, which is another algorithm.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from annsoftmax_ref import rows
+
+# Ages the table covers. A sweep catches up N / WINDOW rows in each step, so that no row grows older.
+WINDOW = 1024
+
+
+class RowOptimizer(torch.optim.Optimizer):
+    """What RowSGD and RowAdamW share: the bookkeeping of which row lags by how much.
+
+    A subclass gives ``columns`` (width of the table), ``identity`` (the entry of age 0),
+    ``advanced(table, group, step)`` (the table after one more step without a gradient), ``apply`` (the table's
+    entries to rows that lag) and ``move`` (one step with a gradient). A parameter whose gradient is dense takes
+    the same step on all rows: backbone and head can share one optimizer.
+    """
+
+    buffers: tuple[str, ...] = ()
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._step_weight(weight, group)
+        return loss
+
+    def _step_weight(self, weight: Tensor, group: dict) -> None:
+        state = self._state(weight)
+        if weight.grad.is_sparse:
+            ids, grad = rows.row_gradient(weight.grad)
+            self.catch_up(weight, ids)
+            self._sweep(weight, state)
+        else:
+            ids, grad = None, weight.grad
+            self.catch_up(weight)
+        state["step"] += 1
+        if ids is None:
+            self.move(weight, grad, [state[name] for name in self.buffers], group, state["step"])
+            state["last"] = None                                  # every row is up to date again
+            return
+        if state["last"] is None:
+            state["last"] = torch.full((len(weight),), state["step"] - 1, dtype=torch.int64, device=weight.device)
+            state["table"] = self.identity().repeat(WINDOW + 1, 1)
+        parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
+        self.move(parts[0], grad, parts[1:], group, state["step"])
+        self._write(weight, state, ids, parts)
+        state["table"] = self.advanced(state["table"], group, state["step"])
+        rows.set_owner(weight, self)
+
+    @torch.no_grad()
+    def catch_up(self, weight: Tensor, ids: Tensor | None = None) -> None:
+        """Apply the steps that rows ``ids`` [n] (all rows if None) of ``weight`` have missed."""
+        state = self.state.get(weight)
+        if not state or state["last"] is None:
+            return
+        last = state["last"] if ids is None else state["last"].index_select(0, ids)
+        lagging = (last < state["step"]).nonzero().squeeze(1)
+        if len(lagging) == 0:
+            return
+        age = state["step"] - last[lagging]
+        ids = lagging if ids is None else ids[lagging]
+        entries = state["table"].to(weight.device)[age]                                    # [n, columns]
+        parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
+        self.apply(entries, parts[0], parts[1:], self._group_of(weight))
+        self._write(weight, state, ids, parts)
+
+    def flush(self) -> None:
+        """Bring every row of every parameter up to date, as the dense optimizer would have it now."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.catch_up(weight)
+
+    def state_dict(self):
+        """Flushes, then gives the state; it holds no lag, and has the names of the dense torch optimizer."""
+        self.flush()
+        saved = super().state_dict()
+        saved["state"] = {key: {name: value for name, value in state.items() if name not in ("last", "table")}
+                          for key, state in saved["state"].items()}
+        return saved
+
+    def load_state_dict(self, state_dict) -> None:
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["step"] = int(state.get("step", 0))
+            state.update(last=None, table=None, cursor=state.get("cursor", 0))
+
+    def _state(self, weight: Tensor) -> dict:
+        state = self.state[weight]
+        if not state:
+            state.update(step=0, last=None, table=None, cursor=0)
+        for name in self.buffers:
+            # torch's SGD has no buffer, or None, before its first step with momentum.
+            if state.get(name) is None:
+                state[name] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+        return state
+
+    def _sweep(self, weight: Tensor, state: dict) -> None:
+        slice_size = -(-len(weight) // WINDOW)
+        first = state["cursor"]
+        ids = torch.arange(first, min(first + slice_size, len(weight)), device=weight.device)
+        self.catch_up(weight, ids)
+        state["cursor"] = 0 if first + slice_size >= len(weight) else first + slice_size
+
+    def _write(self, weight: Tensor, state: dict, ids: Tensor, parts: list[Tensor]) -> None:
+        weight.index_copy_(0, ids, parts[0])
+        for name, part in zip(self.buffers, parts[1:], strict=True):
+            state[name].index_copy_(0, ids, part)
+        state["last"].index_fill_(0, ids, state["step"])
+
+    def _group_of(self, weight: Tensor) -> dict:
+        return next(g for g in self.param_groups if any(p is weight for p in g["params"]))
+
+    def identity(self) -> Tensor: raise NotImplementedError  # noqa: E704
+    def advanced(self, table: Tensor, group: dict, step: int) -> Tensor: raise NotImplementedError  # noqa: E704
+    def apply(self, entries, weight, buffers, group) -> None: raise NotImplementedError  # noqa: E704
+    def move(self, weight, grad, buffers, group, step) -> None: raise NotImplementedError  # noqa: E704
+
+
+class RowSGD(RowOptimizer):
+    """``torch.optim.SGD`` (momentum, coupled weight decay, Nesterov) on rows.
+
+    A step without a gradient is linear in (w, v), weight and momentum buffer: v' = mu v + lambda w and
+    w' = w - lr v' (Nesterov: w - lr (lambda w + mu v')). The table holds the 2x2 products of these by age.
+    """
+
+    buffers = ("momentum_buffer",)
+
+    def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
+        _check_hyper(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if momentum >= 1:
+            raise ValueError(f"momentum is {momentum}; it should be below 1")
+        if nesterov and momentum == 0:
+            raise ValueError("nesterov is True but momentum is 0; Nesterov's step needs a momentum above 0")
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov))
+
+    def identity(self) -> Tensor:
+        return torch.tensor([[1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)          # ww, wv, vw, vv
+
+    def advanced(self, table: Tensor, group: dict, step: int) -> Tensor:
+        lr, mu, decay = group["lr"], group["momentum"], group["weight_decay"]
+        moved = torch.tensor([[1 - lr * decay, -lr * mu], [decay, mu]], dtype=torch.float64)
+        if group["nesterov"]:
+            moved[0] = torch.tensor([1 - lr * (decay + mu * decay), -lr * mu * mu], dtype=torch.float64)
+        older = moved @ table[:-1].view(-1, 2, 2)
+        return torch.cat([self.identity(), older.view(-1, 4)])
+
+    def apply(self, entries, weight, buffers, group) -> None:
+        ww, wv, vw, vv = (c.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1)) for c in entries.unbind(1))
+        (buf,) = buffers
+        moved = ww * weight + wv * buf
+        buf.mul_(vv).add_(vw * weight)
+        weight.copy_(moved)
+
+    def move(self, weight, grad, buffers, group, step) -> None:
+        lr, mu, decay = group["lr"], group["momentum"], group["weight_decay"]
+        (buf,) = buffers
+        grad = grad.add(weight, alpha=decay) if decay else grad
+        buf.mul_(mu).add_(grad)
+        weight.add_(grad.add(buf, alpha=mu) if group["nesterov"] else buf, alpha=-lr)
+
+
+class RowAdamW(RowOptimizer):
+    """``torch.optim.AdamW`` on rows.
+
+    Without a gradient, k steps give m beta1^k, v beta2^k and w = R w - m sum_j c_j / (d_j sqrt(v) + eps), with
+    scalars c_j, d_j of the steps missed. The sum over j is replaced by one term with the same value and the
+    same first-order change in eps, S1^2 / (S1 sqrt(v) + S2 eps), S1 = sum c/d, S2 = sum c/d^2: exact as
+    eps -> 0, and within 1e-4 of the drift where eps is as large as sqrt(v) (tests/test_optim.py).
+    """
+
+    buffers = ("exp_avg", "exp_avg_sq")
+
+    def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 1e-2):
+        _check_hyper(lr=lr, eps=eps, weight_decay=weight_decay)
+        if not 0 <= betas[0] < 1 or not 0 < betas[1] < 1:
+            raise ValueError(f"betas is {betas}; both should be below 1, the first at least 0, the second above 0")
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+
+    def identity(self) -> Tensor:
+        return torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)     # R, m's, v's factor, S1, S2
+
+    def advanced(self, table: Tensor, group: dict, step: int) -> Tensor:
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        decay = 1 - lr * group["weight_decay"]
+        shrink, m, v, s1, s2 = table[:-1].unbind(1)
+        m, v = m * beta1, v * beta2
+        c = lr * m / (1 - beta1 ** step)
+        d = (v / (1 - beta2 ** step)).sqrt()
+        older = torch.stack([shrink * decay, m, v, s1 * decay + c / d, s2 * decay + c / d ** 2], dim=1)
+        return torch.cat([self.identity(), older])
+
+    def apply(self, entries, weight, buffers, group) -> None:
+        shrink, m, v, s1, s2 = (c.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1)) for c in entries.unbind(1))
+        avg, avg_sq = buffers
+        # Where eps and v are both 0 there has been no gradient: the drift is 0, not 0 / 0.
+        drift = avg * s1 ** 2 / (s1 * avg_sq.sqrt() + s2 * group["eps"]).clamp_min(torch.finfo(weight.dtype).tiny)
+        weight.mul_(shrink).sub_(drift)
+        avg.mul_(m)
+        avg_sq.mul_(v)
+
+    def move(self, weight, grad, buffers, group, step) -> None:
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        avg, avg_sq = buffers
+        weight.mul_(1 - lr * group["weight_decay"])
+        avg.lerp_(grad, 1 - beta1)
+        avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        denominator = (avg_sq.sqrt() / (1 - beta2 ** step) ** 0.5).add_(group["eps"])
+        weight.addcdiv_(avg, denominator, value=-lr / (1 - beta1 ** step))
+
+
+def _check_hyper(**values: float) -> None:
+    for name, value in values.items():
+        if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+            raise ValueError(f"{name} is {value!r}; it should be a finite number of at least 0")

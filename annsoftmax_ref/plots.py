@@ -1,0 +1,46 @@
+"""Plots of records: pure functions from rows to a matplotlib Figure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from statistics import mean
+
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by the colour-blind; a marker each, for print without colour.
+STYLES = {"full": ("#000000", "o", "-"), "random": ("#E69F00", "s", "--"), "ann": ("#0072B2", "^", "-")}
+OTHERS = [("#009E73", "D", "-."), ("#CC79A7", "v", ":"), ("#D55E00", "P", "--"), ("#56B4E9", "X", "-")]
+
+
+def accuracy_curves(rows: list[dict]) -> Figure:
+    """Rows of ``compare`` (one objective): accuracy on faces never seen, against epochs and against seconds."""
+    figure = Figure(figsize=(10, 4), dpi=100, layout="constrained", facecolor="white")
+    by_epoch, by_second = figure.subplots(1, 2, sharey=True)
+    heads = list(dict.fromkeys(row["head"] for row in rows))
+    for head in heads:
+        colour, marker, line = STYLES.get(head) or OTHERS[heads.index(head) % len(OTHERS)]
+        runs = [row["history"] for row in rows if row["head"] == head]
+        epochs = [[epoch[name] for epoch in runs[0]] for name in ("epoch",)][0]
+        accuracy = [100 * mean(run[i]["accuracy"] for run in runs) for i in range(len(epochs))]
+        seconds = [mean(run[i]["seconds"] for run in runs) for i in range(len(epochs))]
+        for axes, x in ((by_epoch, epochs), (by_second, seconds)):
+            axes.plot(x, accuracy, color=colour, marker=marker, linestyle=line, label=f"{head} {accuracy[-1]:.1f} %")
+    by_epoch.set(xlabel="epoch", ylabel="accuracy, % of held-out drawings")
+    by_second.set(xlabel="seconds of training")
+    first = rows[0]
+    seeds = len({row["seed"] for row in rows})
+    figure.suptitle(f"{first['num_classes']:,} classes, {first['objective']}, mean of {seeds} seed{'s'[: seeds > 1]}")
+    for axes in (by_epoch, by_second):
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """To ``path`` (format by its ending), whole or not at all."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp{target.suffix}")
+    figure.savefig(temporary)
+    os.replace(temporary, target)

@@ -1,0 +1,38 @@
+"""Records: every number that is shown anywhere is read from a JSON file that a command wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from annsoftmax_ref import machine
+
+
+def make_record(rows: list[dict], device="cpu", **more) -> dict:
+    """rows with the machine, the date, the versions and the command that made them."""
+    arguments = shlex.join(["annsoftmax", *sys.argv[1:]]) if _from_command_line() else None
+    return {"rows": rows, **more, "environment": machine.describe(device), "command": arguments}
+
+
+def write_record(record: dict, path: str | os.PathLike) -> None:
+    """To ``path``, whole or not at all; ``-`` is standard output."""
+    text = json.dumps(record, indent=1) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, target)
+
+
+def read_record(path: str | os.PathLike) -> dict:
+    return json.loads(Path(path).read_text())
+
+
+def _from_command_line() -> bool:
+    return Path(sys.argv[0]).name in ("annsoftmax", "__main__.py")

@@ -1,0 +1,79 @@
+"""The whole method in float64 NumPy: the specification that every other implementation is tested against.
+
+One batch, stage by stage, in the order of the files:
+
+>>> import numpy as np
+>>> from annsoftmax_ref import reference as ref
+>>> rng = np.random.default_rng(0)
+>>> N, d, B = 300, 24, 16                              # classes, dimensions, batch
+>>> w, x, labels = rng.standard_normal((N, d)), rng.standard_normal((B, d)), rng.integers(N, size=B)
+>>> momentum = np.zeros_like(w)
+
+index: lists and codes of the class weights
+
+>>> centroids = ref.spherical_kmeans(w, nlist=8, iterations=5, rng=rng)
+>>> assignment, codes = ref.assign(w, centroids), ref.encode(w)
+
+groups, search, active sets: which classes each sample is scored against
+
+>>> groups = ref.similarity_groups(x, num_groups=4)
+>>> nearest, _ = ref.search(x, w, centroids, assignment, codes, k=20, nprobe=4)
+>>> A = ref.active_count(N, rate=0.1)
+>>> actives = [ref.union_active(nearest[g], labels[g], rng.permutation(N), A, N)[0] for g in groups]
+
+objective and gradients; then the row update (shown dense: `sgd_catch_up` makes it row by row)
+
+>>> cosface = ref.make_objective("cosface", scale=16.0, margin=0.2)
+>>> loss, dx, dw = ref.grouped_loss(x, w, labels, groups, actives, cosface)
+>>> w_next, momentum = ref.sgd_step(w, momentum, dw, lr=0.1, momentum=0.9)
+>>> bool(ref.grouped_loss(x, w_next, labels, groups, actives, cosface)[0] < loss)
+True
+"""
+
+from .index import (
+    assign,
+    brute_force,
+    build_lists,
+    encode,
+    hamming,
+    kmeans_init,
+    kmeans_step,
+    pack_bits,
+    random_rotation,
+    search,
+    spherical_kmeans,
+)
+from .objectives import (
+    OBJECTIVES,
+    active_loss,
+    arcface,
+    cosface,
+    cosine_logits,
+    cross_entropy,
+    dsoftmax,
+    full_loss,
+    log_sum_exp,
+    make_objective,
+    normalize,
+    normalize_backward,
+    softmax_loss,
+)
+from .optim import adamw_catch_up, adamw_step, sgd_catch_up, sgd_missed_matrix, sgd_step
+from .selection import (
+    active_count,
+    group_sizes,
+    grouped_loss,
+    principal_direction,
+    random_groups,
+    similarity_groups,
+    union_active,
+)
+
+__all__ = [
+    "OBJECTIVES", "active_count", "active_loss", "adamw_catch_up", "adamw_step", "arcface", "assign",
+    "brute_force", "build_lists", "cosface", "cosine_logits", "cross_entropy", "dsoftmax", "encode",
+    "full_loss", "group_sizes", "grouped_loss", "hamming", "kmeans_init", "kmeans_step", "log_sum_exp",
+    "make_objective", "normalize", "normalize_backward", "pack_bits", "principal_direction", "random_groups",
+    "random_rotation", "search", "sgd_catch_up", "sgd_missed_matrix", "sgd_step", "similarity_groups",
+    "softmax_loss", "spherical_kmeans", "union_active",
+]

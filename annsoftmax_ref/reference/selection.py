@@ -1,0 +1,145 @@
+"""Which classes a batch is scored against: sample groups, and one active set for each (NumPy, float64).
+
+A budget of A classes shared by a group of g samples lets each sample bring about A / g candidates of its
+own. Smaller groups therefore recall more of every sample's important classes for the same work; this is the
+sample grouping of ANN Softmax. How the samples are split is our choice: at random, or by similarity.
+
+No correction for the left-out classes is made: the loss is the softmax over the active set.
+"""
+
+import math
+
+import numpy as np
+
+from .objectives import active_loss, check_ids, check_matrix, normalize
+
+
+def active_count(N, rate):
+    """A, the number of active classes: floor(rate * N + 1/2), at least 1 and at most N."""
+    if N < 1:
+        raise ValueError(f"N is {N}; it should be at least 1")
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate is {rate}; it should lie in (0, 1]")
+    return min(N, max(1, math.floor(rate * N + 0.5)))
+
+
+# ---------------------------------------------------------------------------------------- groups
+
+def group_sizes(batch, num_groups):
+    """Sizes of min(num_groups, batch) groups, larger ones first, that differ by at most one."""
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; it should be at least 1")
+    if num_groups < 1:
+        raise ValueError(f"num_groups is {num_groups}; it should be at least 1")
+    count = min(num_groups, batch)
+    small, larger = divmod(batch, count)
+    return [small + 1] * larger + [small] * (count - larger)
+
+
+def random_groups(batch, num_groups, permutation):
+    """A permutation of 0..batch-1, cut into consecutive groups (first groups larger).   -> list of arrays"""
+    sizes = group_sizes(batch, num_groups)
+    permutation = check_ids("permutation", permutation, batch, length=batch)
+    if len(np.unique(permutation)) != batch:
+        raise ValueError(f"permutation repeats an index; it should hold each of 0..{batch - 1} once")
+    return np.split(permutation, np.cumsum(sizes)[:-1])
+
+
+def principal_direction(points):
+    """Unit direction [d] of largest variance of points [n, d]; its largest entry in size is positive."""
+    centred = points - points.mean(axis=0)
+    direction = np.linalg.svd(centred, full_matrices=False)[2][0]
+    return direction if direction[np.argmax(np.abs(direction))] > 0 else -direction
+
+
+def similarity_groups(x, num_groups):
+    """Groups of similar samples by repeated bisection.   x [B, d] -> list of ascending index arrays
+
+    The final sizes are fixed first (`group_sizes`, larger ones first). To cut the samples S (ascending ids)
+    into the groups of sizes n_1 .. n_c:
+      1. c = 1: S is the group.
+      2. v = leading principal direction of the unit rows x_hat[S], centred on their mean: the first right
+         singular vector, with the sign that makes its largest entry in size (the first, if tied) positive.
+      3. sort S by (x_hat . v, sample id), ascending.
+      4. h = ceil(c / 2): the first n_1 + .. + n_h samples are cut into groups 1 .. h, the others into
+         h+1 .. c, each part by the same rule.
+    """
+    x_hat = normalize(check_matrix("x", x))
+
+    def cut(samples, sizes):
+        if len(sizes) == 1:
+            return [samples]
+        points = x_hat[samples]
+        projection = np.sum(points * principal_direction(points), axis=-1)
+        ranked = samples[np.lexsort((samples, projection))]
+        half = math.ceil(len(sizes) / 2)
+        n = sum(sizes[:half])
+        return cut(np.sort(ranked[:n]), sizes[:half]) + cut(np.sort(ranked[n:]), sizes[half:])
+
+    return cut(np.arange(len(x_hat)), group_sizes(len(x_hat), num_groups))
+
+
+# ---------------------------------------------------------------------------------------- active set
+
+def union_active(candidates, labels, fill_order, A, N):
+    """The active set of one group: exactly A of the N classes, and where each label sits in it.
+
+    candidates [b, k]: class ids, best first, -1 for missing; labels [b]; fill_order [L]: ids to try in order.
+    Returns active [A] ascending, target [b] with active[target] == labels. The A seats go, in turn:
+      1. to every label (ValueError if there are more than A distinct ones);
+      2. to candidates by their best rank (column) over the samples, ties to the lower id;
+      3. to `fill_order`, in order;   4. to the lowest ids still out.
+    """
+    if not 1 <= A <= N:
+        raise ValueError(f"A is {A}; it should lie in 1..{N}, the number of classes")
+    labels = check_ids("labels", labels, N)
+    candidates = np.asarray(candidates)
+    if candidates.ndim != 2 or len(candidates) != len(labels) or len(labels) == 0:
+        raise ValueError(f"candidates has shape {candidates.shape} for {len(labels)} labels; it should "
+                         "have one row for each label, and at least one")
+    best_rank = np.full(N, candidates.shape[1])                     # as yet: worse than any real rank
+    for rank in reversed(range(candidates.shape[1])):               # a better rank overwrites a worse one
+        column = check_ids("candidates", candidates[:, rank], N, lower=-1)
+        best_rank[column[column >= 0]] = rank
+    by_rank = np.argsort(best_rank, kind="stable")                  # ties to the lower id
+    retrieved = by_rank[best_rank[by_rank] < candidates.shape[1]]
+    chosen = np.zeros(N, dtype=bool)
+    chosen[labels] = True
+    distinct = int(chosen.sum())
+    if distinct > A:
+        raise ValueError(f"labels hold {distinct} distinct classes; they should fit into A = {A}")
+    seats = A - distinct
+    for c in np.concatenate([retrieved, check_ids("fill_order", fill_order, N), np.arange(N)]):
+        if seats == 0:
+            break
+        if not chosen[c]:
+            chosen[c] = True
+            seats -= 1
+    active = np.flatnonzero(chosen)
+    return active, np.searchsorted(active, labels)
+
+
+def grouped_loss(x, w, labels, groups, actives, objective):
+    """Loss and gradients of a whole batch whose groups have active sets of their own.
+
+    x [B, d], w [N, d], labels [B], groups: index arrays that partition 0..B-1, actives: ascending class ids
+    for each group, its labels among them. Returns loss (mean over the batch), dx [B, d], dw [N, d] (zero
+    where no group scored the row). A group of b samples counts b / B, since its own loss is a mean over b.
+    """
+    x = check_matrix("x", x)
+    w = check_matrix("w", w, columns=x.shape[1])
+    labels = check_ids("labels", labels, len(w), length=len(x))
+    if len(groups) != len(actives) or not np.array_equal(np.sort(np.concatenate(groups)), np.arange(len(x))):
+        raise ValueError(f"groups ({len(groups)}, for {len(actives)} active sets) should hold each of "
+                         f"0..{len(x) - 1} once, with one active set a group")
+    loss, dx, dw = 0.0, np.zeros_like(x), np.zeros_like(w)
+    for group, active in zip(groups, actives, strict=True):
+        target = np.searchsorted(active, labels[group])
+        if not np.array_equal(np.take(active, target, mode="clip"), labels[group]):
+            raise ValueError("actives lack a label of their group; each should hold all of them, ascending")
+        part, dx_group, dw_rows = active_loss(x[group], w, target, active, objective)
+        share = len(group) / len(x)
+        loss += share * part
+        dx[group] = share * dx_group
+        dw[active] += share * dw_rows                               # groups may share classes: add
+    return loss, dx, dw

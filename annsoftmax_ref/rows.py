@@ -1,0 +1,85 @@
+"""Rows of a weight matrix: read some of them, and get a gradient for those only.
+
+A head with N classes reads A of its N weight rows in a step. Two things follow. The gradient has A rows
+(a ``torch.sparse_coo`` tensor, as ``nn.Embedding(sparse=True)`` gives). And an optimizer that touches only
+these rows leaves the others behind; it is asked to bring a row up to date when the row is next read.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class RowOwner(Protocol):
+    """An optimizer that may hold rows back (``annsoftmax_ref.optim``)."""
+
+    def catch_up(self, weight: Tensor, ids: Tensor | None = None) -> None: ...
+
+
+def set_owner(weight: Tensor, owner: RowOwner) -> None:
+    """From now on, ``owner`` is asked before rows of ``weight`` are read."""
+    previous = getattr(weight, "row_owner", None)
+    if previous is not None and previous is not owner:
+        previous.catch_up(weight)
+    # On the tensor itself, so that optimizer and weight live, and are collected, together: rows that lag
+    # are not lost when the caller drops the optimizer first.
+    weight.row_owner = owner
+
+
+def catch_up(weight: Tensor, ids: Tensor | None = None) -> None:
+    """Bring rows ``ids`` [n] (all rows if None) of ``weight`` up to date, if an optimizer holds them back."""
+    owner = getattr(weight, "row_owner", None)
+    if owner is not None:
+        owner.catch_up(weight, ids)
+
+
+def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
+    """weight [N, d], ids [A] ascending and distinct -> rows [A, d], whose gradient is row-sparse.
+
+    The rows are brought up to date first, so that what is read is what a dense optimizer would have left.
+    """
+    catch_up(weight, ids)
+    return _GatherRows.apply(weight, ids)
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """x [n, d] -> its rows scaled to length 1, in float32 at least: lengths are not to be rounded."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()
+    return F.normalize(x, dim=1)
+
+
+def cosines(x: Tensor, directions: Tensor) -> Tensor:
+    """x [b, d], directions [A, d], rows of length 1 -> [b, A]; the one product autocast may take in bf16."""
+    return x.to(directions.dtype) @ directions.T
+
+
+def row_gradient(grad: Tensor) -> tuple[Tensor, Tensor]:
+    """A sparse gradient [N, d] as (ids [A] ascending and distinct, values [A, d]).
+
+    Autograd drops the mark "coalesced" where it stores a gradient; looking whether the ids ascend is much
+    cheaper than sorting them again.
+    """
+    if not grad.is_coalesced():
+        ids = grad._indices().squeeze(0)
+        if not (ids.diff() > 0).all():
+            grad = grad.coalesce()
+    return grad._indices().squeeze(0), grad._values()
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shape = weight.shape
+        return weight.index_select(0, ids)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (ids,) = ctx.saved_tensors
+        sparse = torch.sparse_coo_tensor(ids.unsqueeze(0), grad, ctx.shape, is_coalesced=True, check_invariants=False)
+        return sparse, None

@@ -1,0 +1,191 @@
+"""The notebooks' form, and the gate itself: each rule, and strict nbval, must find a planted fault."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+spec = importlib.util.spec_from_file_location("notebooks_tool", ROOT / "tools" / "notebooks.py")
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_form(path):
+    assert tool.check(path) == []
+
+
+# --- the rules find what they are for ----------------------------------------------------------------------
+
+
+def printed(text):
+    return [new_output("stream", name="stdout", text=text)]
+
+
+def code(source, count, outputs=(), gpu=False):
+    metadata = {"tags": ["gpu"]} if gpu else {}
+    return new_code_cell(source, execution_count=count, outputs=list(outputs), metadata=metadata)
+
+
+def save(folder, *cells, name="sample.ipynb", **metadata):
+    path = folder / name
+    nbformat.write(new_notebook(cells=list(cells), metadata=metadata), path)
+    return path
+
+
+GOOD = [
+    new_markdown_cell("# A title\n\n[down](#The-end), [other](other.ipynb#Its-title), ![a curve](curve.png)"),
+    code("x = 1\nfor i in range(3):\n    x += i\nprint(x)", 1, printed("4\n")),
+    code("kernel = x + 1\ni = 5", 2, gpu=True),
+    code("for i in range(2):\n    x = i\n[i for i in range(x)]\ndef f(kernel):\n    return kernel", 3),
+    new_markdown_cell("## The end\n\n```python\n# not a heading, nor [a link](nowhere)\n```\nand `[x](y)`, $f[k](z)$"),
+]
+
+BAD = {
+    "a cell was never run": (new_code_cell("1"), "execution count None"),
+    "cells ran out of order": (code("1", 9), "execution count 9"),
+    "two titles": (new_markdown_cell("# Another title"), "2 headings of level 1"),
+    "a skipped heading level": (new_markdown_cell("#### Deep"), "'#### Deep' skips a level"),
+    "a path in a source": (code("open('/home/ann/x.npy')", 4), "source: /home/ann"),
+    "a path in an output": (code("x", 4, printed("saved /tmp/abc\n")), "output: /tmp/abc"),
+    "a path in a traceback": (
+        code("x", 4, [new_output("error", ename="E", evalue="", traceback=["File /work/a.py"])]),
+        "output: /work/a.py",
+    ),
+    "a dead link": (new_markdown_cell("see [this](gone/file.md)"), "gone/file.md leads nowhere"),
+    "an absolute link": (new_markdown_cell("see [this](/etc/hosts)"), "/etc/hosts leads nowhere"),
+    "a dead anchor": (new_markdown_cell("see [this](#Nothing)"), "#Nothing names no heading"),
+    "a dead anchor elsewhere": (
+        new_markdown_cell("[this](other.ipynb#Nothing)"),
+        "names no heading of other.ipynb",
+    ),
+    "an image without alt text": (new_markdown_cell("![](curve.png)"), "curve.png has no alt text"),
+    "an img tag without alt text": (new_markdown_cell('<img src="curve.png" alt="">'), "has no alt text"),
+    "a missing image": (new_markdown_cell("![a curve](gone.png)"), "gone.png leads nowhere"),
+    "a use of a gpu cell's name": (code("print(kernel)", 4), "uses 'kernel', which the gpu cell 2 binds"),
+    "a timed use": (code("%timeit -n 10 -r 3 kernel", 4), "uses 'kernel'"),
+    "a timed cell's use": (code("%%time\nkernel", 4), "uses 'kernel'"),
+    "a cell that is not Python": (code("x = = 1", 4), "is not plain Python"),
+    "a use inside a function": (code("def g():\n    return kernel", 4), "uses 'kernel'"),
+    "a use that also binds": (code("kernel = kernel + 1", 4), "uses 'kernel'"),
+    "a use in an augmented assignment": (code("kernel += 1", 4), "uses 'kernel'"),
+    "a large file": (code("x", 4, printed("9" * tool.MAX_BYTES)), "and may have 200,000"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "curve.png").touch()
+    save(tmp_path, new_markdown_cell("# Its title"), name="other.ipynb")
+    return tmp_path
+
+
+def test_a_good_notebook_has_no_faults(folder):
+    assert tool.check(save(folder, *GOOD)) == []
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_each_planted_fault_is_found_and_nothing_else(folder, fault):
+    cell, sentence = BAD[fault]
+    faults = tool.check(save(folder, *GOOD, cell))
+    assert len(faults) == 1 and sentence in faults[0]
+
+
+def test_widget_state_and_a_missing_title_are_found(folder):
+    assert any("metadata.widgets" in fault for fault in tool.check(save(folder, *GOOD, widgets={})))
+    assert any("0 headings of level 1" in fault for fault in tool.check(save(folder, *GOOD[1:])))
+
+
+def test_the_command_names_the_fault_and_fails(folder, capsys):
+    assert tool.main(["check", str(save(folder, *GOOD, code("1", 9)))]) == 1
+    assert "sample.ipynb: code cell 4 has execution count 9" in capsys.readouterr().out
+    assert tool.main(["check", str(save(folder, *GOOD))]) == 0
+
+
+# --- refresh and nbval, in processes of their own ----------------------------------------------------------
+
+ENVIRONMENT = {
+    **{key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))},
+    "CUDA_VISIBLE_DEVICES": "",  # the gpu cell is skipped on every machine
+}
+CELLS = [
+    new_markdown_cell("# A sample"),
+    new_code_cell("import time\nstart = time.perf_counter()\nprint(f'{2 / 3:.3f}')"),
+    new_code_cell("print(f'took {time.perf_counter() - start:.4f} s at {hex(id(start))}')"),
+    new_code_cell("import ipywidgets\nslider = ipywidgets.IntSlider(value=3)\nslider"),
+    code("raise SystemError('a gpu cell ran')", 1, printed("7.5 on an H100\n"), gpu=True),
+    new_code_cell("slider.value + 1"),
+    new_code_cell("print('after')"),
+]
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def nbval(path):
+    options = [
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        "sanitize.cfg",
+        "-p",
+        "no:cacheprovider",
+    ]
+    return run("-m", "pytest", "-rs", "--rootdir=.", *options, path.name, cwd=path.parent)
+
+
+@pytest.mark.slow
+def test_refresh_is_repeatable_and_nbval_finds_a_changed_number(tmp_path):
+    for name in ("conftest.py", "sanitize.cfg"):
+        shutil.copy(ROOT / "notebooks" / name, tmp_path)
+    path = save(tmp_path, *CELLS)
+    refresh = [ROOT / "tools" / "notebooks.py", "refresh", path]
+
+    assert run(*refresh, cwd=ROOT).returncode == 0
+    first = path.read_bytes()
+    assert b"0.667" in first and b"7.5 on an H100" in first  # results stored, and the GPU's kept
+    assert b"widget-view" not in first and b"IntSlider(value=3)" in first
+    assert [c.execution_count for c in tool.code_cells(nbformat.read(path, 4))] == [1, 2, 3, 4, 5, 6]
+
+    result = nbval(path)
+    assert result.returncode == 0, result.stdout
+    assert "5 passed, 1 skipped" in result.stdout and "this cell is tagged gpu" in result.stdout
+
+    assert run(*refresh, cwd=ROOT).returncode == 0
+    timing = b"took "
+    second = path.read_bytes()
+    assert [a for a in first.splitlines() if timing not in a] == [b for b in second.splitlines() if timing not in b]
+
+    wrong = first
+    for true, false in ((b"0.667", b"0.677"), (b'"4"', b'"5"'), (rb'"after\n"', rb'"before\n"')):
+        assert first.count(true) == 1
+        wrong = wrong.replace(true, false)
+    path.write_bytes(wrong)
+    result = nbval(path)
+    assert result.returncode == 1 and "3 failed, 2 passed, 1 skipped" in result.stdout, result.stdout
+
+
+@pytest.mark.slow
+def test_a_cell_that_raises_leaves_the_notebook_as_it_was(tmp_path):
+    path = save(tmp_path, new_markdown_cell("# A sample"), new_code_cell("1 / 0"))
+    before = path.read_bytes()
+    result = run(ROOT / "tools" / "notebooks.py", "refresh", path, cwd=ROOT)
+    assert result.returncode != 0 and "ZeroDivisionError" in result.stderr
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["sample.ipynb"]
