@@ -22,6 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_doctor(commands)
     _add_compare(commands)
+    bench = commands.add_parser("bench", help="measure times").add_subparsers(
+        dest="bench", required=True, metavar="WHAT", parser_class=_Parser)
+    _add_bench_search(bench)
     return parser
 
 
@@ -68,7 +71,7 @@ def _add_compare(commands) -> None:
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS)
     parser.add_argument("--objective", default="cosface", choices=list(OBJECTIVES))
     parser.add_argument("--rate", type=float, default=0.1, help="part of the classes that a group is scored against")
-    parser.add_argument("--groups", type=int, default=4, help="active sets per batch (ann)")
+    parser.add_argument("--groups", type=int, default=8, help="active sets per batch (ann)")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -98,3 +101,40 @@ def _compare(arguments) -> None:
         records.write_record(records.make_record(rows), arguments.json)
     if arguments.plot:
         plots.save_figure(plots.accuracy_curves(rows), arguments.plot)
+
+
+def _add_bench_search(commands) -> None:
+    parser = _command(commands, "search", _bench_search, "recall and times of the index, next to FAISS on the same rows",
+                      "annsoftmax bench search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss")
+    parser.add_argument("--vectors", default="clustered", choices=["clustered", "glyphs"],
+                        help="glyphs: rows of a head trained on them first (about a minute)")
+    parser.add_argument("--classes", type=int, default=100_000, help="rows, if clustered")
+    parser.add_argument("--dim", type=int, default=128, help="numbers a row, if clustered")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--candidates", type=int, help="codes that are re-ranked for each query; default 4 k")
+    parser.add_argument("--nlist", type=int, help="default: about the square root of the number of rows")
+    parser.add_argument("--nprobe", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--against", nargs="*", default=[], choices=["faiss"])
+    parser.add_argument("--epochs", type=int, help="of the glyph head's training; default: the recipe's")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _bench_search(arguments) -> None:
+    from annsoftmax_ref import records
+    from annsoftmax_ref.bench import search
+    from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
+    from annsoftmax_ref.checks import check_positive_int
+    from annsoftmax_ref.selectors import default_nlist
+    for name in ("classes", "dim", "batch", "k"):
+        check_positive_int(name, getattr(arguments, name))
+    if arguments.vectors == "glyphs":
+        vectors = trained_vectors(arguments.batch, arguments.seed, arguments.epochs, sys.stderr.isatty())
+    else:
+        vectors = clustered_vectors(arguments.classes, arguments.dim, arguments.batch, arguments.seed)
+    nlist = arguments.nlist or default_nlist(len(vectors.rows))
+    rows = search.bench_search(vectors, arguments.k, nlist, arguments.nprobe, arguments.against, arguments.candidates)
+    if arguments.json != "-":
+        print(f"{len(vectors.rows):,} rows of {vectors.rows.shape[1]}: {vectors.kind}\n\n{search.table(rows)}")
+    if arguments.json:
+        records.write_record(records.make_record(rows, vectors=vectors.kind), arguments.json)

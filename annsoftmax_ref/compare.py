@@ -30,7 +30,16 @@ def load_task(task: str):
     raise ValueError(f"task is {task!r}; it should be glyphs, pairs:NUMBER_OF_CLASSES or fonts:FOLDER")
 
 
-def compare(task: str = "glyphs", heads=HEADS, objective: str = "cosface", rate: float = 0.1, groups: int = 4,
+def find_device(name: str) -> torch.device:
+    """``auto`` is the GPU if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise ValueError(f"device is {name!r}; it should be auto or cpu, or cuda where torch can use a GPU")
+    return torch.device(name)
+
+
+def compare(task: str = "glyphs", heads=HEADS, objective: str = "cosface", rate: float = 0.1, groups: int = 8,
             epochs: int | None = None, seeds=(0,), device: str = "auto", progress: bool = True,
             on_row: Callable[[dict], None] | None = None,
             on_epoch: Callable[[str, History], None] | None = None) -> list[dict]:
@@ -40,7 +49,7 @@ def compare(task: str = "glyphs", heads=HEADS, objective: str = "cosface", rate:
     every ``DIAGNOSE_EVERY`` steps. What does not apply to a head is None. on_row is called with each new row, on_epoch with a
     head's name and its history so far.
     """
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = find_device(device)
     recipe = default_recipe(objective)
     for head in heads:                                  # a wrong name or rate is told before anything is trained
         make_head(head, 2, 2, objective, rate, groups)

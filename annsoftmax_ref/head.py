@@ -146,7 +146,7 @@ class ANNSoftmax(SoftmaxHead):
 HEADS = ("full", "random", "ann")
 
 
-def make_selector(name: str, rate: float = 0.1, groups: int = 4) -> Selector:
+def make_selector(name: str, rate: float = 0.1, groups: int = 8) -> Selector:
     """The selector behind a head's name in tables and on the command line (one of ``HEADS``)."""
     if name == "full":
         return AllClasses()
@@ -158,7 +158,7 @@ def make_selector(name: str, rate: float = 0.1, groups: int = 4) -> Selector:
 
 
 def make_head(name: str, num_classes: int, embedding_size: int, objective: str | Objective = "cosface",
-              rate: float = 0.1, groups: int = 4, seed: int = 0) -> SoftmaxHead:
+              rate: float = 0.1, groups: int = 8, seed: int = 0) -> SoftmaxHead:
     """A head by its name (one of ``HEADS``) and its objective's name (or an objective)."""
     if isinstance(objective, str):
         objective = make_objective(objective)

@@ -19,6 +19,11 @@ from annsoftmax_ref.grouping import random_groups, similarity_groups
 from annsoftmax_ref.index import IVFBinaryIndex
 
 
+def default_nlist(num_classes: int) -> int:
+    """About sqrt(N), a power of two: probing the centroids and scanning the lists then cost alike."""
+    return min(num_classes, 2 ** round(math.log2(math.sqrt(num_classes))))
+
+
 class Selector(nn.Module):
     """Base of the selectors. ``bind`` is called once by the head, the others for each training batch, in the
     order ``check_budget``, ``prepare``, ``select``, ``rows_moved``."""
@@ -105,7 +110,7 @@ class NearestClasses(Selector):
     rotate, centre: see IVFBinaryIndex. None takes a default from the sizes.
     """
 
-    def __init__(self, sample_rate: float = 0.1, groups: int = 4, grouping: str = "random",
+    def __init__(self, sample_rate: float = 0.1, groups: int = 8, grouping: str = "random",
                  nlist: int | None = None, nprobe: int | None = None, candidates: int | None = None,
                  rerank: bool = True, refresh_steps: int = 50, rotate: bool = False, centre: bool = False):
         super().__init__()
@@ -126,8 +131,7 @@ class NearestClasses(Selector):
 
     def bind(self, num_classes: int, embedding_size: int) -> None:
         super().bind(num_classes, embedding_size)
-        # About sqrt(N) lists make probing the centroids and scanning the lists cost alike.
-        self.nlist = self.nlist or min(num_classes, 2 ** round(math.log2(math.sqrt(num_classes))))
+        self.nlist = self.nlist or default_nlist(num_classes)
         self.nprobe = self.nprobe or max(1, self.nlist // 4)
         if self.nprobe > self.nlist:
             raise ValueError(f"nprobe is {self.nprobe}; it should be at most nlist, {self.nlist}")

@@ -119,7 +119,7 @@ def test_differing_bits_estimate_the_angle(rng):
         rotation = ref.random_rotation(d, rng)
         codes = ref.encode(np.stack([a, b]), rotation)
         shares.append(ref.hamming(codes[:1], codes[1:])[0, 0] / d)
-    assert np.mean(shares) == pytest.approx(angle / np.pi, abs=0.02)  # standard error: 0.042 / sqrt(60) = 0.005
+    assert np.mean(shares) == pytest.approx(angle / np.pi, abs=0.02)  # standard error 0.005
 
 
 def test_kmeans_step_against_loops_and_empty_lists_keep_their_centroid(rng):
