@@ -12,7 +12,20 @@ from annsoftmax_ref.selectors import AllClasses, NearestClasses, RandomClasses, 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ANNSoftmax", "AllClasses", "ArcFace", "CosFace", "CrossEntropy", "DSoftmax", "IVFBinaryIndex",
-    "NearestClasses", "Objective", "RandomClasses", "RowAdamW", "RowSGD", "Selector", "SoftmaxHead",
-    "make_head", "make_objective",
+    "ANNSoftmax",
+    "AllClasses",
+    "ArcFace",
+    "CosFace",
+    "CrossEntropy",
+    "DSoftmax",
+    "IVFBinaryIndex",
+    "NearestClasses",
+    "Objective",
+    "RandomClasses",
+    "RowAdamW",
+    "RowSGD",
+    "Selector",
+    "SoftmaxHead",
+    "make_head",
+    "make_objective",
 ]

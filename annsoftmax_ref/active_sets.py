@@ -39,8 +39,9 @@ def draw_fill(num_classes: int, count: int, generator: torch.Generator) -> Tenso
     return torch.randint(num_classes, (2 * count + 64,), generator=generator)
 
 
-def union_active(candidates: Tensor, labels: Tensor, fill_order: Tensor, count: int,
-                 num_classes: int) -> tuple[Tensor, Tensor]:
+def union_active(
+    candidates: Tensor, labels: Tensor, fill_order: Tensor, count: int, num_classes: int
+) -> tuple[Tensor, Tensor]:
     """Union of the samples' candidates, positives always in, cut or filled to exactly ``count`` classes.
 
     candidates [b, k]: each sample's classes, nearest first, -1 where there is none. labels [b].
@@ -61,11 +62,13 @@ def union_active(candidates: Tensor, labels: Tensor, fill_order: Tensor, count: 
     rank = rank[:num_classes]
     rank[labels] = 0
 
-    upto = torch.bincount(rank, minlength=unranked + 1).cumsum(0)          # classes of rank <= r
+    upto = torch.bincount(rank, minlength=unranked + 1).cumsum(0)  # classes of rank <= r
     positives, ranked = int(upto[0]), int(upto[k])
     if positives > count:
-        raise ValueError(f"labels holds {positives} distinct classes, more than the {count} active classes of a "
-                         "group; raise sample_rate or lower the batch size")
+        raise ValueError(
+            f"labels holds {positives} distinct classes, more than the {count} active classes of a "
+            "group; raise sample_rate or lower the batch size"
+        )
     if ranked >= count:
         last = int((upto >= count).nonzero()[0])
         chosen = rank < last
@@ -75,7 +78,7 @@ def union_active(candidates: Tensor, labels: Tensor, fill_order: Tensor, count: 
         chosen = rank < unranked
         chosen[_first_unused(fill_order, chosen, count - ranked)] = True
         short = count - int(chosen.sum())
-        if short:                                                          # the draw ran out
+        if short:  # the draw ran out
             chosen[(~chosen).nonzero().squeeze(1)[:short]] = True
     classes = chosen.nonzero().squeeze(1)
     return classes, torch.searchsorted(classes, labels)

@@ -19,8 +19,9 @@ def check_writable(path: Path) -> None:
         temporary.touch()
         temporary.unlink()
     except OSError as error:
-        raise ValueError(f"checkpoint is {path}, which cannot be written ({error.strerror}); "
-                         "name a file in a folder that can") from error
+        raise ValueError(
+            f"checkpoint is {path}, which cannot be written ({error.strerror}); name a file in a folder that can"
+        ) from error
 
 
 def save(path: Path, state: dict) -> None:
@@ -41,8 +42,9 @@ def load(path: Path) -> dict:
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         known = False
     if not known:
-        raise ValueError(f"checkpoint is {path}, which is broken or not a checkpoint of fit(); "
-                         "delete it or name another file")
+        raise ValueError(
+            f"checkpoint is {path}, which is broken or not a checkpoint of fit(); delete it or name another file"
+        )
     return state
 
 

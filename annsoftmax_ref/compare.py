@@ -15,7 +15,7 @@ from annsoftmax_ref.network import ConvNet
 from annsoftmax_ref.training import History, default_recipe, fit
 
 EMBEDDING_SIZE = 128
-DIAGNOSE_EVERY = 100        # steps; each look costs about one step of the full softmax and is not in the times
+DIAGNOSE_EVERY = 100  # steps; each look costs about one step of the full softmax and is not in the times
 
 
 def load_task(task: str):
@@ -39,10 +39,19 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def compare(task: str = "glyphs", heads=HEADS, objective: str = "cosface", rate: float = 0.1, groups: int = 8,
-            epochs: int | None = None, seeds=(0,), device: str = "auto", progress: bool = True,
-            on_row: Callable[[dict], None] | None = None,
-            on_epoch: Callable[[str, History], None] | None = None) -> list[dict]:
+def compare(
+    task: str = "glyphs",
+    heads=HEADS,
+    objective: str = "cosface",
+    rate: float = 0.1,
+    groups: int = 8,
+    epochs: int | None = None,
+    seeds=(0,),
+    device: str = "auto",
+    progress: bool = True,
+    on_row: Callable[[dict], None] | None = None,
+    on_epoch: Callable[[str, History], None] | None = None,
+) -> list[dict]:
     """Train every head with every seed; one row each, as DESIGN.md gives them, with the history of its epochs.
 
     accuracy, recall and captured_mass are fractions; recall and captured_mass are means over training, one look
@@ -51,7 +60,7 @@ def compare(task: str = "glyphs", heads=HEADS, objective: str = "cosface", rate:
     """
     place = find_device(device)
     recipe = default_recipe(objective)
-    for head in heads:                                  # a wrong name or rate is told before anything is trained
+    for head in heads:  # a wrong name or rate is told before anything is trained
         make_head(head, 2, 2, objective, rate, groups)
     data = load_task(task)
     rows = []
@@ -60,17 +69,38 @@ def compare(task: str = "glyphs", heads=HEADS, objective: str = "cosface", rate:
             model = ConvNet(EMBEDDING_SIZE, seed=seed).to(place)
             head = make_head(name, data.num_classes, EMBEDDING_SIZE, recipe.make_objective(), rate, groups, seed)
             with machine.peak_memory(place) as memory:
-                history = fit(model, head.to(place), data, recipe, epochs=epochs, seed=seed, progress=progress,
-                              diagnose_every=DIAGNOSE_EVERY, on_epoch=on_epoch and partial(on_epoch, name))
+                history = fit(
+                    model,
+                    head.to(place),
+                    data,
+                    recipe,
+                    epochs=epochs,
+                    seed=seed,
+                    progress=progress,
+                    diagnose_every=DIAGNOSE_EVERY,
+                    on_epoch=on_epoch and partial(on_epoch, name),
+                )
             sampled = name != "full"
-            rows.append({
-                "head": name, "objective": objective, "rate": rate if sampled else 1.0,
-                "groups": groups if name == "ann" else None, "seed": seed, "epochs": len(history.epochs),
-                "num_classes": data.num_classes, "accuracy": history.accuracy, "loss": history.epochs[-1].loss,
-                "seconds": history.epochs[-1].seconds, "head_ms": mean(e.head_ms for e in history.epochs),
-                "captured_mass": _mean_of(history, "captured_mass"), "recall": _mean_of(history, "recall"),
-                "peak_mb": memory["peak_mb"], "task": task, "history": history.to_dict()["epochs"],
-            })
+            rows.append(
+                {
+                    "head": name,
+                    "objective": objective,
+                    "rate": rate if sampled else 1.0,
+                    "groups": groups if name == "ann" else None,
+                    "seed": seed,
+                    "epochs": len(history.epochs),
+                    "num_classes": data.num_classes,
+                    "accuracy": history.accuracy,
+                    "loss": history.epochs[-1].loss,
+                    "seconds": history.epochs[-1].seconds,
+                    "head_ms": mean(e.head_ms for e in history.epochs),
+                    "captured_mass": _mean_of(history, "captured_mass"),
+                    "recall": _mean_of(history, "recall"),
+                    "peak_mb": memory["peak_mb"],
+                    "task": task,
+                    "history": history.to_dict()["epochs"],
+                }
+            )
             if on_row is not None:
                 on_row(rows[-1])
     return rows
@@ -80,10 +110,15 @@ def _mean_of(history: History, name: str) -> float | None:
     return mean(d[name] for d in history.diagnostics) if history.diagnostics else None
 
 
-COLUMNS = [("accuracy", "accuracy", lambda v: f"{v:.1%}"), ("loss", "loss", lambda v: f"{v:.2f}"),
-           ("captured_mass", "mass", lambda v: f"{v:.0%}"), ("recall", "recall", lambda v: f"{v:.0%}"),
-           ("seconds", "seconds", lambda v: f"{v:.0f}"), ("head_ms", "head ms/step", lambda v: f"{v:.1f}"),
-           ("peak_mb", "peak MB", lambda v: f"{v:.0f}")]
+COLUMNS = [
+    ("accuracy", "accuracy", lambda v: f"{v:.1%}"),
+    ("loss", "loss", lambda v: f"{v:.2f}"),
+    ("captured_mass", "mass", lambda v: f"{v:.0%}"),
+    ("recall", "recall", lambda v: f"{v:.0%}"),
+    ("seconds", "seconds", lambda v: f"{v:.0f}"),
+    ("head_ms", "head ms/step", lambda v: f"{v:.1f}"),
+    ("peak_mb", "peak MB", lambda v: f"{v:.0f}"),
+]
 
 
 def table(rows: list[dict]) -> str:

@@ -32,13 +32,13 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
         x = unit_rows(embeddings.detach())
         head.sync()
         active = head.selector.select(x, labels, head.weight, generator)
-        cosine = cosines(x, head.prototypes())                                   # [B, N]
+        cosine = cosines(x, head.prototypes())  # [B, N]
     inside = torch.zeros_like(cosine, dtype=torch.bool)
     for group in active:
         member = inside.new_zeros(head.num_classes)
         member[group.classes] = True
         inside[group.samples] = member
-    cosine.scatter_(1, labels.unsqueeze(1), -torch.inf)                           # other classes only
+    cosine.scatter_(1, labels.unsqueeze(1), -torch.inf)  # other classes only
     nearest = cosine.topk(max(k, 1), dim=1).indices
     mass = (head.objective.scale * cosine).softmax(dim=1)
     result = {

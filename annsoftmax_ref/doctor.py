@@ -24,7 +24,8 @@ def examine() -> dict:
         "packages": {name: machine.version_of(name) for name in PACKAGES},
         "compiler": machine.tool_version(compiler) if compiler else None,
         "nvcc": machine.tool_version("nvcc"),
-        "torch_cuda": torch.version.cuda, "gpu": gpu,
+        "torch_cuda": torch.version.cuda,
+        "gpu": gpu,
         "cache": str(cache_folder()),
         "backend": "torch on CUDA" if gpu else "torch on the CPU",
     }
@@ -39,8 +40,11 @@ def _missing(facts: dict):
             what = f"annsoftmax-ref[{extra}]" if extra else name
             yield {"what": name, "needed_for": extra or "everything", "install": f"pip install '{what}'"}
     if facts["compiler"] is None:
-        yield {"what": "a C++ compiler", "needed_for": "C++ kernels",
-               "install": "conda install -c conda-forge cxx-compiler (or apt-get install g++)"}
+        yield {
+            "what": "a C++ compiler",
+            "needed_for": "C++ kernels",
+            "install": "conda install -c conda-forge cxx-compiler (or apt-get install g++)",
+        }
     if facts["torch_cuda"] and facts["nvcc"] is None:
         yield {"what": "nvcc", "needed_for": "CUDA kernels", "install": "conda install -c conda-forge cuda-nvcc"}
     if facts["torch_cuda"] and facts["gpu"] is None:

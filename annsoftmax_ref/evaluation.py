@@ -10,15 +10,18 @@ from torch import Tensor, nn
 
 from annsoftmax_ref.datasets.augment import to_float
 
-CHUNK = 1024        # drawings at a time
+CHUNK = 1024  # drawings at a time
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself (else autocast to it would slow everything down)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512" \
+    return (
+        device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager:
@@ -82,7 +85,7 @@ def retrieval(model: nn.Module, dataset) -> float:
     alone = torch.bincount(labels)[labels] < 2
     for rows in torch.arange(len(labels), device=unit.device).split(CHUNK):
         cosine = unit[rows] @ unit.T
-        cosine[torch.arange(len(rows), device=unit.device), rows] = -2          # not itself
+        cosine[torch.arange(len(rows), device=unit.device), rows] = -2  # not itself
         found = labels[cosine.argmax(dim=1)]
         hits += int(((found == labels[rows]) & ~alone[rows]).sum())
         asked += int((~alone[rows]).sum())

@@ -21,6 +21,8 @@ def group_sizes(batch: int, num_groups: int) -> list[int]:
 
 def random_groups(batch: int, num_groups: int, generator: torch.Generator) -> list[Tensor]:
     """A random partition of 0..batch-1 into groups of near equal size; each group [b] int64."""
+    if min(num_groups, batch) == 1:
+        return [torch.arange(batch)]  # one group is the batch, in its order
     return list(torch.randperm(batch, generator=generator).split(group_sizes(batch, num_groups)))
 
 
@@ -42,8 +44,7 @@ def _split(x: Tensor, samples: Tensor, sizes: list[int]) -> list[Tensor]:
     order = torch.argsort(part @ _leading_direction(part), stable=True)
     cut = sum(sizes[:half])
     first, second = samples[order[:cut]], samples[order[cut:]]
-    return (_split(x, first.sort().values, sizes[:half])
-            + _split(x, second.sort().values, sizes[half:]))
+    return _split(x, first.sort().values, sizes[:half]) + _split(x, second.sort().values, sizes[half:])
 
 
 def _leading_direction(part: Tensor) -> Tensor:

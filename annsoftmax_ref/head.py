@@ -10,8 +10,9 @@ from annsoftmax_ref import rows
 from annsoftmax_ref.active_sets import ActiveSet
 from annsoftmax_ref.checks import check_embeddings, check_labels, check_positive_int
 from annsoftmax_ref.diagnostics import diagnose
+from annsoftmax_ref.loss import scored_loss
 from annsoftmax_ref.objectives import CosFace, CrossEntropy, Objective, make_objective
-from annsoftmax_ref.rows import cosines, unit_rows
+from annsoftmax_ref.rows import cosines, unit_rows, unit_rows_at
 from annsoftmax_ref.selectors import AllClasses, NearestClasses, RandomClasses, Selector
 
 
@@ -26,8 +27,17 @@ class SoftmaxHead(nn.Module):
     ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take.
     """
 
-    def __init__(self, num_classes: int, embedding_size: int, selector: Selector | None = None,
-                 objective: Objective | None = None, *, seed: int = 0, device=None, dtype=torch.float32):
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        selector: Selector | None = None,
+        objective: Objective | None = None,
+        *,
+        seed: int = 0,
+        device=None,
+        dtype=torch.float32,
+    ):
         super().__init__()
         self.num_classes = check_positive_int("num_classes", num_classes)
         self.embedding_size = check_positive_int("embedding_size", embedding_size)
@@ -48,26 +58,29 @@ class SoftmaxHead(nn.Module):
         check_labels(labels, len(embeddings), self.num_classes)
         x = unit_rows(embeddings)
         if not self.training or isinstance(self.selector, AllClasses):
-            return self.objective(cosines(x, self._all_rows()), labels).mean()
+            return scored_loss(x, self._all_rows(), labels, self.objective, 1 / len(x))
         self.selector.check_budget(labels)
         self.selector.prepare(self.weight, self.generator)
         active = self.selector.select(x.detach(), labels, self.weight, self.generator)
         if torch.is_grad_enabled():
-            self.selector.rows_moved(_union_of(active))
+            self.selector.rows_moved(_union_of(active, self.num_classes))
         return self.loss_over(x, active)
 
     def loss_over(self, x: Tensor, active: list[ActiveSet]) -> Tensor:
         """Mean loss of unit embeddings x [B, d] over given active sets, with a row-sparse weight gradient."""
-        union = _union_of(active)
-        directions = unit_rows(rows.gather_rows(self.weight, union))               # [U, d]
-        total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
+        union = _union_of(active, self.num_classes)
+        half = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
+        directions = unit_rows_at(self.weight, union, half)  # [U, d]
+        if len(active) == 1:
+            # The samples of a single group are the batch in its order.
+            return scored_loss(x, directions, active[0].targets, self.objective, 1 / len(x))
+        losses = []
         for group in active:
-            part = directions
-            if len(active) > 1:
-                part = directions.index_select(0, torch.searchsorted(union, group.classes))  # [A, d]
-            cosine = cosines(x.index_select(0, group.samples), part)                # [b, A]
-            total = total + self.objective(cosine, group.targets).sum()
-        return total / len(x)
+            part = directions.index_select(0, torch.searchsorted(union, group.classes))  # [A, d]
+            losses.append(
+                scored_loss(x.index_select(0, group.samples), part, group.targets, self.objective, 1 / len(x))
+            )
+        return torch.stack(losses).sum()
 
     def logits(self, embeddings: Tensor, classes: Tensor | None = None) -> Tensor:
         """embeddings [B, d] -> scale * cosine [B, N], or [B, n] for classes [n] int64; no margin."""
@@ -75,8 +88,9 @@ class SoftmaxHead(nn.Module):
         if classes is None:
             return self.objective.scale * cosines(unit_rows(embeddings), self._all_rows())
         if classes.dim() != 1 or classes.dtype != torch.int64 or len(classes) == 0:
-            raise ValueError(f"classes has shape {list(classes.shape)} and type {classes.dtype}; "
-                             "it should be [n] int64, n >= 1")
+            raise ValueError(
+                f"classes has shape {list(classes.shape)} and type {classes.dtype}; it should be [n] int64, n >= 1"
+            )
         check_labels(classes, len(classes), self.num_classes)
         rows.catch_up(self.weight, classes.unique())
         return self.objective.scale * cosines(unit_rows(embeddings), unit_rows(self.weight[classes]))
@@ -137,10 +151,27 @@ class ANNSoftmax(SoftmaxHead):
     Further keyword arguments (groups, nlist, nprobe, candidates, ...) go to ``NearestClasses``.
     """
 
-    def __init__(self, num_classes: int, embedding_size: int, objective: Objective | None = None, *,
-                 sample_rate: float = 0.1, seed: int = 0, device=None, dtype=torch.float32, **nearest):
-        super().__init__(num_classes, embedding_size, NearestClasses(sample_rate, **nearest),
-                         CosFace() if objective is None else objective, seed=seed, device=device, dtype=dtype)
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        objective: Objective | None = None,
+        *,
+        sample_rate: float = 0.1,
+        seed: int = 0,
+        device=None,
+        dtype=torch.float32,
+        **nearest,
+    ):
+        super().__init__(
+            num_classes,
+            embedding_size,
+            NearestClasses(sample_rate, **nearest),
+            CosFace() if objective is None else objective,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+        )
 
 
 HEADS = ("full", "random", "ann")
@@ -157,16 +188,26 @@ def make_selector(name: str, rate: float = 0.1, groups: int = 8) -> Selector:
     raise ValueError(f"head is {name!r}; it should be one of {', '.join(HEADS)}")
 
 
-def make_head(name: str, num_classes: int, embedding_size: int, objective: str | Objective = "cosface",
-              rate: float = 0.1, groups: int = 8, seed: int = 0) -> SoftmaxHead:
+def make_head(
+    name: str,
+    num_classes: int,
+    embedding_size: int,
+    objective: str | Objective = "cosface",
+    rate: float = 0.1,
+    groups: int = 8,
+    seed: int = 0,
+) -> SoftmaxHead:
     """A head by its name (one of ``HEADS``) and its objective's name (or an objective)."""
     if isinstance(objective, str):
         objective = make_objective(objective)
     return SoftmaxHead(num_classes, embedding_size, make_selector(name, rate, groups), objective, seed=seed)
 
 
-def _union_of(active: list[ActiveSet]) -> Tensor:
+def _union_of(active: list[ActiveSet], num_classes: int) -> Tensor:
     """Every class of any active set, ascending."""
     if len(active) == 1:
         return active[0].classes
-    return torch.cat([group.classes for group in active]).unique()
+    member = torch.zeros(num_classes, dtype=torch.bool, device=active[0].classes.device)
+    for group in active:
+        member[group.classes] = True
+    return member.nonzero().squeeze(1)

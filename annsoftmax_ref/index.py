@@ -40,7 +40,7 @@ class IVFBinaryIndex(nn.Module):
         self.register_buffer("centroids", torch.zeros(nlist, dim))
         self.register_buffer("assignment", torch.zeros(num_rows, dtype=torch.int64))
         self.register_buffer("codes", torch.zeros(num_rows, words_for(dim), dtype=torch.int64))
-        self.register_buffer("written", torch.zeros(num_rows, dtype=torch.int32))   # clock of each code
+        self.register_buffer("written", torch.zeros(num_rows, dtype=torch.int32))  # clock of each code
         self.register_buffer("clock", torch.zeros((), dtype=torch.int32))
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
         self.register_buffer("rotation", torch.eye(dim) if rotate else None)
@@ -55,8 +55,9 @@ class IVFBinaryIndex(nn.Module):
         return self._lists
 
     @torch.no_grad()
-    def train_lists(self, rows: Tensor, generator: torch.Generator, iterations: int = 5,
-                    samples_per_list: int = 64) -> None:
+    def train_lists(
+        self, rows: Tensor, generator: torch.Generator, iterations: int = 5, samples_per_list: int = 64
+    ) -> None:
         """Spherical k-means on a sample of rows [N, d], then every row gets its list and its code."""
         self._check_rows(rows, self.num_rows)
         if self.rotate:
@@ -65,7 +66,7 @@ class IVFBinaryIndex(nn.Module):
         count = min(self.num_rows, self.nlist * samples_per_list)
         picks = torch.randperm(self.num_rows, generator=generator)[:count].to(rows.device)
         sample = self._normalise(rows[picks])
-        self.centroids.copy_(sample[: self.nlist])                        # k distinct rows to start from
+        self.centroids.copy_(sample[: self.nlist])  # k distinct rows to start from
         for _ in range(iterations):
             self._move_centroids(sample, self.nearest_list(sample))
         for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16):
@@ -91,6 +92,12 @@ class IVFBinaryIndex(nn.Module):
         """Rewrite the codes of rows ids [n] of rows [N, d]; their lists stay."""
         for part in ids.split(1 << 16):
             self.codes[part] = self.encode(self._normalise(rows[part]), self.assignment[part])
+        self.written[ids] = self.clock
+
+    @torch.no_grad()
+    def write_codes(self, ids: Tensor, codes: Tensor) -> None:
+        """Take codes [n, W] of rows ids [n] that were made elsewhere (by the optimizer, as it moved the rows)."""
+        self.codes[ids] = codes
         self.written[ids] = self.clock
 
     @torch.no_grad()
@@ -120,15 +127,17 @@ class IVFBinaryIndex(nn.Module):
         if not self.trained:
             raise RuntimeError("the index has no lists yet; call train_lists first")
         queries = self._normalise(queries)
-        probed = (queries @ self.centroids.T).topk(nprobe, dim=1).indices                        # [B, nprobe]
+        probed = (queries @ self.centroids.T).topk(nprobe, dim=1).indices  # [B, nprobe]
         step = max(1, CHUNK // (nprobe * max(1, int(self.lists.ends.max()))))
         found = [self._scan(q, p, k) for q, p in zip(queries.split(step), probed.split(step), strict=True)]
         ids, distances = (torch.cat(part) for part in zip(*found, strict=True))
         missing = ids < 0
         if not rerank:
             return ids, (-distances).to(queries.dtype).masked_fill(missing, -torch.inf)
-        cosines = [torch.einsum("bd,bkd->bk", q, self._normalise(rows[i.clamp_min(0)]))
-                   for q, i in zip(queries.split(step), ids.split(step), strict=True)]
+        cosines = [
+            torch.einsum("bd,bkd->bk", q, self._normalise(rows[i.clamp_min(0)]))
+            for q, i in zip(queries.split(step), ids.split(step), strict=True)
+        ]
         cosines = torch.cat(cosines).masked_fill(missing, -torch.inf)
         # Stable over ids in ascending order, so that equal cosines come lower id first.
         by_id = ids.masked_fill(missing, self.num_rows).argsort(dim=1)
@@ -142,18 +151,22 @@ class IVFBinaryIndex(nn.Module):
     @torch.no_grad()
     def stale_bits(self, rows: Tensor) -> float:
         """Share of code bits that a fresh encoding of rows [N, d] would change. Costs a pass over all rows."""
-        fresh = torch.cat([self.encode(self._normalise(rows[ids]), self.assignment[ids])
-                           for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16)])
+        fresh = torch.cat(
+            [
+                self.encode(self._normalise(rows[ids]), self.assignment[ids])
+                for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16)
+            ]
+        )
         return hamming(self.codes, fresh).sum().item() / (self.num_rows * self.dim)
 
     def _scan(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k smallest (Hamming distance, id) of the lists probed [b, nprobe]: ids, distances [b, k]."""
-        members = self.lists.members(probed)                                                     # [b, P]
+        members = self.lists.members(probed)  # [b, P]
         if self.centre:
-            codes = self.encode(queries.unsqueeze(1), probed)                                    # [b, nprobe, W]
+            codes = self.encode(queries.unsqueeze(1), probed)  # [b, nprobe, W]
             codes = codes.repeat_interleave(members.shape[1] // probed.shape[1], dim=1)
         else:
-            codes = self.encode(queries).unsqueeze(1)                                            # [b, 1, W]
+            codes = self.encode(queries).unsqueeze(1)  # [b, 1, W]
         distances = hamming(self.codes[members.clamp_min(0)], codes)
         distances = distances.masked_fill(members < 0, self.dim + 1)
         # One number a pair, distance first and id second: its order is the order wanted.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SLACK = 1.25        # slots a list gets for each member when the table is laid out
+SLACK = 1.25  # slots a list gets for each member when the table is laid out
 
 
 class InvertedLists:
@@ -26,15 +26,15 @@ class InvertedLists:
         sizes = torch.bincount(lists, minlength=self.nlist)
         capacity = int(int(sizes.max()) * SLACK) + 8
         self.slots = torch.full((self.nlist, capacity), -1, dtype=torch.int64, device=device)
-        self.place = torch.empty_like(lists)                      # each class's slot within its list
-        self.ends = torch.zeros_like(sizes)                       # one past the last slot used, holes included
+        self.place = torch.empty_like(lists)  # each class's slot within its list
+        self.ends = torch.zeros_like(sizes)  # one past the last slot used, holes included
         self._append(torch.arange(len(lists), device=device), lists)
 
     def _append(self, ids: Tensor, lists: Tensor) -> None:
         order = torch.argsort(lists, stable=True)
         ids, lists = ids[order], lists[order]
         counts = torch.bincount(lists, minlength=self.nlist)
-        first = counts.cumsum(0) - counts                         # where each list's run begins in the sorted ids
+        first = counts.cumsum(0) - counts  # where each list's run begins in the sorted ids
         place = self.ends[lists] + torch.arange(len(ids), device=ids.device) - first[lists]
         self.slots[lists, place] = ids
         self.place[ids] = place

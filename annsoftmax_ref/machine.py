@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import importlib.metadata
 import os
@@ -57,9 +58,15 @@ def describe(device: str | torch.device = "cpu") -> dict:
     gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "cpu": cpu_name(), "cores": cores(), "threads": torch.get_num_threads(), "gpu": gpu,
-        "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
-        "torch": torch.__version__, "numpy": version_of("numpy"), "annsoftmax": version_of("annsoftmax-ref"),
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version_of("numpy"),
+        "annsoftmax": version_of("annsoftmax-ref"),
     }
 
 
@@ -76,15 +83,24 @@ def peak_memory(device: torch.device) -> Iterator[dict]:
         yield result
         result["peak_mb"] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
         return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory that malloc keeps would hide a peak
     before = _reset_high_water()
     yield result
     if before is not None:
         result["peak_mb"] = max(0.0, _status_mb("VmHWM") - before)
 
 
+def resident_mb() -> float | None:
+    """Memory that this process holds at present, in MB; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        return _status_mb("VmRSS")
+    return None
+
+
 def _reset_high_water() -> float | None:
     try:
-        Path("/proc/self/clear_refs").write_text("5")       # 5: set the high-water mark to the present size
+        Path("/proc/self/clear_refs").write_text("5")  # 5: set the high-water mark to the present size
         return _status_mb("VmRSS")
     except OSError:
         return None

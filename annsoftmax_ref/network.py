@@ -26,7 +26,8 @@ class ConvNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.features = nn.Sequential(
-                *_halving(1, width, kernel=5), *_halving(width, 2 * width), *_halving(2 * width, 4 * width))
+                *_halving(1, width, kernel=5), *_halving(width, 2 * width), *_halving(2 * width, 4 * width)
+            )
             self.embed = nn.Linear(4 * width * 4 * 4, embedding_size)
             self.normalise = nn.BatchNorm1d(embedding_size, affine=False)
         # Channels last is the layout that the CPU's and the GPU's convolutions are fastest in.
@@ -41,5 +42,8 @@ class ConvNet(nn.Module):
 
 def _halving(channels: int, out: int, kernel: int = 3) -> tuple[nn.Module, ...]:
     # No bias: the normalisation takes it away again.
-    return (nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2, bias=False),
-            nn.BatchNorm2d(out), nn.ReLU(inplace=True))
+    return (
+        nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(out),
+        nn.ReLU(inplace=True),
+    )

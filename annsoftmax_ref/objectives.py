@@ -40,9 +40,9 @@ class Objective(nn.Module):
     def forward(self, cosine: Tensor, target: Tensor) -> Tensor:
         """cosine [b, A], target [b] int64 -> loss of each sample [b], in float32 at least."""
         cosine = _at_least_float32(cosine)
-        column = target.unsqueeze(1)                                            # [b, 1]
-        modified = self.target_cosine(cosine.gather(1, column))                 # [b, 1]
-        logits = self.scale * cosine.scatter(1, column, modified)               # [b, A]
+        column = target.unsqueeze(1)  # [b, 1]
+        modified = self.target_cosine(cosine.gather(1, column))  # [b, 1]
+        logits = self.scale * cosine.scatter(1, column, modified)  # [b, A]
         return F.cross_entropy(logits, target, reduction="none")
 
     def extra_repr(self) -> str:
@@ -81,7 +81,7 @@ class ArcFace(Objective):
 
     def target_cosine(self, cosine: Tensor) -> Tensor:
         sine = (1 - cosine * cosine).clamp_min(1e-12).sqrt()
-        turned = cosine * math.cos(self.margin) - sine * math.sin(self.margin)   # cos(theta + m)
+        turned = cosine * math.cos(self.margin) - sine * math.sin(self.margin)  # cos(theta + m)
         return torch.where(cosine >= math.cos(math.pi - self.margin), turned, -2 - turned)
 
 

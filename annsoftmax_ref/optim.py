@@ -16,7 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from annsoftmax_ref import rows
+from annsoftmax_ref import backend, rows
+from kernels_inline.rows_ops import row_adamw_, row_adamw_catch_up_, row_sgd_, row_sgd_catch_up_
 
 # Ages the table covers. A sweep catches up N / WINDOW rows in each step, so that no row grows older.
 WINDOW = 1024
@@ -57,14 +58,19 @@ class RowOptimizer(torch.optim.Optimizer):
         state["step"] += 1
         if ids is None:
             self.move(weight, grad, [state[name] for name in self.buffers], group, state["step"])
-            state["last"] = None                                  # every row is up to date again
+            state["last"] = None  # every row is up to date again
             return
         if state["last"] is None:
             state["last"] = torch.full((len(weight),), state["step"] - 1, dtype=torch.int64, device=weight.device)
             state["table"] = self.identity().repeat(WINDOW + 1, 1)
-        parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
-        self.move(parts[0], grad, parts[1:], group, state["step"])
-        self._write(weight, state, ids, parts)
+        if self._has_kernel(weight):
+            wanted = getattr(weight, "wants_codes", False)
+            codes = self.move_cpp(weight.detach(), grad, ids, state, group, wanted)
+            weight.row_codes = (ids, codes) if wanted else None
+        else:
+            parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
+            self.move(parts[0], grad, parts[1:], group, state["step"])
+            self._write(weight, state, ids, parts)
         state["table"] = self.advanced(state["table"], group, state["step"])
         rows.set_owner(weight, self)
 
@@ -74,13 +80,17 @@ class RowOptimizer(torch.optim.Optimizer):
         state = self.state.get(weight)
         if not state or state["last"] is None:
             return
+        if self._has_kernel(weight):
+            ids = torch.arange(len(weight)) if ids is None else ids
+            self.apply_cpp(weight.detach(), ids, state, self._group_of(weight))
+            return
         last = state["last"] if ids is None else state["last"].index_select(0, ids)
         lagging = (last < state["step"]).nonzero().squeeze(1)
         if len(lagging) == 0:
             return
         age = state["step"] - last[lagging]
         ids = lagging if ids is None else ids[lagging]
-        entries = state["table"].to(weight.device)[age]                                    # [n, columns]
+        entries = state["table"].to(weight.device)[age]  # [n, columns]
         parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
         self.apply(entries, parts[0], parts[1:], self._group_of(weight))
         self._write(weight, state, ids, parts)
@@ -95,8 +105,10 @@ class RowOptimizer(torch.optim.Optimizer):
         """Flushes, then gives the state; it holds no lag, and has the names of the dense torch optimizer."""
         self.flush()
         saved = super().state_dict()
-        saved["state"] = {key: {name: value for name, value in state.items() if name not in ("last", "table")}
-                          for key, state in saved["state"].items()}
+        saved["state"] = {
+            key: {name: value for name, value in state.items() if name not in ("last", "table")}
+            for key, state in saved["state"].items()
+        }
         return saved
 
     def load_state_dict(self, state_dict) -> None:
@@ -128,13 +140,30 @@ class RowOptimizer(torch.optim.Optimizer):
             state[name].index_copy_(0, ids, part)
         state["last"].index_fill_(0, ids, state["step"])
 
+    @staticmethod
+    def _has_kernel(weight: Tensor) -> bool:
+        return weight.dim() == 2 and weight.is_contiguous() and backend.cpp(weight)
+
     def _group_of(self, weight: Tensor) -> dict:
         return next(g for g in self.param_groups if any(p is weight for p in g["params"]))
 
-    def identity(self) -> Tensor: raise NotImplementedError  # noqa: E704
-    def advanced(self, table: Tensor, group: dict, step: int) -> Tensor: raise NotImplementedError  # noqa: E704
-    def apply(self, entries, weight, buffers, group) -> None: raise NotImplementedError  # noqa: E704
-    def move(self, weight, grad, buffers, group, step) -> None: raise NotImplementedError  # noqa: E704
+    def identity(self) -> Tensor:
+        raise NotImplementedError  # noqa: E704
+
+    def advanced(self, table: Tensor, group: dict, step: int) -> Tensor:
+        raise NotImplementedError  # noqa: E704
+
+    def apply(self, entries, weight, buffers, group) -> None:
+        raise NotImplementedError  # noqa: E704
+
+    def move(self, weight, grad, buffers, group, step) -> None:
+        raise NotImplementedError  # noqa: E704
+
+    def apply_cpp(self, weight, ids, state, group) -> None:
+        raise NotImplementedError  # noqa: E704
+
+    def move_cpp(self, weight, grad, ids, state, group, with_codes) -> Tensor:
+        raise NotImplementedError  # noqa: E704
 
 
 class RowSGD(RowOptimizer):
@@ -155,7 +184,7 @@ class RowSGD(RowOptimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov))
 
     def identity(self) -> Tensor:
-        return torch.tensor([[1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)          # ww, wv, vw, vv
+        return torch.tensor([[1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)  # ww, wv, vw, vv
 
     def advanced(self, table: Tensor, group: dict, step: int) -> Tensor:
         lr, mu, decay = group["lr"], group["momentum"], group["weight_decay"]
@@ -179,6 +208,25 @@ class RowSGD(RowOptimizer):
         buf.mul_(mu).add_(grad)
         weight.add_(grad.add(buf, alpha=mu) if group["nesterov"] else buf, alpha=-lr)
 
+    def apply_cpp(self, weight, ids, state, group) -> None:
+        row_sgd_catch_up_(weight, state["momentum_buffer"], state["last"], ids, state["table"], state["step"])
+
+    def move_cpp(self, weight, grad, ids, state, group, with_codes) -> Tensor:
+        return row_sgd_(
+            weight,
+            state["momentum_buffer"],
+            state["last"],
+            ids,
+            grad,
+            state["table"],
+            state["step"],
+            group["lr"],
+            group["momentum"],
+            group["weight_decay"],
+            group["nesterov"],
+            with_codes,
+        )
+
 
 class RowAdamW(RowOptimizer):
     """``torch.optim.AdamW`` on rows.
@@ -191,31 +239,37 @@ class RowAdamW(RowOptimizer):
 
     buffers = ("exp_avg", "exp_avg_sq")
 
-    def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 1e-2):
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ):
         _check_hyper(lr=lr, eps=eps, weight_decay=weight_decay)
         if not 0 <= betas[0] < 1 or not 0 < betas[1] < 1:
             raise ValueError(f"betas is {betas}; both should be below 1, the first at least 0, the second above 0")
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
     def identity(self) -> Tensor:
-        return torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)     # R, m's, v's factor, S1, S2
+        return torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)  # R, m's, v's factor, S1, S2
 
     def advanced(self, table: Tensor, group: dict, step: int) -> Tensor:
         lr, (beta1, beta2) = group["lr"], group["betas"]
         decay = 1 - lr * group["weight_decay"]
         shrink, m, v, s1, s2 = table[:-1].unbind(1)
         m, v = m * beta1, v * beta2
-        c = lr * m / (1 - beta1 ** step)
-        d = (v / (1 - beta2 ** step)).sqrt()
-        older = torch.stack([shrink * decay, m, v, s1 * decay + c / d, s2 * decay + c / d ** 2], dim=1)
+        c = lr * m / (1 - beta1**step)
+        d = (v / (1 - beta2**step)).sqrt()
+        older = torch.stack([shrink * decay, m, v, s1 * decay + c / d, s2 * decay + c / d**2], dim=1)
         return torch.cat([self.identity(), older])
 
     def apply(self, entries, weight, buffers, group) -> None:
         shrink, m, v, s1, s2 = (c.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1)) for c in entries.unbind(1))
         avg, avg_sq = buffers
         # Where eps and v are both 0 there has been no gradient: the drift is 0, not 0 / 0.
-        drift = avg * s1 ** 2 / (s1 * avg_sq.sqrt() + s2 * group["eps"]).clamp_min(torch.finfo(weight.dtype).tiny)
+        drift = avg * s1**2 / (s1 * avg_sq.sqrt() + s2 * group["eps"]).clamp_min(torch.finfo(weight.dtype).tiny)
         weight.mul_(shrink).sub_(drift)
         avg.mul_(m)
         avg_sq.mul_(v)
@@ -226,8 +280,37 @@ class RowAdamW(RowOptimizer):
         weight.mul_(1 - lr * group["weight_decay"])
         avg.lerp_(grad, 1 - beta1)
         avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        denominator = (avg_sq.sqrt() / (1 - beta2 ** step) ** 0.5).add_(group["eps"])
-        weight.addcdiv_(avg, denominator, value=-lr / (1 - beta1 ** step))
+        denominator = (avg_sq.sqrt() / (1 - beta2**step) ** 0.5).add_(group["eps"])
+        weight.addcdiv_(avg, denominator, value=-lr / (1 - beta1**step))
+
+    def apply_cpp(self, weight, ids, state, group) -> None:
+        row_adamw_catch_up_(
+            weight,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            state["last"],
+            ids,
+            state["table"],
+            state["step"],
+            group["eps"],
+        )
+
+    def move_cpp(self, weight, grad, ids, state, group, with_codes) -> Tensor:
+        return row_adamw_(
+            weight,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            state["last"],
+            ids,
+            grad,
+            state["table"],
+            state["step"],
+            group["lr"],
+            *group["betas"],
+            group["eps"],
+            group["weight_decay"],
+            with_codes,
+        )
 
 
 def _check_hyper(**values: float) -> None:

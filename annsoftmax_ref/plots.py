@@ -37,6 +37,25 @@ def accuracy_curves(rows: list[dict]) -> Figure:
     return figure
 
 
+def upkeep_curves(rows: list[dict]) -> Figure:
+    """Rows of ``bench upkeep``: recall of the live index and of one made anew, and the age of the codes."""
+    figure = Figure(figsize=(10, 4), dpi=100, layout="constrained", facecolor="white")
+    recall, age = figure.subplots(1, 2)
+    steps = [row["step"] for row in rows]
+    for field, label, (colour, marker, line) in (
+        ("recall", "follows the weights", STYLES["ann"]),
+        ("recall_rebuilt", "made anew at each look", STYLES["random"]),
+    ):
+        recall.plot(steps, [100 * row[field] for row in rows], color=colour, marker=marker, linestyle=line, label=label)
+    recall.set(xlabel="step", ylabel="recall of the 50 nearest classes, %", ylim=(0, 100))
+    recall.legend(loc="lower right")
+    age.plot(steps, [row["code_age"] for row in rows], color=STYLES["full"][0], marker="o")
+    age.set(xlabel="step", ylabel="mean age of a code, steps", ylim=(0, None))
+    for axes in (recall, age):
+        axes.grid(alpha=0.3)
+    return figure
+
+
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     """To ``path`` (format by its ending), whole or not at all."""
     target = Path(path)

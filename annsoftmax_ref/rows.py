@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from annsoftmax_ref import backend
+from kernels_inline.head_ops import gather_normalise, normalise_backward_
+
 
 class RowOwner(Protocol):
     """An optimizer that may hold rows back (``annsoftmax_ref.optim``)."""
@@ -44,6 +47,18 @@ def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
     """
     catch_up(weight, ids)
     return _GatherRows.apply(weight, ids)
+
+
+def unit_rows_at(weight: Tensor, ids: Tensor, half: bool = False) -> Tensor:
+    """weight [N, d], ids [A] ascending and distinct -> its rows there, scaled to length 1 [A, d].
+
+    The same as ``unit_rows(gather_rows(weight, ids))``, in one pass where the C++ kernels run; ``half``: rounded to
+    bfloat16, as autocast would before it multiplies.
+    """
+    if not backend.cpp(weight):
+        return unit_rows(gather_rows(weight, ids))
+    catch_up(weight, ids)
+    return _UnitRows.apply(weight, ids, half)
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -81,5 +96,26 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         (ids,) = ctx.saved_tensors
-        sparse = torch.sparse_coo_tensor(ids.unsqueeze(0), grad, ctx.shape, is_coalesced=True, check_invariants=False)
-        return sparse, None
+        return _row_sparse(ids, grad, ctx.shape), None
+
+
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor, half: bool) -> Tensor:
+        unit, norms = gather_normalise(weight.detach(), ids, half)
+        ctx.save_for_backward(ids, norms)
+        # Not saved as a tensor of the graph: rows outside ids may be caught up before the backward pass.
+        ctx.weight = weight
+        return unit
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        ids, norms = ctx.saved_tensors
+        grad = grad.float().contiguous()
+        # In place: the gradient was made for this node alone (annsoftmax_ref.loss makes a new one each time).
+        normalise_backward_(grad, ctx.weight.detach(), ids, norms)
+        return _row_sparse(ids, grad, ctx.weight.shape), None, None
+
+
+def _row_sparse(ids: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
+    return torch.sparse_coo_tensor(ids.unsqueeze(0), grad, shape, is_coalesced=True, check_invariants=False)

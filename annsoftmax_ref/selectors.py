@@ -45,8 +45,10 @@ class Selector(nn.Module):
         if largest > self.active_classes:
             distinct = min(largest, len(labels.unique()))
             if distinct > self.active_classes:
-                raise ValueError(f"labels puts up to {distinct} distinct classes into a group, more than its "
-                                 f"{self.active_classes} active classes; raise sample_rate or lower the batch size")
+                raise ValueError(
+                    f"labels puts up to {distinct} distinct classes into a group, more than its "
+                    f"{self.active_classes} active classes; raise sample_rate or lower the batch size"
+                )
 
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         """Upkeep of what is kept about the weights, once a step, before ``select``."""
@@ -110,9 +112,19 @@ class NearestClasses(Selector):
     rotate, centre: see IVFBinaryIndex. None takes a default from the sizes.
     """
 
-    def __init__(self, sample_rate: float = 0.1, groups: int = 8, grouping: str = "random",
-                 nlist: int | None = None, nprobe: int | None = None, candidates: int | None = None,
-                 rerank: bool = True, refresh_steps: int = 50, rotate: bool = False, centre: bool = False):
+    def __init__(
+        self,
+        sample_rate: float = 0.1,
+        groups: int = 8,
+        grouping: str = "random",
+        nlist: int | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        rerank: bool = True,
+        refresh_steps: int = 50,
+        rotate: bool = False,
+        centre: bool = False,
+    ):
         super().__init__()
         self.sample_rate = check_rate(sample_rate)
         self.groups = check_positive_int("groups", groups)
@@ -126,8 +138,13 @@ class NearestClasses(Selector):
         self.rerank = rerank
         self.refresh_steps = check_positive_int("refresh_steps", refresh_steps)
         self.rotate, self.centre = rotate, centre
-        self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))    # first row of the next slice
+        self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))  # first row of the next slice
         self._moved: list[Tensor] = []
+
+    @property
+    def plain_signs(self) -> bool:
+        """Whether a row's code is just the signs of its numbers."""
+        return not (self.rotate or self.centre)
 
     def bind(self, num_classes: int, embedding_size: int) -> None:
         super().bind(num_classes, embedding_size)
@@ -138,6 +155,7 @@ class NearestClasses(Selector):
         self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre)
 
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
+        weight.wants_codes = self.plain_signs
         if not self.index.trained:
             self.index.train_lists(weight, generator)
             self._moved.clear()
@@ -163,10 +181,17 @@ class NearestClasses(Selector):
 
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
-        if self._moved:
-            self.index.clock += 1
-            self.index.update_rows(weight, torch.cat(self._moved).unique())
-            self._moved.clear()
+        if not self._moved:
+            return
+        self.index.clock += 1
+        ids = self._moved[0] if len(self._moved) == 1 else torch.cat(self._moved).unique()
+        self._moved.clear()
+        # The optimizer's kernel makes the sign codes of the rows that it moves on the way.
+        made_for, codes = getattr(weight, "row_codes", None) or (None, None)
+        if made_for is not None and self.plain_signs and torch.equal(made_for, ids):
+            self.index.write_codes(ids, codes)
+        else:
+            self.index.update_rows(weight, ids)
 
     def _upkeep(self, weight: Tensor) -> None:
         first = int(self.cursor)
@@ -177,5 +202,7 @@ class NearestClasses(Selector):
         self.cursor.fill_(last % self.num_classes)
 
     def extra_repr(self) -> str:
-        return (f"sample_rate={self.sample_rate:g}, groups={self.groups}, grouping={self.grouping}, "
-                f"nlist={self.nlist}, nprobe={self.nprobe}, rerank={self.rerank}")
+        return (
+            f"sample_rate={self.sample_rate:g}, groups={self.groups}, grouping={self.grouping}, "
+            f"nlist={self.nlist}, nprobe={self.nprobe}, rerank={self.rerank}"
+        )

@@ -103,10 +103,14 @@ def build_optimizer(model: nn.Module, head: nn.Module, recipe: Recipe) -> RowSGD
     """RowSGD with Nesterov momentum over backbone and head; on dense gradients it equals torch.optim.SGD."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others},
-              {"params": list(head.parameters())}]
-    return RowSGD([g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum,
-                  nesterov=recipe.momentum > 0)
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": others},
+        {"params": list(head.parameters())},
+    ]
+    return RowSGD(
+        [g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+    )
 
 
 def build_scheduler(optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
@@ -119,10 +123,23 @@ def build_scheduler(optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_sch
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def fit(model: nn.Module, head: nn.Module, data, recipe: Recipe | None = None, *, optimizer=None, scheduler=None,
-        epochs: int | None = None, seed: int = 0, checkpoint: str | os.PathLike | None = None, resume: bool = False,
-        evaluate: Callable[[], float] | None = None, diagnose_every: int = 0,
-        on_epoch: Callable[[History], None] | None = None, progress: bool = True) -> History:
+def fit(
+    model: nn.Module,
+    head: nn.Module,
+    data,
+    recipe: Recipe | None = None,
+    *,
+    optimizer=None,
+    scheduler=None,
+    epochs: int | None = None,
+    seed: int = 0,
+    checkpoint: str | os.PathLike | None = None,
+    resume: bool = False,
+    evaluate: Callable[[], float] | None = None,
+    diagnose_every: int = 0,
+    on_epoch: Callable[[History], None] | None = None,
+    progress: bool = True,
+) -> History:
     """Train ``model`` (images [B, 1, 32, 32] -> [B, d]) and ``head`` on ``data.train``; test after each epoch.
 
     recipe: default, that of the head's objective; ``epochs`` replaces its number of epochs.
@@ -163,8 +180,9 @@ def fit(model: nn.Module, head: nn.Module, data, recipe: Recipe | None = None, *
     with tqdm(total=recipe.epochs * steps, initial=first * steps, unit="step", disable=not progress) as bar:
         for epoch in range(first, recipe.epochs):
             bar.set_description(f"epoch {epoch + 1}/{recipe.epochs}")
-            row = _run_epoch(epoch, model, head, data, recipe, optimizer, scheduler, seed, steps, history,
-                             diagnose_every, bar)
+            row = _run_epoch(
+                epoch, model, head, data, recipe, optimizer, scheduler, seed, steps, history, diagnose_every, bar
+            )
             # Brought up to date at each epoch's end, saved or not: so that both give the same bits.
             for part, method in ((optimizer, "flush"), (head, "sync")):
                 if hasattr(part, method):
@@ -180,8 +198,9 @@ def fit(model: nn.Module, head: nn.Module, data, recipe: Recipe | None = None, *
     return history
 
 
-def _run_epoch(epoch, model, head, data, recipe, optimizer, scheduler, seed, steps, history, diagnose_every,
-               bar) -> Epoch:
+def _run_epoch(
+    epoch, model, head, data, recipe, optimizer, scheduler, seed, steps, history, diagnose_every, bar
+) -> Epoch:
     device = evaluation.device_of(model)
     generator = torch.Generator().manual_seed(_mixed(seed, epoch))
     order = _order(len(data.train), steps, recipe, generator)
@@ -213,8 +232,9 @@ def _run_epoch(epoch, model, head, data, recipe, optimizer, scheduler, seed, ste
     return Epoch(epoch + 1, seconds, float(np.mean(losses)), math.nan, median(head_ms), lr)
 
 
-def train_step(model: nn.Module, head: nn.Module, optimizer, inputs: Tensor,
-               labels: Tensor) -> tuple[float, float, Tensor]:
+def train_step(
+    model: nn.Module, head: nn.Module, optimizer, inputs: Tensor, labels: Tensor
+) -> tuple[float, float, Tensor]:
     """One step on inputs [B, 1, 32, 32] float, labels [B]: the loss, the head's milliseconds, the embeddings [B, d].
 
     The optimizer steps twice, each time for the parameters that have a gradient: the head's, then the backbone's.
@@ -245,8 +265,10 @@ def _restore(path: Path, run: dict, parts: dict) -> History:
     saved = files.load(path)
     for name, value in run.items():
         if saved["run"].get(name) != value:
-            raise ValueError(f"checkpoint is {path}, which is of another run: its {name} is {saved['run'].get(name)} "
-                             f"and should be {value}; call fit() as before or name another file")
+            raise ValueError(
+                f"checkpoint is {path}, which is of another run: its {name} is {saved['run'].get(name)} "
+                f"and should be {value}; call fit() as before or name another file"
+            )
     for name, part in parts.items():
         if part is not None:
             part.load_state_dict(saved[name])

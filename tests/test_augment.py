@@ -11,7 +11,7 @@ NOTHING = dict(rotation=0.0, scale=0.0, shear=0.0, shift=0.0, noise=0.0)
 @pytest.fixture
 def images():
     batch = torch.zeros(64, 32, 32, dtype=torch.uint8)
-    batch[:, 8:24, 14:18] = 255                                        # an upright bar
+    batch[:, 8:24, 14:18] = 255  # an upright bar
     return batch
 
 
@@ -24,7 +24,7 @@ def test_same_generator_same_result(images):
     first, again, other = augment(images, seeded()), augment(images, seeded()), augment(images, seeded(1))
     assert first.shape == (64, 1, 32, 32) and first.dtype == torch.float32
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert images.sum() == 64 * 16 * 4 * 255                            # the drawings themselves stay
+    assert images.sum() == 64 * 16 * 4 * 255  # the drawings themselves stay
 
 
 def test_without_amounts_it_is_only_a_conversion(images):
@@ -53,11 +53,11 @@ def test_each_amount(images):
     assert 1.5 < (moved_row - row).abs().max() <= 2.01 and 1.5 < (moved_column - column).abs().max() <= 2.01
     assert moved_lean.abs().max() < 1e-4
 
-    assert 0.15 < (of(scale=0.1)[0] / mass).log().abs().max() < 0.21   # width and height add up
+    assert 0.15 < (of(scale=0.1)[0] / mass).log().abs().max() < 0.21  # width and height add up
     slant = of(shear=0.2)[3].abs().max()
     assert 0.15 < slant < 0.21
     turned = of(rotation=10.0)[3].abs().max()
-    assert 0.12 < turned < 0.18                                         # about tan 10 degrees = 0.176
+    assert 0.12 < turned < 0.18  # about tan 10 degrees = 0.176
     grain = Augmentation(**{**NOTHING, "noise": 0.1})(images, seeded()) - to_float(images)
     assert abs(grain.std() - 0.1) < 0.005
 

@@ -18,7 +18,7 @@ def test_recall_and_mass_are_those_of_the_ids_found():
     assert len(rows) == 2 * 4
     whole = {row["index"]: row for row in rows if row["nprobe"] == 8}
     for name in ("IVFBinaryIndex, 500 candidates re-ranked", "FAISS IndexIVFFlat"):
-        assert whole[name]["recall"] == 1.0                          # all lists, all of them re-ranked
+        assert whole[name]["recall"] == 1.0  # all lists, all of them re-ranked
     truth, mass = search._exact(vectors, 500)
     assert mass(truth) == pytest.approx(1.0, abs=1e-5) and mass(truth[:, :0]) == 0.0
     probabilities = (20 * vectors.queries @ vectors.rows.T).softmax(dim=1)
@@ -38,20 +38,45 @@ def test_updated_indexes_find_the_rows_where_they_are_now(kind):
         found = index.search(moved[ids[:5]], 5, 4)
         assert not (found == ids[:5, None]).any()
         index.update(moved, ids)
-        found = index.search(moved[ids[:5]], 5, 4)                   # 5: codes alone may mistake a neighbour for it
+        found = index.search(moved[ids[:5]], 5, 4)  # 5: codes alone may mistake a neighbour for it
         assert (found == ids[:5, None]).any(dim=1).all()
 
 
 def test_bench_search_writes_a_record(capsys):
-    assert cli.main(["bench", "search", "--classes", "300", "--dim", "16", "--batch", "4", "--k", "5",
-                     "--nlist", "4", "--nprobe", "2", "--json", "-"]) == 0
+    assert (
+        cli.main(
+            [
+                "bench",
+                "search",
+                "--classes",
+                "300",
+                "--dim",
+                "16",
+                "--batch",
+                "4",
+                "--k",
+                "5",
+                "--nlist",
+                "4",
+                "--nprobe",
+                "2",
+                "--json",
+                "-",
+            ]
+        )
+        == 0
+    )
     record = json.loads(capsys.readouterr().out)
     assert {"index", "classes", "recall", "captured_mass", "ms", "build_ms", "update_ms"} <= set(record["rows"][0])
 
 
 def test_wrong_calls_end_with_2_and_one_line(capsys):
-    for arguments, words in ((["--nlist", "301"], "nlist is 301"), (["--nprobe", "9", "--nlist", "4"], "nprobe is 9"),
-                             (["--k", "0"], "k is 0"), (["--batch", "-1"], "batch is -1")):
+    for arguments, words in (
+        (["--nlist", "301"], "nlist is 301"),
+        (["--nprobe", "9", "--nlist", "4"], "nprobe is 9"),
+        (["--k", "0"], "k is 0"),
+        (["--batch", "-1"], "batch is -1"),
+    ):
         assert cli.main(["bench", "search", "--classes", "300", "--dim", "16", *arguments]) == 2
         captured = capsys.readouterr()
         assert words in captured.err and captured.err.count("\n") == 1

@@ -45,7 +45,7 @@ def test_a_broken_file_is_named(tmp_path, damage):
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
     if damage == "cut":
-        path.write_bytes(content[:len(content) // 2])
+        path.write_bytes(content[: len(content) // 2])
     elif damage == "emptied":
         path.write_bytes(b"")
     elif damage == "flipped":

@@ -11,8 +11,24 @@ import torch
 from annsoftmax_ref import cli, compare, plots, records
 from annsoftmax_ref.datasets import glyphs
 
-FIELDS = {"head", "objective", "rate", "groups", "seed", "epochs", "num_classes", "accuracy", "loss", "seconds",
-          "head_ms", "captured_mass", "recall", "peak_mb", "task", "history"}
+FIELDS = {
+    "head",
+    "objective",
+    "rate",
+    "groups",
+    "seed",
+    "epochs",
+    "num_classes",
+    "accuracy",
+    "loss",
+    "seconds",
+    "head_ms",
+    "captured_mass",
+    "recall",
+    "peak_mb",
+    "task",
+    "history",
+}
 
 
 @pytest.fixture
@@ -58,7 +74,9 @@ def test_findings_say_so_when_random_wins():
         return {"objective": "cosface", "head": head, "accuracy": accuracy}
 
     assert compare.findings([row("full", 0.9), row("random", 0.91), row("ann", 0.88)]) == [
-        "cosface: ann is 2.0 points behind full.", "cosface: ann is 3.0 points behind random."]
+        "cosface: ann is 2.0 points behind full.",
+        "cosface: ann is 3.0 points behind random.",
+    ]
 
 
 def test_records_are_written_whole_with_what_made_them(tmp_path):
@@ -75,19 +93,22 @@ def test_command_line_writes_json_and_nothing_else_to_stdout(corner, capsys):
     assert code == 0 and len(record["rows"]) == 1 and set(record) == {"rows", "environment", "command"}
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["compare", "--rate", "0"], "sample_rate is 0.0"),
-    (["compare", "--rate", "2"], "sample_rate is 2.0"),
-    (["compare", "--groups", "0"], "groups is 0"),
-    (["compare", "--task", "letters"], "task is 'letters'"),
-    (["compare", "--task", "fonts:/nowhere"], "/nowhere"),
-    (["compare", "--heads", "fast"], "invalid choice: 'fast'"),
-    (["compare", "--objective", "hinge"], "invalid choice: 'hinge'"),
-    (["compare", "--epochs", "0", "--heads", "full"], "epochs is 0"),
-    (["compare", "--device", "abacus"], "device"),
-    (["count"], "invalid choice: 'count'"),
-    ([], "COMMAND"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["compare", "--rate", "0"], "sample_rate is 0.0"),
+        (["compare", "--rate", "2"], "sample_rate is 2.0"),
+        (["compare", "--groups", "0"], "groups is 0"),
+        (["compare", "--task", "letters"], "task is 'letters'"),
+        (["compare", "--task", "fonts:/nowhere"], "/nowhere"),
+        (["compare", "--heads", "fast"], "invalid choice: 'fast'"),
+        (["compare", "--objective", "hinge"], "invalid choice: 'hinge'"),
+        (["compare", "--epochs", "0", "--heads", "full"], "epochs is 0"),
+        (["compare", "--device", "abacus"], "device"),
+        (["count"], "invalid choice: 'count'"),
+        ([], "COMMAND"),
+    ],
+)
 def test_wrong_calls_end_with_2_and_one_line(arguments, words, capsys):
     try:
         code = cli.main(arguments)

@@ -28,8 +28,9 @@ def glyphs(cache):
 @pytest.fixture(scope="module")
 def mono():
     """Two faces of Sans Mono, as (draw_classes input)."""
-    return [face for name in ("DejaVuSansMono", "DejaVuSansMono-Bold") for face in
-            drawing.read_faces(FONTS / f"{name}.ttf")]
+    return [
+        face for name in ("DejaVuSansMono", "DejaVuSansMono-Bold") for face in drawing.read_faces(FONTS / f"{name}.ttf")
+    ]
 
 
 def test_glyphs_are_many_classes_of_real_drawings(glyphs):
@@ -56,7 +57,7 @@ def test_held_out_faces_are_in_test_only_and_every_class_in_both(glyphs):
 
 def test_identical_drawings_are_one_class(glyphs):
     latin_a = next(m for m in glyphs.members if "A" in m)
-    assert "Α" in latin_a and "А" in latin_a                      # Greek Alpha and Cyrillic A
+    assert "Α" in latin_a and "А" in latin_a  # Greek Alpha and Cyrillic A
     assert glyphs.class_names[glyphs.members.index(latin_a)] == "A"
     # Within one face, the same pixels never have two labels.
     for part in (glyphs.train, glyphs.test):
@@ -78,7 +79,7 @@ def test_drawing_is_deterministic_and_the_cache_gives_the_same(glyphs, cache, mo
     assert torch.equal(again.train.images, glyphs.train.images) and torch.equal(again.test.labels, glyphs.test.labels)
     first, second = (drawing.draw_classes(mono, 2, progress=False) for _ in range(2))
     assert all(np.array_equal(first[key], second[key]) for key in first)
-    assert not list(cache.glob(".*"))                                   # no temporary file stays
+    assert not list(cache.glob(".*"))  # no temporary file stays
 
 
 def test_drawings_stand_on_the_baseline_and_fit(mono):
@@ -86,9 +87,9 @@ def test_drawings_stand_on_the_baseline_and_fit(mono):
     upper, comma = face.draw(ord("H")), face.draw(ord(","))
     rows = np.flatnonzero(upper.any(axis=1))
     assert rows[-1] == drawing.BASELINE - 1 and rows[0] < 10
-    assert np.flatnonzero(comma.any(axis=1))[0] > rows[0] + 8           # not moved up: , and ' stay different
+    assert np.flatnonzero(comma.any(axis=1))[0] > rows[0] + 8  # not moved up: , and ' stay different
     columns = np.flatnonzero(upper.any(axis=0))
-    assert abs(columns[0] - (31 - columns[-1])) <= 1                     # centred from left to right
+    assert abs(columns[0] - (31 - columns[-1])) <= 1  # centred from left to right
     assert face.draw(ord(" ")) is None
     wide = drawing.read_faces(FONTS / "DejaVuSans.ttf")[0]
     assert wide.draw(0x0BF5 if 0x0BF5 in wide.code_points else 0x2A0C).shape == (32, 32)
@@ -98,9 +99,9 @@ def test_embedding_split_hides_whole_characters(cache):
     data = load_glyphs(cache, progress=False, split="embedding", seed=3)
     assert data.train.labels.unique().tolist() == list(range(data.num_classes))
     assert data.test.labels.min() == data.num_classes and data.test.labels.max() == len(data.members) - 1
-    unseen = set("".join(data.members[data.num_classes:]))
-    assert not unseen & set("".join(data.members[:data.num_classes]))
-    assert 0.15 < len(data.members[data.num_classes:]) / len(data.members) < 0.25
+    unseen = set("".join(data.members[data.num_classes :]))
+    assert not unseen & set("".join(data.members[: data.num_classes]))
+    assert 0.15 < len(data.members[data.num_classes :]) / len(data.members) < 0.25
     same, other = (load_glyphs(cache, progress=False, split="embedding", seed=s) for s in (3, 4))
     assert same.members == data.members and other.members != data.members
     with pytest.raises(ValueError, match="split is 'chars'"):
@@ -128,7 +129,7 @@ def test_pairs_are_the_two_characters_side_by_side(glyphs):
     for k in (0, 1, 999, 1234):
         for part, character in ((images[k, :, :16], left[k]), (images[k, :, 16:], right[k])):
             start = int(halves.first[character])
-            mine = halves.images[start:start + int(halves.count[character])]
+            mine = halves.images[start : start + int(halves.count[character])]
             assert (mine == part).flatten(1).all(1).any()
         assert data.name_of(int(labels[k])) == data.characters[left[k]] + data.characters[right[k]]
     again = load_pairs(1000, drawings_per_class=2, glyphs=glyphs, seed=5).train.batch(torch.arange(2000))
@@ -138,12 +139,12 @@ def test_pairs_are_the_two_characters_side_by_side(glyphs):
 
 @pytest.mark.parametrize("characters", [1, 2, 7, 30])
 def test_pair_numbers_are_a_permutation_of_all_pairs(characters):
-    left, right = pair_of(torch.arange(characters ** 2), characters, seed=characters)
-    assert len(set(zip(left.tolist(), right.tolist(), strict=True))) == characters ** 2
+    left, right = pair_of(torch.arange(characters**2), characters, seed=characters)
+    assert len(set(zip(left.tolist(), right.tolist(), strict=True))) == characters**2
 
 
 def test_pairs_reach_more_than_twenty_million_classes(glyphs):
-    most = glyphs.num_classes ** 2
+    most = glyphs.num_classes**2
     assert most > 20_000_000
     data = load_pairs(most, glyphs=glyphs)
     images, labels = data.train.batch(torch.tensor([0, len(data.train) - 1]))
@@ -213,4 +214,4 @@ def test_a_face_s_placeholder_boxes_are_no_classes(mono, monkeypatch):
     monkeypatch.setattr(drawing, "PLACEHOLDER", 2)
     members = drawing.draw_classes(mono, 2, progress=False)["members"].tolist()
     strict = "".join(members)
-    assert "A" not in strict and "q" in strict                           # A is drawn by more than two characters
+    assert "A" not in strict and "q" in strict  # A is drawn by more than two characters

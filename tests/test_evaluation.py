@@ -29,14 +29,14 @@ def drawings(columns, labels):
 def head_of_unit_vectors():
     head = SoftmaxHead(8, 8)
     with torch.no_grad():
-        head.weight.copy_(torch.eye(8) + 0.1 * torch.roll(torch.eye(8), 1, dims=1))   # next: row k - 1 holds e_k too
+        head.weight.copy_(torch.eye(8) + 0.1 * torch.roll(torch.eye(8), 1, dims=1))  # next: row k - 1 holds e_k too
     return head
 
 
 def test_accuracy():
     data = drawings([0, 1, 2, 3], [0, 1, 2, 7])
     assert accuracy(Direction(), head_of_unit_vectors(), data) == 0.75
-    data = drawings([1, 1, 1, 1], [1, 0, 5, 0])                          # e_1: row 1, then row 0
+    data = drawings([1, 1, 1, 1], [1, 0, 5, 0])  # e_1: row 1, then row 0
     assert accuracy(Direction(), head_of_unit_vectors(), data) == 0.25
     assert accuracy(Direction(), head_of_unit_vectors(), data, k=2) == 0.75
     with pytest.raises(ValueError, match="k is 9"):

@@ -30,15 +30,23 @@ def make(selector, n=53, d=10, objective=None, **options):
 
 def batch(n=53, d=10, b=9, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(b, d, generator=generator, dtype=torch.float64, requires_grad=True),
-            torch.randint(n, (b,), generator=generator))
+    return (
+        torch.randn(b, d, generator=generator, dtype=torch.float64, requires_grad=True),
+        torch.randint(n, (b,), generator=generator),
+    )
 
 
-LABELS = {"any": lambda y: y, "one twice": lambda y: torch.cat([y[:1], y[:-1]]), "all equal": lambda y: y[:1].expand_as(y)}
+LABELS = {
+    "any": lambda y: y,
+    "one twice": lambda y: torch.cat([y[:1], y[:-1]]),
+    "all equal": lambda y: y[:1].expand_as(y),
+}
 
 
 @pytest.mark.parametrize("name, scale, margin", OBJECTIVES)
-@pytest.mark.parametrize("rate, groups, grouping", [(0.3, 1, "random"), (0.5, 3, "random"), (0.5, 4, "similar"), (1.0, 2, "random")])
+@pytest.mark.parametrize(
+    "rate, groups, grouping", [(0.3, 1, "random"), (0.5, 3, "random"), (0.5, 4, "similar"), (1.0, 2, "random")]
+)
 @pytest.mark.parametrize("b", [1, 9])
 @pytest.mark.parametrize("labels_are", list(LABELS))
 def test_loss_and_gradients_equal_the_reference(name, scale, margin, rate, groups, grouping, b, labels_are):
@@ -53,8 +61,13 @@ def test_loss_and_gradients_equal_the_reference(name, scale, margin, rate, group
     unit = torch.nn.functional.normalize(x.detach(), dim=1)
     active = before.selector.select(unit, labels, before.weight, before.generator)
     expected, dx, dw = ref.grouped_loss(
-        x.detach().numpy(), head.weight.detach().numpy(), labels.numpy(), [g.samples.numpy() for g in active],
-        [g.classes.numpy() for g in active], ref.make_objective(name, scale, margin))
+        x.detach().numpy(),
+        head.weight.detach().numpy(),
+        labels.numpy(),
+        [g.samples.numpy() for g in active],
+        [g.classes.numpy() for g in active],
+        ref.make_objective(name, scale, margin),
+    )
     assert abs(loss.item() - expected) < 1e-10 * max(1, abs(expected))
     np.testing.assert_allclose(x.grad.numpy(), dx, rtol=1e-10, atol=1e-10)
     assert head.weight.grad.is_sparse
@@ -68,8 +81,9 @@ def test_with_all_classes_active_every_head_is_the_full_softmax(name, scale, mar
     x, labels = batch()
     loss = head(x, labels)
     loss.backward()
-    expected, dx, dw = ref.full_loss(x.detach().numpy(), head.weight.detach().numpy(), labels.numpy(),
-                                     ref.make_objective(name, scale, margin))
+    expected, dx, dw = ref.full_loss(
+        x.detach().numpy(), head.weight.detach().numpy(), labels.numpy(), ref.make_objective(name, scale, margin)
+    )
     assert abs(loss.item() - expected) < 1e-10
     np.testing.assert_allclose(x.grad.numpy(), dx, rtol=1e-10, atol=1e-10)
     grad = head.weight.grad.to_dense() if head.weight.grad.is_sparse else head.weight.grad
@@ -154,8 +168,9 @@ def test_logits_topk_and_prototypes_agree():
 def test_reading_the_head_gives_what_a_dense_optimizer_would_have_left():
     head, dense = make(RandomClasses(0.2)), None
     dense = torch.nn.Parameter(head.weight.detach().clone())
-    row, full = (o([w], lr=0.1, momentum=0.9, weight_decay=0.01)
-                 for o, w in ((RowSGD, head.weight), (torch.optim.SGD, dense)))
+    row, full = (
+        o([w], lr=0.1, momentum=0.9, weight_decay=0.01) for o, w in ((RowSGD, head.weight), (torch.optim.SGD, dense))
+    )
     for step in range(10):
         x, labels = batch(seed=step)
         head(x, labels).backward()
@@ -166,7 +181,7 @@ def test_reading_the_head_gives_what_a_dense_optimizer_would_have_left():
     expected = torch.nn.functional.normalize(dense.detach(), dim=1)
     lagging = head.weight.detach().clone()
     torch.testing.assert_close(copy.deepcopy(head).weight, dense, rtol=1e-10, atol=1e-12)
-    assert not torch.allclose(lagging, dense, rtol=1e-6)          # it did lag before it was read
+    assert not torch.allclose(lagging, dense, rtol=1e-6)  # it did lag before it was read
     torch.testing.assert_close(head.prototypes(), expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(head.state_dict()["weight"], dense.detach(), rtol=1e-10, atol=1e-12)
 
@@ -177,8 +192,9 @@ def test_eval_mode_gives_the_exact_loss_and_changes_nothing():
     head(x, labels)
     head.eval()
     before = copy.deepcopy(head.state_dict())
-    expected, _, _ = ref.full_loss(x.detach().numpy(), head.weight.detach().numpy(), labels.numpy(),
-                                   ref.make_objective("cosface", 12.0, 0.2))
+    expected, _, _ = ref.full_loss(
+        x.detach().numpy(), head.weight.detach().numpy(), labels.numpy(), ref.make_objective("cosface", 12.0, 0.2)
+    )
     assert head(x, labels).item() == pytest.approx(expected, abs=1e-10)
     assert_same_state(head.state_dict(), before)
 
@@ -186,8 +202,11 @@ def test_eval_mode_gives_the_exact_loss_and_changes_nothing():
 def assert_same_state(a, b):
     assert a.keys() == b.keys()
     for name in a:
-        same = torch.equal(a[name], b[name]) if isinstance(a[name], torch.Tensor) else \
-            torch.equal(a[name]["generator"], b[name]["generator"])
+        same = (
+            torch.equal(a[name], b[name])
+            if isinstance(a[name], torch.Tensor)
+            else torch.equal(a[name]["generator"], b[name]["generator"])
+        )
         assert same, name
 
 
@@ -246,11 +265,17 @@ def test_diagnostics_by_hand():
             masses.append(sum(w for c, w in weight.items() if c in inside) / sum(weight.values()))
     assert found["recall"] == pytest.approx(np.mean(recalled))
     assert found["captured_mass"] == pytest.approx(np.mean(masses))
-    _, dx, _ = ref.grouped_loss(unit.numpy(), head.weight.detach().numpy(), labels.numpy(),
-                                [g.samples.numpy() for g in active], [g.classes.numpy() for g in active],
-                                ref.make_objective("cross_entropy", 12.0))
-    _, full, _ = ref.full_loss(unit.numpy(), head.weight.detach().numpy(), labels.numpy(),
-                               ref.make_objective("cross_entropy", 12.0))
+    _, dx, _ = ref.grouped_loss(
+        unit.numpy(),
+        head.weight.detach().numpy(),
+        labels.numpy(),
+        [g.samples.numpy() for g in active],
+        [g.classes.numpy() for g in active],
+        ref.make_objective("cross_entropy", 12.0),
+    )
+    _, full, _ = ref.full_loss(
+        unit.numpy(), head.weight.detach().numpy(), labels.numpy(), ref.make_objective("cross_entropy", 12.0)
+    )
     assert found["gradient_error"] == pytest.approx(np.linalg.norm(dx - full) / np.linalg.norm(full), rel=1e-6)
     assert found["stale_bits"] == 0.0
     assert make(AllClasses()).diagnose(x, labels)["captured_mass"] == pytest.approx(1.0)
@@ -265,28 +290,31 @@ def spoiled(value):
     return x
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda h: h(X, torch.tensor([0, 1, 2, 53])), ValueError, "labels holds 53; labels should be from 0 to 52"),
-    (lambda h: h(X, torch.tensor([0, -1, 2, 3])), ValueError, "labels holds -1"),
-    (lambda h: h(X, Y.double()), TypeError, "labels is of type torch.float64"),
-    (lambda h: h(X, Y.int()), TypeError, "labels is of type torch.int32"),
-    (lambda h: h(X, [0, 1, 2, 3]), TypeError, "labels is of type list"),
-    (lambda h: h(X, Y[:3]), ValueError, r"labels has shape \[3\]; it should be \[4\]"),
-    (lambda h: h(X[:, :9], Y), ValueError, r"embeddings has shape \[4, 9\]; it should be \[B, 10\]"),
-    (lambda h: h(X.long(), Y), TypeError, "embeddings is of type torch.int64"),
-    (lambda h: h(X[0], Y[:1]), ValueError, r"embeddings has shape \[10\]"),
-    (lambda h: h(X[:0], Y[:0]), ValueError, "embeddings is an empty batch"),
-    (lambda h: h(spoiled(math.nan), Y), ValueError, "embeddings holds NaN or infinite values"),
-    (lambda h: h(spoiled(math.inf), Y), ValueError, "embeddings holds NaN or infinite values"),
-    (lambda h: h(spoiled(-math.inf), Y), ValueError, "embeddings holds NaN or infinite values"),
-    (lambda h: h(spoiled(0.0), Y), ValueError, r"embeddings has a row of zeros \(row 2\)"),
-    (lambda h: h(X.repeat(10, 1), torch.arange(40)), ValueError, "distinct classes into a group, more than its 5"),
-    (lambda h: h.topk(X, 54), ValueError, "k is 54"),
-    (lambda h: h.topk(X, 0), ValueError, "k is 0"),
-    (lambda h: h.logits(X, torch.tensor([53])), ValueError, "holds 53"),
-    (lambda h: h.logits(X, torch.tensor([1.0])), ValueError, "classes has shape"),
-    (lambda h: h.diagnose(X, Y + 50), ValueError, "labels holds 53"),
-])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda h: h(X, torch.tensor([0, 1, 2, 53])), ValueError, "labels holds 53; labels should be from 0 to 52"),
+        (lambda h: h(X, torch.tensor([0, -1, 2, 3])), ValueError, "labels holds -1"),
+        (lambda h: h(X, Y.double()), TypeError, "labels is of type torch.float64"),
+        (lambda h: h(X, Y.int()), TypeError, "labels is of type torch.int32"),
+        (lambda h: h(X, [0, 1, 2, 3]), TypeError, "labels is of type list"),
+        (lambda h: h(X, Y[:3]), ValueError, r"labels has shape \[3\]; it should be \[4\]"),
+        (lambda h: h(X[:, :9], Y), ValueError, r"embeddings has shape \[4, 9\]; it should be \[B, 10\]"),
+        (lambda h: h(X.long(), Y), TypeError, "embeddings is of type torch.int64"),
+        (lambda h: h(X[0], Y[:1]), ValueError, r"embeddings has shape \[10\]"),
+        (lambda h: h(X[:0], Y[:0]), ValueError, "embeddings is an empty batch"),
+        (lambda h: h(spoiled(math.nan), Y), ValueError, "embeddings holds NaN or infinite values"),
+        (lambda h: h(spoiled(math.inf), Y), ValueError, "embeddings holds NaN or infinite values"),
+        (lambda h: h(spoiled(-math.inf), Y), ValueError, "embeddings holds NaN or infinite values"),
+        (lambda h: h(spoiled(0.0), Y), ValueError, r"embeddings has a row of zeros \(row 2\)"),
+        (lambda h: h(X.repeat(10, 1), torch.arange(40)), ValueError, "distinct classes into a group, more than its 5"),
+        (lambda h: h.topk(X, 54), ValueError, "k is 54"),
+        (lambda h: h.topk(X, 0), ValueError, "k is 0"),
+        (lambda h: h.logits(X, torch.tensor([53])), ValueError, "holds 53"),
+        (lambda h: h.logits(X, torch.tensor([1.0])), ValueError, "classes has shape"),
+        (lambda h: h.diagnose(X, Y + 50), ValueError, "labels holds 53"),
+    ],
+)
 @pytest.mark.parametrize("selector", [lambda: RandomClasses(0.1), lambda: NearestClasses(0.1, groups=2)])
 def test_bad_input_gets_one_clear_sentence_and_changes_nothing(call, error, words, selector):
     head = make(selector())
@@ -301,13 +329,16 @@ def test_bad_input_gets_one_clear_sentence_and_changes_nothing(call, error, word
     assert torch.equal(optimizer.state_dict()["state"][0]["momentum_buffer"], steps["state"][0]["momentum_buffer"])
 
 
-@pytest.mark.parametrize("build, words", [
-    (lambda: SoftmaxHead(0, 4), "num_classes is 0"),
-    (lambda: SoftmaxHead(4, -1), "embedding_size is -1"),
-    (lambda: make_head("fast", 4, 4), "head is 'fast'"),
-    (lambda: ANNSoftmax(100, 8, sample_rate=2), "sample_rate is 2"),
-    (lambda: ANNSoftmax(100, 8, nlist=8, nprobe=9), "nprobe is 9"),
-])
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda: SoftmaxHead(0, 4), "num_classes is 0"),
+        (lambda: SoftmaxHead(4, -1), "embedding_size is -1"),
+        (lambda: make_head("fast", 4, 4), "head is 'fast'"),
+        (lambda: ANNSoftmax(100, 8, sample_rate=2), "sample_rate is 2"),
+        (lambda: ANNSoftmax(100, 8, nlist=8, nprobe=9), "nprobe is 9"),
+    ],
+)
 def test_bad_heads_are_refused_when_made(build, words):
     with pytest.raises(ValueError, match=words):
         build()

@@ -42,8 +42,18 @@ def test_search_equals_the_reference(options, rerank, n, d, nlist, nprobe, k):
     np.testing.assert_array_equal(index.assignment, ref.assign(rows.numpy(), index.centroids.numpy()))
     ids, scores = index.search(queries, rows, k, nprobe, rerank)
     rotation = index.rotation.numpy() if index.rotate else None
-    expected = ref.search(queries.numpy(), rows.numpy(), index.centroids.numpy(), index.assignment.numpy(),
-                          index.codes.numpy(), k, nprobe, rotation, index.centre, rerank)
+    expected = ref.search(
+        queries.numpy(),
+        rows.numpy(),
+        index.centroids.numpy(),
+        index.assignment.numpy(),
+        index.codes.numpy(),
+        k,
+        nprobe,
+        rotation,
+        index.centre,
+        rerank,
+    )
     np.testing.assert_array_equal(ids.numpy(), expected[0])
     np.testing.assert_allclose(scores.numpy(), expected[1], rtol=1e-12, atol=1e-12)
 
@@ -58,7 +68,7 @@ def test_all_lists_and_reranking_is_brute_force():
 
 
 def test_equal_rows_come_in_the_order_of_their_ids():
-    rows = clustered(40, 16)[torch.arange(40) % 4]                   # ten copies of each of four rows
+    rows = clustered(40, 16)[torch.arange(40) % 4]  # ten copies of each of four rows
     index = trained(rows, 2)
     ids, _ = index.search(rows[:1], rows, 10, 2)
     assert ids[0].tolist() == list(range(0, 40, 4))
@@ -68,7 +78,7 @@ def test_upkeep_equals_an_index_made_anew():
     rows = clustered(300, 16)
     index = trained(rows, 12)
     generator = torch.Generator().manual_seed(5)
-    for _ in range(200):                                            # enough moves that lists are laid out again
+    for _ in range(200):  # enough moves that lists are laid out again
         ids = torch.randperm(300, generator=generator)[:25]
         rows[ids] += 0.3 * torch.randn(25, 16, generator=generator, dtype=torch.float64)
         index.update_rows(rows, ids)
@@ -86,12 +96,12 @@ def test_upkeep_equals_an_index_made_anew():
 def test_refresh_follows_rows_that_drift_away():
     rows = clustered(400, 16)
     index = trained(rows, 8)
-    rows = clustered(400, 16, seed=9)                               # all of them, to new clusters
+    rows = clustered(400, 16, seed=9)  # all of them, to new clusters
     queries = rows[:50]
     exact = torch.tensor(ref.brute_force(queries.numpy(), rows.numpy(), 10)[0])
 
     def recall():
-        found, _ = index.search(queries, rows, 60, 2)        # 16 bits are coarse: take more, re-rank
+        found, _ = index.search(queries, rows, 60, 2)  # 16 bits are coarse: take more, re-rank
         return (found.unsqueeze(2) == exact.unsqueeze(1)).any(dim=1).double().mean().item()
 
     index.update_rows(rows, torch.arange(400))
@@ -111,7 +121,7 @@ def test_empty_lists_keep_their_centroid_and_are_searched():
     assert (ids >= 0).all()
     far = (rows[:1] @ index.centroids.T).argsort()[0, 0].item()
     index.lists.move(torch.arange(30), torch.full((30,), far))
-    ids, scores = index.search(rows[:1], rows, 5, 1)                 # the one list probed is empty
+    ids, scores = index.search(rows[:1], rows, 5, 1)  # the one list probed is empty
     assert (ids == -1).all() and (scores == -torch.inf).all()
 
 
@@ -133,14 +143,17 @@ def test_the_same_seed_gives_the_same_index():
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda i, r: i.search(r[:1], r, 3, 9), ValueError, "nprobe is 9"),
-    (lambda i, r: i.search(r[:1], r, 0, 1), ValueError, "k is 0"),
-    (lambda i, r: i.search(r[:1], r[:9], 3, 1), ValueError, "rows has shape"),
-    (lambda i, r: IVFBinaryIndex(4, 8, 5), ValueError, "nlist is 5"),
-    (lambda i, r: IVFBinaryIndex(4, 8, 2.0), TypeError, "nlist is 2.0"),
-    (lambda i, r: IVFBinaryIndex(100, 12, 5).search(r[:1].float(), r.float(), 3, 1), RuntimeError, "train_lists"),
-])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda i, r: i.search(r[:1], r, 3, 9), ValueError, "nprobe is 9"),
+        (lambda i, r: i.search(r[:1], r, 0, 1), ValueError, "k is 0"),
+        (lambda i, r: i.search(r[:1], r[:9], 3, 1), ValueError, "rows has shape"),
+        (lambda i, r: IVFBinaryIndex(4, 8, 5), ValueError, "nlist is 5"),
+        (lambda i, r: IVFBinaryIndex(4, 8, 2.0), TypeError, "nlist is 2.0"),
+        (lambda i, r: IVFBinaryIndex(100, 12, 5).search(r[:1].float(), r.float(), 3, 1), RuntimeError, "train_lists"),
+    ],
+)
 def test_bad_arguments_get_one_clear_sentence(call, error, words):
     rows = clustered(100, 12)
     with pytest.raises(error, match=words):

@@ -9,8 +9,14 @@ import torch
 from annsoftmax_ref import ArcFace, CosFace, CrossEntropy, DSoftmax, make_objective
 from annsoftmax_ref import reference as ref
 
-CASES = [("cross_entropy", 16.0, None), ("cosface", 16.0, 0.2), ("arcface", 16.0, 0.5), ("dsoftmax", 16.0, 0.9),
-         ("arcface", 4.0, 2.5), ("dsoftmax", 32.0, 0.3)]
+CASES = [
+    ("cross_entropy", 16.0, None),
+    ("cosface", 16.0, 0.2),
+    ("arcface", 16.0, 0.5),
+    ("dsoftmax", 16.0, 0.9),
+    ("arcface", 4.0, 2.5),
+    ("dsoftmax", 32.0, 0.3),
+]
 
 
 def cosines(batch, classes, seed=0):
@@ -42,8 +48,8 @@ def test_arcface_adds_the_margin_to_the_angle_and_goes_on_smoothly():
     psi = ArcFace(1.0, margin).target_cosine(theta.cos())
     below = theta <= math.pi - margin
     torch.testing.assert_close(psi[below], (theta[below] + margin).cos())
-    assert (psi.diff() < 0).all()                                   # falls all the way
-    assert psi.diff().abs().max() < 2 * (theta[1] - theta[0])       # and never jumps
+    assert (psi.diff() < 0).all()  # falls all the way
+    assert psi.diff().abs().max() < 2 * (theta[1] - theta[0])  # and never jumps
 
 
 def test_margins_raise_the_loss():
@@ -65,14 +71,17 @@ def test_dsoftmax_decouples_the_own_class():
         assert torch.allclose(*grads) is same
 
 
-@pytest.mark.parametrize("make, error, words", [
-    (lambda: make_objective("softmax"), ValueError, "objective is 'softmax'"),
-    (lambda: CosFace(scale=0.0), ValueError, "scale is 0.0"),
-    (lambda: CosFace(margin=-0.1), ValueError, "margin is -0.1"),
-    (lambda: ArcFace(margin=28.6), ValueError, "radians"),
-    (lambda: CosFace(scale=float("nan")), TypeError, "scale is nan"),
-    (lambda: make_objective("cross_entropy", margin=0.1), ValueError, "margin is 0.1"),
-])
+@pytest.mark.parametrize(
+    "make, error, words",
+    [
+        (lambda: make_objective("softmax"), ValueError, "objective is 'softmax'"),
+        (lambda: CosFace(scale=0.0), ValueError, "scale is 0.0"),
+        (lambda: CosFace(margin=-0.1), ValueError, "margin is -0.1"),
+        (lambda: ArcFace(margin=28.6), ValueError, "radians"),
+        (lambda: CosFace(scale=float("nan")), TypeError, "scale is nan"),
+        (lambda: make_objective("cross_entropy", margin=0.1), ValueError, "margin is 0.1"),
+    ],
+)
 def test_bad_arguments_get_one_clear_sentence(make, error, words):
     with pytest.raises(error, match=words):
         make()

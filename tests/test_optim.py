@@ -32,8 +32,11 @@ def random_step(lazy, dense, lazy_optimizer, dense_optimizer, generator, toleran
 
 
 SGD_OPTIONS = [
-    dict(lr=0.1), dict(lr=0.1, momentum=0.9), dict(lr=0.1, momentum=0.9, weight_decay=0.01),
-    dict(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True), dict(lr=0.1, weight_decay=0.01),
+    dict(lr=0.1),
+    dict(lr=0.1, momentum=0.9),
+    dict(lr=0.1, momentum=0.9, weight_decay=0.01),
+    dict(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+    dict(lr=0.1, weight_decay=0.01),
 ]
 
 
@@ -42,10 +45,11 @@ SGD_OPTIONS = [
 def test_row_sgd_equals_dense_sgd_over_hundreds_of_steps(options, schedule, generator):
     lazy, dense, *optimizers = twins(RowSGD, torch.optim.SGD, **options)
     schedulers = []
-    if schedule == "onecycle":                               # changes the learning rate and the momentum
+    if schedule == "onecycle":  # changes the learning rate and the momentum
         cycle = options.get("momentum", 0) > 0
-        schedulers = [torch.optim.lr_scheduler.OneCycleLR(o, 0.2, total_steps=400, cycle_momentum=cycle)
-                      for o in optimizers]
+        schedulers = [
+            torch.optim.lr_scheduler.OneCycleLR(o, 0.2, total_steps=400, cycle_momentum=cycle) for o in optimizers
+        ]
     for _ in range(400):
         random_step(lazy, dense, *optimizers, generator)
         for scheduler in schedulers:
@@ -55,12 +59,15 @@ def test_row_sgd_equals_dense_sgd_over_hundreds_of_steps(options, schedule, gene
     torch.testing.assert_close(lazy, dense, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("options, tolerance", [
-    (dict(lr=0.01, weight_decay=0.1), 1e-7),
-    (dict(lr=0.01, betas=(0.5, 0.9), weight_decay=0.0), 1e-7),
-    (dict(lr=0.01, betas=(0.0, 0.99)), 1e-7),
-    (dict(lr=0.01, eps=1.0), 5e-3),                          # eps as large as sqrt(v): the worst case
-])
+@pytest.mark.parametrize(
+    "options, tolerance",
+    [
+        (dict(lr=0.01, weight_decay=0.1), 1e-7),
+        (dict(lr=0.01, betas=(0.5, 0.9), weight_decay=0.0), 1e-7),
+        (dict(lr=0.01, betas=(0.0, 0.99)), 1e-7),
+        (dict(lr=0.01, eps=1.0), 5e-3),  # eps as large as sqrt(v): the worst case
+    ],
+)
 def test_row_adamw_equals_dense_adamw_over_hundreds_of_steps(options, tolerance, generator):
     lazy, dense, *optimizers = twins(RowAdamW, torch.optim.AdamW, **options)
     schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(o, 400) for o in optimizers]
@@ -72,8 +79,13 @@ def test_row_adamw_equals_dense_adamw_over_hundreds_of_steps(options, tolerance,
     torch.testing.assert_close(lazy, dense, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("pair", [(RowSGD, torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01)),
-                                  (RowAdamW, torch.optim.AdamW, dict(lr=0.01))])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (RowSGD, torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01)),
+        (RowAdamW, torch.optim.AdamW, dict(lr=0.01)),
+    ],
+)
 def test_lags_beyond_the_table_are_swept_up(pair, generator, monkeypatch):
     monkeypatch.setattr(optim_module, "WINDOW", 16)
     lazy, dense, *optimizers = twins(pair[0], pair[1], **pair[2])
@@ -98,9 +110,13 @@ def test_a_step_touches_only_its_rows_and_a_sliver(generator):
     assert {3, 40} <= changed <= {3, 40} | swept
 
 
-@pytest.mark.parametrize("row_class, dense_class, options", [
-    (RowSGD, torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01)),
-    (RowAdamW, torch.optim.AdamW, dict(lr=0.01))])
+@pytest.mark.parametrize(
+    "row_class, dense_class, options",
+    [
+        (RowSGD, torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01)),
+        (RowAdamW, torch.optim.AdamW, dict(lr=0.01)),
+    ],
+)
 def test_state_goes_to_disk_and_between_row_and_dense_optimizers(row_class, dense_class, options, generator):
     lazy, dense, *optimizers = twins(row_class, dense_class, **options)
     for _ in range(20):
@@ -110,7 +126,7 @@ def test_state_goes_to_disk_and_between_row_and_dense_optimizers(row_class, dens
     second = row_class([resumed], **options)
     second.load_state_dict(saved)
     third = dense_class([torch.nn.Parameter(lazy.detach().clone())], **options)
-    third.load_state_dict(saved)                             # the names are torch's own
+    third.load_state_dict(saved)  # the names are torch's own
     for _ in range(20):
         random_step(resumed, dense, second, optimizers[1], generator)
     second.flush()
@@ -125,7 +141,7 @@ def test_dense_gradients_take_the_dense_step(generator):
             continue
         for weight, optimizer in zip((lazy, dense), optimizers, strict=True):
             rows.catch_up(weight)
-            (weight ** 2).sum().backward()
+            (weight**2).sum().backward()
             optimizer.step()
             optimizer.zero_grad()
     optimizers[0].flush()
@@ -139,13 +155,16 @@ def test_uncoalesced_gradients_are_summed():
     assert weight.detach().tolist() == [[0, 0], [-2, -2], [0, 0], [-1, -1]]
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda p: RowSGD(p, lr=-1.0), "lr is -1.0"),
-    (lambda p: RowSGD(p, lr=0.1, momentum=1.0), "momentum is 1.0"),
-    (lambda p: RowSGD(p, lr=0.1, nesterov=True), "nesterov is True"),
-    (lambda p: RowSGD(p, lr=0.1, weight_decay=float("nan")), "weight_decay is nan"),
-    (lambda p: RowAdamW(p, betas=(0.9, 1.0)), "betas is"),
-])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda p: RowSGD(p, lr=-1.0), "lr is -1.0"),
+        (lambda p: RowSGD(p, lr=0.1, momentum=1.0), "momentum is 1.0"),
+        (lambda p: RowSGD(p, lr=0.1, nesterov=True), "nesterov is True"),
+        (lambda p: RowSGD(p, lr=0.1, weight_decay=float("nan")), "weight_decay is nan"),
+        (lambda p: RowAdamW(p, betas=(0.9, 1.0)), "betas is"),
+    ],
+)
 def test_bad_arguments_get_one_clear_sentence(make, words):
     with pytest.raises(ValueError, match=words):
         make([torch.nn.Parameter(torch.zeros(2, 2))])

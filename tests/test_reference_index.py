@@ -26,8 +26,12 @@ def slow_search(x, w, centroids, assignment, k, nprobe, rotation, centred, reran
     for q in x:
         by_cosine = sorted((-(unit(q) @ c), part) for part, c in enumerate(centroids))
         probed = [part for _, part in by_cosine[:nprobe]]
-        pairs = sorted((sum(a != b for a, b in zip(bits(q, part), bits(w[c], part), strict=True)), c)
-                       for part in probed for c in range(len(w)) if assignment[c] == part)[:k]
+        pairs = sorted(
+            (sum(a != b for a, b in zip(bits(q, part), bits(w[c], part), strict=True)), c)
+            for part in probed
+            for c in range(len(w))
+            if assignment[c] == part
+        )[:k]
         scored = [(-float(np.sum(unit(w[c]) * unit(q))), c) if rerank else (h, c) for h, c in pairs]
         scored = sorted(scored) + [(np.inf, -1)] * (k - len(pairs))
         all_ids.append([c for _, c in scored])
@@ -101,8 +105,7 @@ def test_encode_is_the_sign_of_the_turned_residual(rng):
     residual = w[3] / np.linalg.norm(w[3]) - centroid
     turned = [sum(residual[i] * rotation[i, j] for i in range(70)) for j in range(70)]
     assert code_bits(ref.encode(w, rotation, centroid)[3], 70) == [int(value > 0) for value in turned]
-    np.testing.assert_array_equal(ref.encode(w, rotation, np.tile(centroid, (6, 1))),
-                                  ref.encode(w, rotation, centroid))
+    np.testing.assert_array_equal(ref.encode(w, rotation, np.tile(centroid, (6, 1))), ref.encode(w, rotation, centroid))
 
 
 def test_random_rotation_is_orthogonal_and_keeps_cosines(rng):
@@ -148,8 +151,9 @@ def test_kmeans_step_keeps_a_centroid_whose_rows_cancel():
 def test_spherical_kmeans_gains_and_reproduces(rng):
     w = rng.standard_normal((60, 5)) + 3 * rng.standard_normal((6, 5))[rng.integers(6, size=60)]
     init = ref.kmeans_init(w, 6, np.random.default_rng(3))
-    np.testing.assert_array_equal(ref.spherical_kmeans(w, 6, 5, init=init),
-                                  ref.spherical_kmeans(w, 6, 5, np.random.default_rng(3)))
+    np.testing.assert_array_equal(
+        ref.spherical_kmeans(w, 6, 5, init=init), ref.spherical_kmeans(w, 6, 5, np.random.default_rng(3))
+    )
     rounds = [ref.spherical_kmeans(w, 6, n, init=init) for n in range(6)]
     fit = [np.mean(np.max(ref.normalize(w) @ centroids.T, axis=1)) for centroids in rounds]
     assert np.all(np.diff(fit) >= -1e-12)  # the mean cosine to the nearest centroid never falls
@@ -161,17 +165,20 @@ def test_build_lists(rng):
     assignment[assignment == 2] = 0  # an empty list
     order, start = ref.build_lists(assignment, 5)
     for l in range(5):  # noqa: E741
-        assert order[start[l]:start[l + 1]].tolist() == [c for c in range(30) if assignment[c] == l]
+        assert order[start[l] : start[l + 1]].tolist() == [c for c in range(30) if assignment[c] == l]
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(nprobe=6), "nprobe is 6; it should lie in 1..5"),
-    (dict(nprobe=0), "nprobe is 0"),
-    (dict(k=0), "k is 0"),
-    (dict(x=np.zeros((0, 9))), r"x has shape \(0, 9\)"),
-    (dict(x=np.ones((2, 8))), "w has 9 columns; it should have 8"),
-    (dict(assignment=np.zeros(3, int)), r"assignment has shape \(3,\)"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(nprobe=6), "nprobe is 6; it should lie in 1..5"),
+        (dict(nprobe=0), "nprobe is 0"),
+        (dict(k=0), "k is 0"),
+        (dict(x=np.zeros((0, 9))), r"x has shape \(0, 9\)"),
+        (dict(x=np.ones((2, 8))), "w has 9 columns; it should have 8"),
+        (dict(assignment=np.zeros(3, int)), r"assignment has shape \(3,\)"),
+    ],
+)
 def test_bad_search_input(change, message, rng):
     w, centroids, assignment, codes, _ = make_index(rng)
     call = dict(x=np.ones((2, 9)), w=w, centroids=centroids, assignment=assignment, codes=codes, k=3)

@@ -88,7 +88,8 @@ def test_arcface_target_falls_smoothly_through_pi():
     losses = [ref.arcface(row[None], np.array([0]), 4.0, margin)[0] for row in z]
     assert np.all(np.diff(losses) <= 1e-5)  # 1e-5: the clamp bends the curve in the last 1e-12 before z = +-1
     (below, dz_below), (above, dz_above) = (
-        ref.arcface(np.array([[join + side, 0.0]]), np.array([0]), 4.0, margin) for side in (-1e-9, 1e-9))
+        ref.arcface(np.array([[join + side, 0.0]]), np.array([0]), 4.0, margin) for side in (-1e-9, 1e-9)
+    )
     assert below == pytest.approx(above, abs=1e-12)
     np.testing.assert_allclose(dz_below, dz_above, atol=1e-7)
 
@@ -115,8 +116,10 @@ def test_zero_row_stays_zero_and_its_gradient_is_that_of_the_clamp():
 
 def test_cosine_logits_against_loops(rng):
     x, w = rng.standard_normal((3, 5)), rng.standard_normal((4, 5))
-    slow = [[sum(a * b for a, b in zip(xi, wk, strict=True)) / (np.linalg.norm(xi) * np.linalg.norm(wk))
-             for wk in w] for xi in x]
+    slow = [
+        [sum(a * b for a, b in zip(xi, wk, strict=True)) / (np.linalg.norm(xi) * np.linalg.norm(wk)) for wk in w]
+        for xi in x
+    ]
     np.testing.assert_allclose(ref.cosine_logits(x, w), slow, rtol=1e-13, atol=1e-15)
 
 
@@ -147,21 +150,24 @@ def test_full_loss_is_the_active_loss_of_all_classes(name, rng):
     np.testing.assert_allclose(np.sum(dw * w, axis=1), 0, atol=1e-13)
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda x, w, o: ref.full_loss(x, w, [0, 9], o), ValueError, "labels spans 0..9"),
-    (lambda x, w, o: ref.full_loss(x, w, [-1, 0], o), ValueError, "labels spans -1..0"),
-    (lambda x, w, o: ref.full_loss(x, w, [0.0, 1.0], o), TypeError, "labels has type float64"),
-    (lambda x, w, o: ref.full_loss(x, w, [0], o), ValueError, r"labels has shape \(1,\)"),
-    (lambda x, w, o: ref.full_loss(x[:0], w, [], o), ValueError, r"x has shape \(0, 3\)"),
-    (lambda x, w, o: ref.full_loss(x[:, :2], w, [0, 1], o), ValueError, "w has 3 columns"),
-    (lambda x, w, o: ref.full_loss(x * np.nan, w, [0, 1], o), ValueError, "x contains NaN"),
-    (lambda x, w, o: ref.active_loss(x, w, [0, 1], [2, 2], o), ValueError, "distinct"),
-    (lambda x, w, o: ref.active_loss(x, w, [0, 0], [], o), ValueError, "at least one"),
-    (lambda x, w, o: ref.make_objective("hinge", 1.0), ValueError, "objective is 'hinge'"),
-    (lambda x, w, o: ref.make_objective("cosface", 1.0), ValueError, "margin is missing"),
-    (lambda x, w, o: ref.make_objective("cross_entropy", 1.0, 0.1), ValueError, "takes none"),
-    (lambda x, w, o: ref.make_objective("cosface", -1.0, 0.1), ValueError, "scale is -1.0"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda x, w, o: ref.full_loss(x, w, [0, 9], o), ValueError, "labels spans 0..9"),
+        (lambda x, w, o: ref.full_loss(x, w, [-1, 0], o), ValueError, "labels spans -1..0"),
+        (lambda x, w, o: ref.full_loss(x, w, [0.0, 1.0], o), TypeError, "labels has type float64"),
+        (lambda x, w, o: ref.full_loss(x, w, [0], o), ValueError, r"labels has shape \(1,\)"),
+        (lambda x, w, o: ref.full_loss(x[:0], w, [], o), ValueError, r"x has shape \(0, 3\)"),
+        (lambda x, w, o: ref.full_loss(x[:, :2], w, [0, 1], o), ValueError, "w has 3 columns"),
+        (lambda x, w, o: ref.full_loss(x * np.nan, w, [0, 1], o), ValueError, "x contains NaN"),
+        (lambda x, w, o: ref.active_loss(x, w, [0, 1], [2, 2], o), ValueError, "distinct"),
+        (lambda x, w, o: ref.active_loss(x, w, [0, 0], [], o), ValueError, "at least one"),
+        (lambda x, w, o: ref.make_objective("hinge", 1.0), ValueError, "objective is 'hinge'"),
+        (lambda x, w, o: ref.make_objective("cosface", 1.0), ValueError, "margin is missing"),
+        (lambda x, w, o: ref.make_objective("cross_entropy", 1.0, 0.1), ValueError, "takes none"),
+        (lambda x, w, o: ref.make_objective("cosface", -1.0, 0.1), ValueError, "scale is -1.0"),
+    ],
+)
 def test_bad_input_gets_one_sentence(call, error, message):
     x, w = np.ones((2, 3)), np.ones((4, 3))
     with pytest.raises(error, match=message) as caught:

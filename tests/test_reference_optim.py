@@ -77,7 +77,7 @@ def test_sparse_training_with_catch_up_is_dense_training(nesterov, rng):
     history = [(lr, *settings) for lr in schedule(200)]
 
     def catch_up(row, now):
-        missed = history[last[row]:now]
+        missed = history[last[row] : now]
         lazy_w[row], lazy_buf[row] = ref.sgd_catch_up(lazy_w[row], lazy_buf[row], missed, nesterov)
 
     for step, (lr, mu, wd) in enumerate(history):
@@ -138,8 +138,7 @@ def test_adamw_catch_up_error_for_ordinary_gradients(last_step, steps):
         assert drift_error(ratio * 1e-8, last_step, steps) <= 0.002 / ratio**2 + 1e-13
 
 
-@pytest.mark.parametrize("last_step, at_eps, far_below", [
-    (1, 2e-3, 0.15), (100, 1.5e-4, 2e-3), (10_000, 1e-5, 3e-5)])
+@pytest.mark.parametrize("last_step, at_eps, far_below", [(1, 2e-3, 0.15), (100, 1.5e-4, 2e-3), (10_000, 1e-5, 3e-5)])
 def test_adamw_catch_up_error_for_vanishing_gradients(last_step, at_eps, far_below):
     assert drift_error(1e-8, last_step, 1000) <= at_eps
     assert drift_error(1e-10, last_step, 1000) <= far_below
@@ -151,14 +150,18 @@ def test_adamw_catch_up_of_untouched_rows_and_very_long_lags():
         caught_up = ref.adamw_catch_up(w, zero, zero, 0, [(0.1, 0.01)] * 5, *BETAS, eps)
         np.testing.assert_allclose(caught_up[0], w * 0.999**5, rtol=1e-14)
     m, v, long = np.ones((1, 2)), np.ones((1, 2)), [(1e-3, 0.0)] * 60_000  # b1^k and b2^k leave the range
-    np.testing.assert_allclose(ref.adamw_catch_up(w, m, v, 1, long * 15)[0],
-                               adamw_loop(w, m, v, 1, long[:2000], 1e-8)[0], rtol=1e-12)
+    np.testing.assert_allclose(
+        ref.adamw_catch_up(w, m, v, 1, long * 15)[0], adamw_loop(w, m, v, 1, long[:2000], 1e-8)[0], rtol=1e-12
+    )
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda a: ref.adamw_step(a, a, a, a, 0, 0.1), "step is 0; it should be at least 1"),
-    (lambda a: ref.adamw_catch_up(a, a, a, -1, []), "last_step is -1; it should be at least 0"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda a: ref.adamw_step(a, a, a, a, 0, 0.1), "step is 0; it should be at least 1"),
+        (lambda a: ref.adamw_catch_up(a, a, a, -1, []), "last_step is -1; it should be at least 0"),
+    ],
+)
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.ones((1, 1)))

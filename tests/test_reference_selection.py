@@ -12,8 +12,12 @@ from annsoftmax_ref import reference as ref
 def slow_union(candidates, labels, fill_order, A, N):
     """The rules of `union_active` with a Python set."""
     chosen = set(labels.tolist())
-    ranked = sorted({(min(r for row in candidates.tolist() for r, c in enumerate(row) if c == wanted), wanted)
-                     for wanted in set(candidates.ravel().tolist()) - {-1}})
+    ranked = sorted(
+        {
+            (min(r for row in candidates.tolist() for r, c in enumerate(row) if c == wanted), wanted)
+            for wanted in set(candidates.ravel().tolist()) - {-1}
+        }
+    )
     for c in [c for _, c in ranked] + fill_order.tolist() + list(range(N)):
         if len(chosen) < A:
             chosen.add(c)
@@ -44,14 +48,16 @@ def test_union_active_order_of_claims():
         return ref.union_active(candidates, np.array([2, 2]), np.array(fill, int), A, 12)[0].tolist()
 
     assert union(1, []) == [2]
-    assert union(2, []) == [2, 5]             # 5 and 6 both have rank 0: the lower id
-    assert union(4, [0]) == [2, 5, 6, 9]      # rank 1 before rank 2, before the filling
+    assert union(2, []) == [2, 5]  # 5 and 6 both have rank 0: the lower id
+    assert union(4, [0]) == [2, 5, 6, 9]  # rank 1 before rank 2, before the filling
     assert union(6, [9, 11]) == [2, 5, 6, 7, 9, 11]
     assert union(8, [11]) == [0, 1, 2, 5, 6, 7, 9, 11]
 
 
-@pytest.mark.parametrize("N, rate, A", [(10, 0.1, 1), (10, 0.05, 1), (5, 0.5, 3), (7, 0.5, 4), (3, 0.01, 1),
-                                        (9, 1.0, 9), (1, 0.3, 1), (4800, 0.1, 480)])
+@pytest.mark.parametrize(
+    "N, rate, A",
+    [(10, 0.1, 1), (10, 0.05, 1), (5, 0.5, 3), (7, 0.5, 4), (3, 0.01, 1), (9, 1.0, 9), (1, 0.3, 1), (4800, 0.1, 480)],
+)
 def test_active_count_rounds_half_up(N, rate, A):
     assert ref.active_count(N, rate) == A
 
@@ -105,8 +111,10 @@ def test_similarity_groups_of_identical_samples_go_by_index():
     assert [g.tolist() for g in groups] == [[0, 1, 2], [3, 4]]
 
 
-@pytest.mark.parametrize("name, settings", [("cross_entropy", {}), ("cosface", {"margin": 0.3}),
-                                            ("arcface", {"margin": 0.4}), ("dsoftmax", {})])
+@pytest.mark.parametrize(
+    "name, settings",
+    [("cross_entropy", {}), ("cosface", {"margin": 0.3}), ("arcface", {"margin": 0.4}), ("dsoftmax", {})],
+)
 @pytest.mark.parametrize("B, num_groups", [(1, 1), (7, 1), (7, 3), (5, 5)])
 def test_grouped_loss_is_the_mean_over_samples(B, num_groups, name, settings, rng):
     """Sample by sample: each sample alone against its group's active set, divided by B."""
@@ -145,35 +153,41 @@ def no_ids(rows):
     return np.zeros((rows, 0), int)
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda: ref.active_count(10, 0.0), ValueError, r"rate is 0.0; it should lie in \(0, 1\]"),
-    (lambda: ref.active_count(10, 1.5), ValueError, "rate is 1.5"),
-    (lambda: ref.active_count(10, float("nan")), ValueError, "rate is nan"),
-    (lambda: ref.active_count(0, 0.5), ValueError, "N is 0"),
-    (lambda: ref.union_active(no_ids(3), [0, 1, 2], [], 2, 9), ValueError, "3 distinct classes.* A = 2"),
-    (lambda: ref.union_active(no_ids(1), [9], [], 2, 9), ValueError, "labels spans 9..9; it should"),
-    (lambda: ref.union_active(no_ids(1), [0.5], [], 2, 9), TypeError, "labels has type float64"),
-    (lambda: ref.union_active(no_ids(0), [], [], 2, 9), ValueError, "at least one"),
-    (lambda: ref.union_active(no_ids(2), [1], [], 2, 9), ValueError, "candidates has shape"),
-    (lambda: ref.union_active(np.array([[9]]), [1], [], 2, 9), ValueError, "candidates spans 9..9"),
-    (lambda: ref.union_active(no_ids(1), [1], [-1], 2, 9), ValueError, "fill_order spans"),
-    (lambda: ref.union_active(no_ids(1), [1], [], 10, 9), ValueError, "A is 10; it should lie in 1..9"),
-    (lambda: ref.random_groups(0, 1, []), ValueError, "batch is 0"),
-    (lambda: ref.random_groups(3, 0, [0, 1, 2]), ValueError, "num_groups is 0"),
-    (lambda: ref.random_groups(3, 2, [0, 1, 1]), ValueError, "permutation repeats"),
-    (lambda: ref.similarity_groups(np.zeros((0, 3)), 2), ValueError, r"x has shape \(0, 3\)"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: ref.active_count(10, 0.0), ValueError, r"rate is 0.0; it should lie in \(0, 1\]"),
+        (lambda: ref.active_count(10, 1.5), ValueError, "rate is 1.5"),
+        (lambda: ref.active_count(10, float("nan")), ValueError, "rate is nan"),
+        (lambda: ref.active_count(0, 0.5), ValueError, "N is 0"),
+        (lambda: ref.union_active(no_ids(3), [0, 1, 2], [], 2, 9), ValueError, "3 distinct classes.* A = 2"),
+        (lambda: ref.union_active(no_ids(1), [9], [], 2, 9), ValueError, "labels spans 9..9; it should"),
+        (lambda: ref.union_active(no_ids(1), [0.5], [], 2, 9), TypeError, "labels has type float64"),
+        (lambda: ref.union_active(no_ids(0), [], [], 2, 9), ValueError, "at least one"),
+        (lambda: ref.union_active(no_ids(2), [1], [], 2, 9), ValueError, "candidates has shape"),
+        (lambda: ref.union_active(np.array([[9]]), [1], [], 2, 9), ValueError, "candidates spans 9..9"),
+        (lambda: ref.union_active(no_ids(1), [1], [-1], 2, 9), ValueError, "fill_order spans"),
+        (lambda: ref.union_active(no_ids(1), [1], [], 10, 9), ValueError, "A is 10; it should lie in 1..9"),
+        (lambda: ref.random_groups(0, 1, []), ValueError, "batch is 0"),
+        (lambda: ref.random_groups(3, 0, [0, 1, 2]), ValueError, "num_groups is 0"),
+        (lambda: ref.random_groups(3, 2, [0, 1, 1]), ValueError, "permutation repeats"),
+        (lambda: ref.similarity_groups(np.zeros((0, 3)), 2), ValueError, r"x has shape \(0, 3\)"),
+    ],
+)
 def test_bad_input_gets_one_sentence(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("groups, actives, message", [
-    ([[0], [1]], [[0, 1, 2]], "groups"),
-    ([[0], [0]], [[0, 1, 2]] * 2, "should hold each of 0..1 once"),
-    ([[0], [1]], [[0, 1], [0, 1]], "actives lack a label"),
-])
+@pytest.mark.parametrize(
+    "groups, actives, message",
+    [
+        ([[0], [1]], [[0, 1, 2]], "groups"),
+        ([[0], [0]], [[0, 1, 2]] * 2, "should hold each of 0..1 once"),
+        ([[0], [1]], [[0, 1], [0, 1]], "actives lack a label"),
+    ],
+)
 def test_grouped_loss_refuses_broken_groups(groups, actives, message):
     groups, actives = [np.array(g) for g in groups], [np.array(a) for a in actives]
     with pytest.raises(ValueError, match=message):

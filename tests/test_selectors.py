@@ -44,12 +44,13 @@ def test_fill_is_uniform(generator):
     """Chi-squared of how often each class is among the first 10 distinct of 100, over 3,000 draws."""
     seen = torch.zeros(100)
     for _ in range(3000):
-        classes, _ = union_active(torch.empty(1, 0, dtype=torch.int64), torch.tensor([0]),
-                                  draw_fill(100, 10, generator), 10, 100)
+        classes, _ = union_active(
+            torch.empty(1, 0, dtype=torch.int64), torch.tensor([0]), draw_fill(100, 10, generator), 10, 100
+        )
         seen[classes] += 1
     expected = 3000 * 9 / 99
     chi2 = ((seen[1:] - expected) ** 2 / (expected * (1 - 9 / 99))).sum().item() * 98 / 99
-    assert 60 < chi2 < 150                                       # 98 degrees of freedom: 99.9 % lies in 57..150
+    assert 60 < chi2 < 150  # 98 degrees of freedom: 99.9 % lies in 57..150
 
 
 @pytest.mark.parametrize("batch, groups", [(1, 1), (1, 4), (7, 3), (64, 8), (5, 5), (10, 4)])
@@ -79,9 +80,15 @@ def batch_of(n, d, b, seed=0):
     return x, torch.randint(n, (b,), generator=generator), weight
 
 
-SELECTORS = [lambda: AllClasses(), lambda: RandomClasses(0.2), lambda: RandomClasses(0.9),
-             lambda: NearestClasses(0.2), lambda: NearestClasses(0.2, groups=3, grouping="similar", rerank=False),
-             lambda: NearestClasses(1.0, groups=2), lambda: NearestClasses(0.3, rotate=True, centre=True, nlist=1)]
+SELECTORS = [
+    lambda: AllClasses(),
+    lambda: RandomClasses(0.2),
+    lambda: RandomClasses(0.9),
+    lambda: NearestClasses(0.2),
+    lambda: NearestClasses(0.2, groups=3, grouping="similar", rerank=False),
+    lambda: NearestClasses(1.0, groups=2),
+    lambda: NearestClasses(0.3, rotate=True, centre=True, nlist=1),
+]
 
 
 @pytest.mark.parametrize("make", SELECTORS)
@@ -137,16 +144,19 @@ def test_every_row_is_looked_at_within_refresh_steps():
     assert selector.index.stale_bits(weight) == 0
 
 
-@pytest.mark.parametrize("make, error, words", [
-    (lambda: RandomClasses(0.0), ValueError, "sample_rate is 0.0"),
-    (lambda: RandomClasses(1.5), ValueError, "sample_rate is 1.5"),
-    (lambda: RandomClasses("0.1"), TypeError, "sample_rate is '0.1'"),
-    (lambda: NearestClasses(groups=0), ValueError, "groups is 0"),
-    (lambda: NearestClasses(grouping="sorted"), ValueError, "grouping is 'sorted'"),
-    (lambda: NearestClasses(nlist=4, nprobe=5).bind(100, 8), ValueError, "nprobe is 5"),
-    (lambda: NearestClasses(nlist=101).bind(100, 8), ValueError, "nlist is 101"),
-    (lambda: NearestClasses(refresh_steps=0.5), TypeError, "refresh_steps is 0.5"),
-])
+@pytest.mark.parametrize(
+    "make, error, words",
+    [
+        (lambda: RandomClasses(0.0), ValueError, "sample_rate is 0.0"),
+        (lambda: RandomClasses(1.5), ValueError, "sample_rate is 1.5"),
+        (lambda: RandomClasses("0.1"), TypeError, "sample_rate is '0.1'"),
+        (lambda: NearestClasses(groups=0), ValueError, "groups is 0"),
+        (lambda: NearestClasses(grouping="sorted"), ValueError, "grouping is 'sorted'"),
+        (lambda: NearestClasses(nlist=4, nprobe=5).bind(100, 8), ValueError, "nprobe is 5"),
+        (lambda: NearestClasses(nlist=101).bind(100, 8), ValueError, "nlist is 101"),
+        (lambda: NearestClasses(refresh_steps=0.5), TypeError, "refresh_steps is 0.5"),
+    ],
+)
 def test_bad_arguments_get_one_clear_sentence(make, error, words):
     with pytest.raises(error, match=words):
         make()

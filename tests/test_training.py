@@ -82,14 +82,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(data, tmp_path, head_name,
 
     model2, head2, _ = new(head_name)
     if moment == "within an epoch":
-        calls = iter(range(35))                                # some steps into the second epoch
+        calls = iter(range(35))  # some steps into the second epoch
         head2.register_forward_pre_hook(lambda *_: _interrupt_at_the_end_of(calls))
     with pytest.raises(KeyboardInterrupt):
         fit(model2, head2, data, recipe, seed=4, checkpoint=path, on_epoch=stop, progress=False)
     assert len(files.load(path)["history"]["epochs"]) == 1
 
     model3, head3, _ = new(head_name)
-    torch.manual_seed(99)                                      # nothing depends on the global generator
+    torch.manual_seed(99)  # nothing depends on the global generator
     resumed = fit(model3, head3, data, recipe, seed=4, checkpoint=path, resume=True, progress=False)
     assert results(resumed) == results(through)
     ours, theirs = files.load(path), files.load(tmp_path / "through.pt")
@@ -164,11 +164,13 @@ def test_diagnostics_are_sampled_and_change_nothing_drawn(data):
     history = fit(model, head, data, recipe, epochs=1, diagnose_every=5, progress=False)
     steps = len(data.train) // recipe.batch_size
     assert [d["step"] for d in history.diagnostics] == list(range(5, steps + 1, 5))
-    assert all(0 <= d["recall"] <= 1 and 0 <= d["captured_mass"] <= 1.001 and d["cost_ms"] > 0
-               for d in history.diagnostics)
+    assert all(
+        0 <= d["recall"] <= 1 and 0 <= d["captured_mass"] <= 1.001 and d["cost_ms"] > 0 for d in history.diagnostics
+    )
     again = new("random")
     assert fit(*again[:2], data, recipe, epochs=1, progress=False).epochs[0].loss == pytest.approx(
-        history.epochs[0].loss, rel=1e-3)
+        history.epochs[0].loss, rel=1e-3
+    )
 
 
 def test_unseen_classes_are_tested_by_retrieval():

@@ -14,7 +14,7 @@ from annsoftmax_ref.bench.vectors import Vectors
 from annsoftmax_ref.index import IVFBinaryIndex
 
 ROUNDS = 5
-MOVED = 0.1             # part of the rows that move before an update is timed
+MOVED = 0.1  # part of the rows that move before an update is timed
 
 
 class OurIndex:
@@ -43,6 +43,7 @@ class FaissIndex:
 
     def __init__(self, kind: str, rows: Tensor, nlist: int):
         import faiss
+
         self.faiss, self.kind, self.name = faiss, kind, f"FAISS {kind}"
         faiss.omp_set_num_threads(torch.get_num_threads())
         dim = rows.shape[1]
@@ -69,11 +70,19 @@ class FaissIndex:
         if self.kind != "IndexBinaryIVF":
             return rows.numpy()
         import numpy as np
+
         return np.packbits((rows > 0).numpy(), axis=1, bitorder="little")
 
 
-def bench_search(vectors: Vectors, k: int, nlist: int, nprobes: list[int], against: list[str],
-                 candidates: int | None = None, rounds: int = ROUNDS) -> list[dict]:
+def bench_search(
+    vectors: Vectors,
+    k: int,
+    nlist: int,
+    nprobes: list[int],
+    against: list[str],
+    candidates: int | None = None,
+    rounds: int = ROUNDS,
+) -> list[dict]:
     """One row for each index and nprobe: {"index", "classes", "dim", "batch", "k", "nlist", "nprobe", "recall",
     "captured_mass", "ms", "build_ms", "update_ms"}.
 
@@ -92,7 +101,7 @@ def bench_search(vectors: Vectors, k: int, nlist: int, nprobes: list[int], again
     for nprobe in nprobes:
         times: list[list[float]] = [[] for _ in indexes]
         found: list[Tensor] = []
-        for round_ in range(rounds + 1):                                    # the first round warms up
+        for round_ in range(rounds + 1):  # the first round warms up
             found = []
             for index, spent in zip(indexes, times, strict=True):
                 start = time.perf_counter()
@@ -100,10 +109,20 @@ def bench_search(vectors: Vectors, k: int, nlist: int, nprobes: list[int], again
                 if round_:
                     spent.append((time.perf_counter() - start) * 1e3)
         for index, ids, spent in zip(indexes, found, times, strict=True):
-            results.append({
-                "index": index.name, "classes": len(rows), "dim": rows.shape[1], "batch": len(queries), "k": k,
-                "nlist": nlist, "nprobe": nprobe, "recall": _recall(ids, truth), "captured_mass": mass(ids),
-                "ms": median(spent)})
+            results.append(
+                {
+                    "index": index.name,
+                    "classes": len(rows),
+                    "dim": rows.shape[1],
+                    "batch": len(queries),
+                    "k": k,
+                    "nlist": nlist,
+                    "nprobe": nprobe,
+                    "recall": _recall(ids, truth),
+                    "captured_mass": mass(ids),
+                    "ms": median(spent),
+                }
+            )
     for index, built, updated in zip(indexes, build_ms, _update_times(indexes, rows), strict=True):
         for row in results:
             if row["index"] == index.name:
@@ -158,9 +177,13 @@ def _update_times(indexes, rows: Tensor) -> list[float]:
 
 def table(rows: list[dict]) -> str:
     """Rows as a Markdown table."""
-    lines = ["| index | nlist | nprobe | recall | captured mass | search ms | build ms | update ms |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| index | nlist | nprobe | recall | captured mass | search ms | build ms | update ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for r in rows:
-        lines.append(f"| {r['index']} | {r['nlist']} | {r['nprobe']} | {r['recall']:.1%} | {r['captured_mass']:.1%} "
-                     f"| {r['ms']:.1f} | {r['build_ms']:.0f} | {r['update_ms']:.1f} |")
+        lines.append(
+            f"| {r['index']} | {r['nlist']} | {r['nprobe']} | {r['recall']:.1%} | {r['captured_mass']:.1%} "
+            f"| {r['ms']:.1f} | {r['build_ms']:.0f} | {r['update_ms']:.1f} |"
+        )
     return "\n".join(lines)

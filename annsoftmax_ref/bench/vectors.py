@@ -35,12 +35,17 @@ def trained_vectors(batch: int, seed: int = 0, epochs: int | None = None, progre
     history = fit(model, head, data, recipe, epochs=epochs, seed=seed, progress=progress)
     picks = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:batch]
     queries = F.normalize(embed(model, data.test.images[picks]), dim=1)
-    return Vectors(head.prototypes(), queries, recipe.scale,
-                   f"full softmax trained on the glyphs to {history.accuracy:.1%}, queries held-out drawings")
+    return Vectors(
+        head.prototypes(),
+        queries,
+        recipe.scale,
+        f"full softmax trained on the glyphs to {history.accuracy:.1%}, queries held-out drawings",
+    )
 
 
-def clustered_vectors(classes: int, dim: int, batch: int, seed: int = 0, members: int = 50,
-                      spread: float = 0.8) -> Vectors:
+def clustered_vectors(
+    classes: int, dim: int, batch: int, seed: int = 0, members: int = 50, spread: float = 0.8
+) -> Vectors:
     """Rows around N / members centres, themselves around N / members^2 others; queries near rows.
 
     A trained head's rows are neither uniform (an inverted file is useless there) nor apart in tight clusters
@@ -50,9 +55,9 @@ def clustered_vectors(classes: int, dim: int, batch: int, seed: int = 0, members
     generator = torch.Generator().manual_seed(seed)
 
     def noise(n: int) -> Tensor:
-        return torch.randn(n, dim, generator=generator) * (spread / dim ** 0.5)
+        return torch.randn(n, dim, generator=generator) * (spread / dim**0.5)
 
-    top = max(1, classes // members ** 2)
+    top = max(1, classes // members**2)
     middle = max(1, classes // members)
     centres = F.normalize(torch.randn(top, dim, generator=generator), dim=1)
     centres = F.normalize(centres[torch.randint(top, (middle,), generator=generator)] + noise(middle), dim=1)

@@ -10,5 +10,14 @@ from annsoftmax_ref.datasets.fonts import load_fonts
 from annsoftmax_ref.datasets.glyphs import GlyphData, ImageSet, load_glyphs
 from annsoftmax_ref.datasets.pairs import PairData, PairSet, load_pairs
 
-__all__ = ["Augmentation", "GlyphData", "ImageSet", "PairData", "PairSet", "load_fonts", "load_glyphs",
-           "load_pairs", "to_float"]
+__all__ = [
+    "Augmentation",
+    "GlyphData",
+    "ImageSet",
+    "PairData",
+    "PairSet",
+    "load_fonts",
+    "load_glyphs",
+    "load_pairs",
+    "to_float",
+]

@@ -19,11 +19,11 @@ def to_float(images: Tensor) -> Tensor:
 class Augmentation:
     """How far a drawing may be changed; each amount is drawn evenly from -value to +value."""
 
-    rotation: float = 5.0       # degrees
-    scale: float = 0.08         # logarithm of the size, for width and height each
-    shear: float = 0.15         # slant: columns moved a row, as in oblique faces
-    shift: float = 1.0          # pixels, right and down each
-    noise: float = 0.03         # standard deviation of what is added to every pixel (white is 1)
+    rotation: float = 5.0  # degrees
+    scale: float = 0.08  # logarithm of the size, for width and height each
+    shear: float = 0.15  # slant: columns moved a row, as in oblique faces
+    shift: float = 1.0  # pixels, right and down each
+    noise: float = 0.03  # standard deviation of what is added to every pixel (white is 1)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """images [B, H, W] uint8 -> [B, 1, H, W] float32; outside the drawing is empty.

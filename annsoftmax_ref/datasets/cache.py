@@ -25,8 +25,9 @@ def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
     return Path(base) / "annsoftmax"
 
 
-def load_or_make(name: str, settings: dict, make: Callable[[], Arrays],
-                 cache_dir: str | os.PathLike | None = None) -> Arrays:
+def load_or_make(
+    name: str, settings: dict, make: Callable[[], Arrays], cache_dir: str | os.PathLike | None = None
+) -> Arrays:
     """The arrays of ``make()``, from the cache if they were made before with the same ``settings``.
 
     The file is ``<name>-<hash of settings>.npz``: other settings make another file. Raises OSError if the file
@@ -50,8 +51,10 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(f"cache_dir is {folder}, which cannot be written ({error.strerror}); name a folder that can, "
-                      "with cache_dir or the environment variable ANNSOFTMAX_CACHE") from error
+        raise OSError(
+            f"cache_dir is {folder}, which cannot be written ({error.strerror}); name a folder that can, "
+            "with cache_dir or the environment variable ANNSOFTMAX_CACHE"
+        ) from error
 
 
 def read_arrays(path: Path, settings: str) -> Arrays:
@@ -63,8 +66,9 @@ def read_arrays(path: Path, settings: str) -> Arrays:
     except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zipfile.zlib.error):
         intact = False
     if not intact:
-        raise ValueError(f"the cache file {path} is broken or not of this program; delete it and run again, "
-                         "and it will be made anew")
+        raise ValueError(
+            f"the cache file {path} is broken or not of this program; delete it and run again, and it will be made anew"
+        )
     return arrays
 
 

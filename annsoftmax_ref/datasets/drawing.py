@@ -12,9 +12,9 @@ from fontTools.ttLib import TTCollection, TTFont
 from PIL import ImageFont
 from tqdm.auto import tqdm
 
-SIZE = 32              # images are SIZE x SIZE
-FONT_SIZE = 24         # pixels an em; what does not fit is drawn smaller
-BASELINE = 24          # the row that letters stand on
+SIZE = 32  # images are SIZE x SIZE
+FONT_SIZE = 24  # pixels an em; what does not fit is drawn smaller
+BASELINE = 24  # the row that letters stand on
 # More characters than this with the very same drawing in one face: the face's box for "no such character".
 PLACEHOLDER = 16
 
@@ -50,17 +50,18 @@ class Face:
         if len(rows) == 0:
             return None
         rise = rise + rows[0]
-        ink = ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+        ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         height, width = ink.shape
         top, left = min(max(BASELINE + rise, 0), SIZE - height), (SIZE - width) // 2
         image = np.zeros((SIZE, SIZE), dtype=np.uint8)
-        image[top:top + height, left:left + width] = ink
+        image[top : top + height, left : left + width] = ink
         return image
 
     def _font(self, size: int) -> ImageFont.FreeTypeFont:
         if size not in self._sizes:
-            self._sizes[size] = ImageFont.truetype(self.path, size, index=self.index,
-                                                   layout_engine=ImageFont.Layout.BASIC)
+            self._sizes[size] = ImageFont.truetype(
+                self.path, size, index=self.index, layout_engine=ImageFont.Layout.BASIC
+            )
         return self._sizes[size]
 
 
@@ -81,10 +82,10 @@ def read_faces(path: Path) -> list[Face]:
             drawn = sorted(c for c in mapped if unicodedata.category(chr(c))[0] not in "CZ")
             name = path.stem if len(fonts) == 1 else f"{path.stem}#{index}"
             face = Face(path, index, name, drawn)
-            face._font(FONT_SIZE)                      # FreeType's own opinion of the file, before the work starts
+            face._font(FONT_SIZE)  # FreeType's own opinion of the file, before the work starts
             faces.append(face)
         return faces
-    except Exception as error:                         # fontTools and FreeType raise many kinds for damaged files
+    except Exception as error:  # fontTools and FreeType raise many kinds for damaged files
         raise ValueError(f"the font file {path} cannot be read ({type(error).__name__}: {error})") from error
 
 
@@ -97,7 +98,7 @@ def draw_classes(faces: list[Face], min_faces: int, progress: bool = True) -> di
     characters of each class in one string. Classes are ordered by their lowest code point.
     """
     covering = Counter(c for face in faces for c in face.code_points)
-    drawings: list[tuple[int, int, bytes]] = []                         # face, code point, pixels
+    drawings: list[tuple[int, int, bytes]] = []  # face, code point, pixels
     for index, face in enumerate(tqdm(faces, desc="drawing", unit="face", disable=not progress)):
         drawn = [(c, face.draw(c)) for c in face.code_points if covering[c] >= min_faces]
         pixels = [(c, image.tobytes()) for c, image in drawn if image is not None]
@@ -112,10 +113,12 @@ def draw_classes(faces: list[Face], min_faces: int, progress: bool = True) -> di
     for c in sorted(class_of):
         members[class_of[c]].append(chr(c))
     images = np.frombuffer(b"".join(p for *_, p in distinct), dtype=np.uint8).reshape(-1, SIZE, SIZE).copy()
-    return {"images": images,
-            "labels": np.array([label for label, *_ in distinct], dtype=np.int64),
-            "faces": np.array([face for _, face, _ in distinct], dtype=np.int64),
-            "members": np.array(["".join(members[k]) for k in range(len(members))])}
+    return {
+        "images": images,
+        "labels": np.array([label for label, *_ in distinct], dtype=np.int64),
+        "faces": np.array([face for _, face, _ in distinct], dtype=np.int64),
+        "members": np.array(["".join(members[k]) for k in range(len(members))]),
+    }
 
 
 def merge_identical(drawings: list[tuple[int, int, bytes]]) -> dict[int, int]:

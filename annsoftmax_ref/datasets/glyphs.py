@@ -25,13 +25,16 @@ from torch import Tensor
 from annsoftmax_ref.datasets import drawing
 from annsoftmax_ref.datasets.cache import load_or_make
 
-FORMAT = 1                      # counts up when the drawings or the file's layout change
+FORMAT = 1  # counts up when the drawings or the file's layout change
 STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
-FACES = [f"DejaVuSans{s}" for s in STYLES] + [f"DejaVuSansMono{s}" for s in STYLES] + \
-        [f"DejaVuSerif{s.replace('Oblique', 'Italic')}" for s in STYLES]
+FACES = (
+    [f"DejaVuSans{s}" for s in STYLES]
+    + [f"DejaVuSansMono{s}" for s in STYLES]
+    + [f"DejaVuSerif{s.replace('Oblique', 'Italic')}" for s in STYLES]
+)
 HELD_OUT = ("DejaVuSans-Oblique", "DejaVuSansMono-Bold", "DejaVuSerif-Italic")
 MIN_FACES = 4
-UNSEEN_PART = 0.2               # of the classes, kept out of training when split="embedding"
+UNSEEN_PART = 0.2  # of the classes, kept out of training when split="embedding"
 
 
 @dataclass
@@ -75,11 +78,19 @@ class GlyphData:
     def subset(self, num_classes: int) -> GlyphData:
         """The first ``num_classes`` classes alone: a smaller problem for a test or a first try (split "faces")."""
         if self.split != "faces" or not 1 <= num_classes <= self.num_classes:
-            raise ValueError(f"num_classes is {num_classes} and the split {self.split!r}; they should be 1 to "
-                             f"{self.num_classes} and 'faces'")
+            raise ValueError(
+                f"num_classes is {num_classes} and the split {self.split!r}; they should be 1 to "
+                f"{self.num_classes} and 'faces'"
+            )
         train, test = (part.select(part.labels < num_classes) for part in (self.train, self.test))
-        return replace(self, train=train, test=test, num_classes=num_classes,
-                       class_names=self.class_names[:num_classes], members=self.members[:num_classes])
+        return replace(
+            self,
+            train=train,
+            test=test,
+            num_classes=num_classes,
+            class_names=self.class_names[:num_classes],
+            members=self.members[:num_classes],
+        )
 
     def drawing_of(self, label: int) -> Tensor:
         """A drawing [32, 32] uint8 of the class: its first one in training, else in test."""
@@ -87,8 +98,9 @@ class GlyphData:
         return part.images[part.labels == label][0]
 
 
-def load_glyphs(cache_dir: str | os.PathLike | None = None, progress: bool = True, seed: int = 0,
-                split: str = "faces") -> GlyphData:
+def load_glyphs(
+    cache_dir: str | os.PathLike | None = None, progress: bool = True, seed: int = 0, split: str = "faces"
+) -> GlyphData:
     """The glyphs; drawn at the first call, from the cache folder after that.
 
     ``split="faces"``: a classifier's split, test on faces held out (always ``HELD_OUT``).
@@ -105,15 +117,20 @@ def load_glyphs(cache_dir: str | os.PathLike | None = None, progress: bool = Tru
 
 def draw_files(name: str, paths: Sequence[Path], min_faces: int, cache_dir, progress: bool) -> dict[str, np.ndarray]:
     """``drawing.draw_classes`` of the font files, cached; the key holds all that the pixels depend on."""
+
     def make() -> dict[str, np.ndarray]:
         faces = [face for path in paths for face in drawing.read_faces(path)]
         made = drawing.draw_classes(faces, min_faces, progress)
         return {**made, "face_names": np.array([face.name for face in faces])}
 
-    settings = {"format": FORMAT, "pillow": PIL.__version__, "freetype": features.version("freetype2"),
-                "drawing": [drawing.SIZE, drawing.FONT_SIZE, drawing.BASELINE, drawing.PLACEHOLDER],
-                "min_faces": min_faces,
-                "fonts": [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths]}
+    settings = {
+        "format": FORMAT,
+        "pillow": PIL.__version__,
+        "freetype": features.version("freetype2"),
+        "drawing": [drawing.SIZE, drawing.FONT_SIZE, drawing.BASELINE, drawing.PLACEHOLDER],
+        "min_faces": min_faces,
+        "fonts": [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths],
+    }
     return load_or_make(name, settings, make, cache_dir)
 
 
@@ -141,9 +158,16 @@ def split_data(arrays: dict[str, np.ndarray], held_out: Sequence[str], split: st
     number[order] = torch.arange(len(order))
     whole.labels = number[whole.labels]
     kept = [members[k] for k in order.tolist()]
-    return GlyphData(train=whole.select(~hidden & (whole.labels >= 0)), test=whole.select(hidden & (whole.labels >= 0)),
-                     num_classes=num_classes, class_names=[m[0] for m in kept], members=kept,
-                     face_names=face_names, held_out=tuple(held_out), split=split)
+    return GlyphData(
+        train=whole.select(~hidden & (whole.labels >= 0)),
+        test=whole.select(hidden & (whole.labels >= 0)),
+        num_classes=num_classes,
+        class_names=[m[0] for m in kept],
+        members=kept,
+        face_names=face_names,
+        held_out=tuple(held_out),
+        split=split,
+    )
 
 
 def check_split(split: str) -> None:

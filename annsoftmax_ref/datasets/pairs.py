@@ -56,8 +56,10 @@ class PairSet:
         """index [b] int64 in [0, len) -> images [b, 32, 32] uint8, labels [b] int64."""
         labels = index * self.num_classes // self.length
         left, right = pair_of(labels, self.num_characters, self.seed)
-        halves = [self.halves.draw(characters, hashed(index, self.seed * 2 + side))
-                  for side, characters in enumerate((left, right))]
+        halves = [
+            self.halves.draw(characters, hashed(index, self.seed * 2 + side))
+            for side, characters in enumerate((left, right))
+        ]
         return torch.cat(halves, dim=2), labels
 
 
@@ -87,8 +89,15 @@ class PairData:
         return self.train.batch(torch.tensor([first]))[0][0]
 
 
-def load_pairs(num_classes: int, drawings_per_class: int = 6, test_size: int = 10_000, glyphs: GlyphData | None = None,
-               cache_dir: str | os.PathLike | None = None, progress: bool = True, seed: int = 0) -> PairData:
+def load_pairs(
+    num_classes: int,
+    drawings_per_class: int = 6,
+    test_size: int = 10_000,
+    glyphs: GlyphData | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    progress: bool = True,
+    seed: int = 0,
+) -> PairData:
     """``num_classes`` pairs of characters, drawn by ``seed`` from all ordered pairs, a pair of equals included.
 
     An epoch of training shows each class ``drawings_per_class`` times, in drawings that mix the training faces.
@@ -105,12 +114,18 @@ def load_pairs(num_classes: int, drawings_per_class: int = 6, test_size: int = 1
         raise ValueError(f"glyphs have the split {glyphs.split!r}; pairs should be made of the split 'faces'")
     train, test, characters = shared_characters(glyphs)
     if num_classes > len(characters) ** 2:
-        raise ValueError(f"num_classes is {num_classes}; it should be at most {len(characters) ** 2}, "
-                         f"the ordered pairs of {len(characters)} characters")
+        raise ValueError(
+            f"num_classes is {num_classes}; it should be at most {len(characters) ** 2}, "
+            f"the ordered pairs of {len(characters)} characters"
+        )
     count = len(characters)
-    return PairData(train=PairSet(Halves.of(train, count), count, num_classes, num_classes * drawings_per_class, seed),
-                    test=PairSet(Halves.of(test, count), count, num_classes, test_size, seed),
-                    num_classes=num_classes, characters=characters, seed=seed)
+    return PairData(
+        train=PairSet(Halves.of(train, count), count, num_classes, num_classes * drawings_per_class, seed),
+        test=PairSet(Halves.of(test, count), count, num_classes, test_size, seed),
+        num_classes=num_classes,
+        characters=characters,
+        seed=seed,
+    )
 
 
 def shared_characters(glyphs: GlyphData) -> tuple[ImageSet, ImageSet, list[str]]:
@@ -130,7 +145,7 @@ def pair_of(labels: Tensor, num_characters: int, seed: int) -> tuple[Tensor, Ten
 
     q = (a c + b) mod M^2 with a prime to M^2 is a permutation of the M^2 pairs; pair q is (q // M, q mod M).
     """
-    total = num_characters ** 2
+    total = num_characters**2
     rng = np.random.default_rng(seed)
     factor, offset = int(rng.integers(total // 3, total)) if total > 3 else 1, int(rng.integers(total))
     while math.gcd(factor, total) != 1:

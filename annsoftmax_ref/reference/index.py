@@ -18,6 +18,7 @@ WORD = 64  # bits in one packed word
 
 # ---------------------------------------------------------------------------------------- lists
 
+
 def kmeans_init(w, nlist, rng):
     """First centroids: `nlist` distinct rows of w, at random, made unit.   w [N, d] -> [nlist, d]"""
     w = check_matrix("w", w)
@@ -40,7 +41,7 @@ def kmeans_step(w, centroids):
     w_hat, assignment = normalize(w), assign(w, centroids)
     updated = np.array(centroids, dtype=np.float64)
     for l in range(len(updated)):  # noqa: E741
-        total = w_hat[assignment == l].sum(axis=0)                  # [d]; zeros for an empty list
+        total = w_hat[assignment == l].sum(axis=0)  # [d]; zeros for an empty list
         if np.linalg.norm(total) > 1e-12:
             updated[l] = normalize(total)
     return updated
@@ -73,6 +74,7 @@ def build_lists(assignment, nlist):
 
 
 # ---------------------------------------------------------------------------------------- codes
+
 
 def random_rotation(d, rng):
     """A random orthogonal matrix [d, d]: QR of a Gaussian one, signs fixed so that it is uniform."""
@@ -109,23 +111,26 @@ def encode(w, rotation=None, centroid=None):
 
 def hamming(a_codes, b_codes):
     """Number of differing bits, all pairs.   [B, words], [N, words] -> int64 [B, N]"""
-    differing = a_codes[:, None, :] ^ b_codes[None, :, :]           # [B, N, words]
+    differing = a_codes[:, None, :] ^ b_codes[None, :, :]  # [B, N, words]
     return np.bitwise_count(differing.view(np.uint64)).sum(axis=-1, dtype=np.int64)
 
 
 # ---------------------------------------------------------------------------------------- search
 
+
 def first_k(k, ids, scores):
     """The first k of the sorted candidates, padded with id -1 and score -inf.   -> [k], [k]"""
     missing = max(0, k - len(ids))
-    return (np.concatenate([ids[:k], np.full(missing, -1)]).astype(np.int64),
-            np.concatenate([scores[:k], np.full(missing, -np.inf)]))
+    return (
+        np.concatenate([ids[:k], np.full(missing, -1)]).astype(np.int64),
+        np.concatenate([scores[:k], np.full(missing, -np.inf)]),
+    )
 
 
 def exact_order(query, w_hat, ids):
     """`ids` ordered by falling cosine with the unit `query` [d], ties to the lower id.   -> ids, cosines"""
-    cosines = np.sum(w_hat[ids] * query, axis=-1)                   # row by row: equal rows tie exactly
-    order = np.lexsort((ids, -cosines))                             # the last key is the first to decide
+    cosines = np.sum(w_hat[ids] * query, axis=-1)  # row by row: equal rows tie exactly
+    order = np.lexsort((ids, -cosines))  # the last key is the first to decide
     return ids[order], cosines[order]
 
 
@@ -149,15 +154,15 @@ def search(x, w, centroids, assignment, codes, k, nprobe, rotation=None, centred
     order, start = build_lists(assignment, len(centroids))
     found = []
     for query in x_hat:
-        nearest_first = np.argsort(-(centroids @ query), kind="stable")   # ties to the lowest list
+        nearest_first = np.argsort(-(centroids @ query), kind="stable")  # ties to the lowest list
         ids, distances = [], []
         for l in nearest_first[:nprobe]:  # noqa: E741
-            members = order[start[l]:start[l + 1]]
+            members = order[start[l] : start[l + 1]]
             query_code = encode(query[None], rotation, centroids[l] if centred else None)
             ids.append(members)
             distances.append(hamming(query_code, codes[members])[0])
         ids, distances = np.concatenate(ids), np.concatenate(distances)
-        kept = np.lexsort((ids, distances))[:k]                     # by (distance, class id)
+        kept = np.lexsort((ids, distances))[:k]  # by (distance, class id)
         if rerank:
             found.append(first_k(k, *exact_order(query, w_hat, ids[kept])))
         else:

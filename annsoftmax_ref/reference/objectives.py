@@ -19,6 +19,7 @@ SINE_FLOOR = 1e-12  # 1 - z^2 is clamped below at this: the slope of arccos is i
 
 # ---------------------------------------------------------------------------------------- checks
 
+
 def check_matrix(name, a, columns=None):
     """Return `a` as a float64 matrix with at least one row; ValueError if it cannot be one."""
     a = np.asarray(a, dtype=np.float64)
@@ -45,6 +46,7 @@ def check_ids(name, ids, upper, length=None, lower=0):
 
 
 # ---------------------------------------------------------------------------------------- cosines
+
 
 def normalize(x):
     """Rows scaled to unit length: x_hat = x / max(|x|, 1e-12).   x [..., d] -> [..., d]"""
@@ -73,6 +75,7 @@ def cosine_logits(x, w):
 
 # ---------------------------------------------------------------------------------------- softmax
 
+
 def log_sum_exp(a):
     """log sum_k e^{a_k} over the last axis, with the largest term factored out.   [B, A] -> [B]"""
     top = np.max(a, axis=-1, keepdims=True)
@@ -82,7 +85,7 @@ def log_sum_exp(a):
 def softmax_loss(logits, target):
     """Softmax cross entropy of ready-made logits [B, A].   -> loss (float), d loss / d logits [B, A]
 
-        loss = mean_i( log sum_k e^{l_ik} - l_iy ),     d loss / d l_ik = (p_ik - [k = y]) / B
+    loss = mean_i( log sum_k e^{l_ik} - l_iy ),     d loss / d l_ik = (p_ik - [k = y]) / B
     """
     rows = np.arange(len(logits))
     total = log_sum_exp(logits)
@@ -117,9 +120,9 @@ def arcface(z, target, scale, margin):
     z [B, A], target [B] -> loss, dz [B, A]
     """
     rows = np.arange(len(z))
-    zy = z[rows, target]                                            # [B]
+    zy = z[rows, target]  # [B]
     sine = np.sqrt(np.maximum(1.0 - zy**2, SINE_FLOOR))
-    clamped = 1.0 - zy**2 < SINE_FLOOR                              # there the sine is held constant
+    clamped = 1.0 - zy**2 < SINE_FLOOR  # there the sine is held constant
     shifted = zy * np.cos(margin) - sine * np.sin(margin)
     slope = np.cos(margin) + np.where(clamped, 0.0, zy / sine) * np.sin(margin)
     beyond = zy < np.cos(np.pi - margin)
@@ -127,7 +130,7 @@ def arcface(z, target, scale, margin):
     logits[rows, target] = scale * np.where(beyond, -2.0 - shifted, shifted)
     loss, dlogits = softmax_loss(logits, target)
     dz = scale * dlogits
-    dz[rows, target] *= np.where(beyond, -slope, slope)             # chain rule, target column only
+    dz[rows, target] *= np.where(beyond, -slope, slope)  # chain rule, target column only
     return loss, dz
 
 
@@ -140,12 +143,12 @@ def dsoftmax(z, target, scale, margin=0.9):
     z [B, A], target [B] -> loss, dz [B, A]
     """
     rows = np.arange(len(z))
-    intra = np.logaddexp(0.0, scale * (margin - z[rows, target]))   # [B]
+    intra = np.logaddexp(0.0, scale * (margin - z[rows, target]))  # [B]
     others = scale * z
-    others[rows, target] = 0.0                                      # its e^0 is the 1 of log(1 + ...)
-    inter = log_sum_exp(others)                                     # [B]
+    others[rows, target] = 0.0  # its e^0 is the 1 of log(1 + ...)
+    inter = log_sum_exp(others)  # [B]
     dz = scale * np.exp(others - inter[:, None])
-    dz[rows, target] = -scale * (1.0 - np.exp(-intra))              # sigmoid(a) = 1 - 1 / (1 + e^a)
+    dz[rows, target] = -scale * (1.0 - np.exp(-intra))  # sigmoid(a) = 1 - 1 / (1 + e^a)
     return float(np.mean(intra + inter)), dz / len(z)
 
 
@@ -172,6 +175,7 @@ def make_objective(name, scale, margin=None):
 
 # ---------------------------------------------------------------------------------------- whole head
 
+
 def active_loss(x, w, labels_as_targets, active, objective):
     """Loss and gradients when only the classes in `active` are scored.
 
@@ -188,9 +192,9 @@ def active_loss(x, w, labels_as_targets, active, objective):
     if len(active) == 0 or len(np.unique(active)) != len(active):
         raise ValueError(f"active holds {len(active)} ids; they should be distinct, and at least one")
     target = check_ids("labels_as_targets", labels_as_targets, len(active), length=len(x))
-    rows = w[active]                                                # [A, d]
+    rows = w[active]  # [A, d]
     x_hat, w_hat = normalize(x), normalize(rows)
-    loss, dz = objective(x_hat @ w_hat.T, target)                   # dz [B, A]
+    loss, dz = objective(x_hat @ w_hat.T, target)  # dz [B, A]
     dx = normalize_backward(x, dz @ w_hat)
     dw_rows = normalize_backward(rows, dz.T @ x_hat)
     return loss, dx, dw_rows

@@ -27,9 +27,9 @@ def sgd_step(w, buf, grad, lr, momentum, weight_decay=0.0, nesterov=False):
 def sgd_missed_matrix(lr, momentum, weight_decay=0.0, nesterov=False):
     """The 2x2 matrix of one step with zero gradient: (w', buf') = M (w, buf), for every entry alike.
 
-        buf' = wd w + mu buf
-        w'   = w - lr buf'              = (1 - lr wd) w - lr mu buf                       (plain)
-        w'   = w - lr (wd w + mu buf')  = (1 - lr wd (1 + mu)) w - lr mu^2 buf            (Nesterov)
+    buf' = wd w + mu buf
+    w'   = w - lr buf'              = (1 - lr wd) w - lr mu buf                       (plain)
+    w'   = w - lr (wd w + mu buf')  = (1 - lr wd (1 + mu)) w - lr mu^2 buf            (Nesterov)
     """
     if nesterov:
         first = [1 - lr * weight_decay * (1 + momentum), -lr * momentum**2]
@@ -52,11 +52,12 @@ def sgd_catch_up(w, buf, history, nesterov=False):
 
 # ---------------------------------------------------------------------------------------- AdamW
 
+
 def adamw_step(w, m, v, grad, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
     """Step number `step` = 1, 2, ... of torch.optim.AdamW.   w, m, v, grad [n, d] -> new w, m, v
 
-        m' = b1 m + (1 - b1) g,      v' = b2 v + (1 - b2) g^2
-        w' = (1 - lr wd) w - lr / (1 - b1^t) * m' / ( sqrt(v') / sqrt(1 - b2^t) + eps )
+    m' = b1 m + (1 - b1) g,      v' = b2 v + (1 - b2) g^2
+    w' = (1 - lr wd) w - lr / (1 - b1^t) * m' / ( sqrt(v') / sqrt(1 - b2^t) + eps )
     """
     if step < 1:
         raise ValueError(f"step is {step}; it should be at least 1")
@@ -90,8 +91,8 @@ def adamw_catch_up(w, m, v, last_step, history, beta1=0.9, beta2=0.999, eps=1e-8
         t = last_step + k
         keep = 1 - lr * weight_decay
         lift = np.sqrt(1 - beta2**t)
-        ratio = lr / (1 - beta1**t) * lift                          # c_k / d_k and c_k / d_k^2, their powers
-        s1 = keep * s1 + ratio * (beta1 / np.sqrt(beta2)) ** k      # divided first: b2^k alone underflows
+        ratio = lr / (1 - beta1**t) * lift  # c_k / d_k and c_k / d_k^2, their powers
+        s1 = keep * s1 + ratio * (beta1 / np.sqrt(beta2)) ** k  # divided first: b2^k alone underflows
         s2 = keep * s2 + ratio * lift * (beta1 / beta2) ** k
         decay = decay * keep
     bottom = s1 * np.sqrt(v) + s2 * eps

@@ -25,6 +25,7 @@ def active_count(N, rate):
 
 # ---------------------------------------------------------------------------------------- groups
 
+
 def group_sizes(batch, num_groups):
     """Sizes of min(num_groups, batch) groups, larger ones first, that differ by at most one."""
     if batch < 1:
@@ -81,6 +82,7 @@ def similarity_groups(x, num_groups):
 
 # ---------------------------------------------------------------------------------------- active set
 
+
 def union_active(candidates, labels, fill_order, A, N):
     """The active set of one group: exactly A of the N classes, and where each label sits in it.
 
@@ -95,13 +97,15 @@ def union_active(candidates, labels, fill_order, A, N):
     labels = check_ids("labels", labels, N)
     candidates = np.asarray(candidates)
     if candidates.ndim != 2 or len(candidates) != len(labels) or len(labels) == 0:
-        raise ValueError(f"candidates has shape {candidates.shape} for {len(labels)} labels; it should "
-                         "have one row for each label, and at least one")
-    best_rank = np.full(N, candidates.shape[1])                     # as yet: worse than any real rank
-    for rank in reversed(range(candidates.shape[1])):               # a better rank overwrites a worse one
+        raise ValueError(
+            f"candidates has shape {candidates.shape} for {len(labels)} labels; it should "
+            "have one row for each label, and at least one"
+        )
+    best_rank = np.full(N, candidates.shape[1])  # as yet: worse than any real rank
+    for rank in reversed(range(candidates.shape[1])):  # a better rank overwrites a worse one
         column = check_ids("candidates", candidates[:, rank], N, lower=-1)
         best_rank[column[column >= 0]] = rank
-    by_rank = np.argsort(best_rank, kind="stable")                  # ties to the lower id
+    by_rank = np.argsort(best_rank, kind="stable")  # ties to the lower id
     retrieved = by_rank[best_rank[by_rank] < candidates.shape[1]]
     chosen = np.zeros(N, dtype=bool)
     chosen[labels] = True
@@ -130,8 +134,10 @@ def grouped_loss(x, w, labels, groups, actives, objective):
     w = check_matrix("w", w, columns=x.shape[1])
     labels = check_ids("labels", labels, len(w), length=len(x))
     if len(groups) != len(actives) or not np.array_equal(np.sort(np.concatenate(groups)), np.arange(len(x))):
-        raise ValueError(f"groups ({len(groups)}, for {len(actives)} active sets) should hold each of "
-                         f"0..{len(x) - 1} once, with one active set a group")
+        raise ValueError(
+            f"groups ({len(groups)}, for {len(actives)} active sets) should hold each of "
+            f"0..{len(x) - 1} once, with one active set a group"
+        )
     loss, dx, dw = 0.0, np.zeros_like(x), np.zeros_like(w)
     for group, active in zip(groups, actives, strict=True):
         target = np.searchsorted(active, labels[group])
@@ -141,5 +147,5 @@ def grouped_loss(x, w, labels, groups, actives, objective):
         share = len(group) / len(x)
         loss += share * part
         dx[group] = share * dx_group
-        dw[active] += share * dw_rows                               # groups may share classes: add
+        dw[active] += share * dw_rows  # groups may share classes: add
     return loss, dx, dw

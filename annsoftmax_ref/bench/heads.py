@@ -1,0 +1,144 @@
+"""The heads that ``annsoftmax bench step`` times: ours, and the strongest fair forms of the others.
+
+All of them take one whole step on embeddings [B, d] and labels [B]: loss, gradient of the embeddings, and the weights
+moved by SGD with momentum 0.9. Weights are float32; the matrix products are in bfloat16 with ``half``, for all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from annsoftmax_ref import AllClasses, CrossEntropy, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
+
+LR, MOMENTUM, SCALE = 0.1, 0.9, 20.0
+
+
+class HeadStep:
+    """One of our heads with RowSGD. ``phases``: milliseconds of the last step by stage."""
+
+    def __init__(self, selector, weight: Tensor, half: bool):
+        self.head = SoftmaxHead(*weight.shape, selector, CrossEntropy(SCALE), device=weight.device)
+        with torch.no_grad():
+            self.head.weight.copy_(weight)
+        self.optimizer = RowSGD(self.head.parameters(), LR, MOMENTUM)
+        self.half = half
+        self.phases: dict[str, float] = {}
+        for stage in ("prepare", "select"):
+            setattr(selector, stage, self._timed(stage, getattr(selector, stage)))
+
+    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+        self.phases = {}
+        x = x.clone().requires_grad_()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+            loss = self._timed("forward", self.head)(x, labels)
+        self._timed("backward", loss.backward)()
+        self._timed("update", self.optimizer.step)()
+        self.optimizer.zero_grad()
+        self.phases["forward"] -= self.phases.get("prepare", 0) + self.phases.get("select", 0)
+        return x.grad
+
+    def _timed(self, stage: str, call: Callable) -> Callable:
+        def timed(*arguments):
+            start = time.perf_counter()
+            result = call(*arguments)
+            self.phases[stage] = self.phases.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
+            return result
+
+        return timed
+
+
+class FullByHand:
+    """The full softmax, exact, as fast as we could write it in plain torch.
+
+    Against ``F.normalize``, ``matmul``, ``F.cross_entropy``, autograd and ``torch.optim.SGD`` (the AllClasses head) it
+    never makes unit rows [N, d] (the row lengths scale the logits instead), keeps one [B, N] matrix and changes it
+    in place from cosines to the gradient, and moves the weights in place.
+    """
+
+    def __init__(self, weight: Tensor, half: bool):
+        self.weight, self.momentum, self.half = weight.clone(), torch.zeros_like(weight), half
+        self.phases: dict[str, float] = {}
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+        unit = F.normalize(x, dim=1)
+        inverse = self.weight.norm(dim=1).clamp_min_(1e-12).reciprocal_()  # [N]
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+            logits = (unit @ self.weight.T).float().mul_(inverse).mul_(SCALE)  # [B, N]
+            own = labels.unsqueeze(1)
+            logits.sub_(logits.logsumexp(dim=1, keepdim=True)).exp_()  # softmax
+            logits.scatter_add_(1, own, torch.full_like(own, -1, dtype=logits.dtype))
+            logits.mul_(SCALE / len(x)).mul_(inverse)  # dloss / d(x . w): the cosine's 1 / |w| included
+            dx = (logits @ self.weight).float()
+            dw = (logits.T @ unit).float()  # [N, d]
+        # The part of dw along w only changes its length, which the loss does not see.
+        along = torch.einsum("nd,nd->n", dw, self.weight).mul_(inverse).mul_(inverse)
+        dw.addcmul_(self.weight, along.unsqueeze(1), value=-1)
+        self.momentum.mul_(MOMENTUM).add_(dw)
+        self.weight.add_(self.momentum, alpha=-LR)
+        return (dx - (dx * unit).sum(dim=1, keepdim=True) * unit) / x.norm(dim=1, keepdim=True)
+
+
+class LinearCrossEntropy:
+    """``torch.nn.functional.linear_cross_entropy`` (torch >= 2.13) on unit rows, with torch's dense fused SGD."""
+
+    def __init__(self, weight: Tensor, half: bool, chunked: bool):
+        if not hasattr(F, "linear_cross_entropy"):
+            raise ValueError(f"linear_cross_entropy needs torch 2.13 or later; this is {torch.__version__}")
+        self.weight, self.half = torch.nn.Parameter(weight.clone()), half
+        self.options = {"options": torch.nn.LinearCrossEntropyOptions()} if chunked else {}
+        self.optimizer = torch.optim.SGD([self.weight], LR, MOMENTUM, fused=True)
+        self.phases: dict[str, float] = {}
+
+    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+            F.linear_cross_entropy(
+                SCALE * F.normalize(x, dim=1), F.normalize(self.weight, dim=1), labels, **self.options
+            ).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return x.grad
+
+
+class RandomDense:
+    """Random classes as PartialFC takes them: ``weight[index]``, so a dense gradient, and a dense optimizer."""
+
+    def __init__(self, weight: Tensor, half: bool, rate: float):
+        self.head = SoftmaxHead(*weight.shape, RandomClasses(rate), CrossEntropy(SCALE), device=weight.device)
+        self.weight, self.half = torch.nn.Parameter(weight.clone()), half
+        self.optimizer = torch.optim.SGD([self.weight], LR, MOMENTUM, fused=True)
+        self.phases: dict[str, float] = {}
+
+    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+            (active,) = self.head.selector.select(x, labels, self.weight, self.head.generator)
+            cosine = F.normalize(x, dim=1) @ F.normalize(self.weight[active.classes], dim=1).T
+            self.head.objective(cosine, active.targets).mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return x.grad
+
+
+def make_step(name: str, weight: Tensor, rate: float, half: bool, **nearest):
+    """The head of that name (a key of ``STEPS``) on a copy of weight [N, d]; ``nearest`` goes to NearestClasses."""
+    if name not in STEPS:
+        raise ValueError(f"head is {name!r}; it should be one of {', '.join(STEPS)}")
+    return STEPS[name](weight, rate, half, nearest)
+
+
+STEPS: dict[str, Callable] = {
+    "full": lambda w, rate, half, nearest: FullByHand(w, half),
+    "full_autograd": lambda w, rate, half, nearest: HeadStep(AllClasses(), w, half),
+    "linear_cross_entropy": lambda w, rate, half, nearest: LinearCrossEntropy(w, half, chunked=False),
+    "linear_cross_entropy_chunked": lambda w, rate, half, nearest: LinearCrossEntropy(w, half, chunked=True),
+    "random": lambda w, rate, half, nearest: HeadStep(RandomClasses(rate), w, half),
+    "random_dense": lambda w, rate, half, nearest: RandomDense(w, half, rate),
+    "ann": lambda w, rate, half, nearest: HeadStep(NearestClasses(rate, **nearest), w, half),
+}

@@ -1,0 +1,117 @@
+"""``annsoftmax bench step``: one whole step of a head, next to the other heads, in turn, round after round."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+from annsoftmax_ref import machine
+from annsoftmax_ref.bench.heads import make_step
+from annsoftmax_ref.bench.vectors import clustered_vectors
+
+PATIENCE = 20.0  # seconds: a head whose step takes longer is timed in one round only
+
+
+def bench_step(
+    classes: int,
+    dim: int,
+    batch: int,
+    rate: float,
+    heads: list[str],
+    half: bool,
+    rounds: int = 7,
+    device: torch.device | None = None,
+    seed: int = 0,
+    on_head: Callable[[str, float], None] | None = None,
+    **nearest,
+) -> list[dict]:
+    """One row a head: {"head", "classes", "dim", "batch", "rate", "precision", "rounds", "ms_median", "ms_min",
+    "ms_max", "speedup_vs_full", "phases_ms", "peak_mb"}.
+
+    Weights are clustered rows and embeddings lie near their class, as in training. Each round takes a new batch and
+    gives it to the heads in turn; two rounds before them warm up. peak_mb: most memory over what was held before
+    the step (weights, momentum and index), in a step that is not timed.
+    """
+    device = device or torch.device("cpu")
+    vectors = clustered_vectors(classes, dim, batch, seed)
+    weight = vectors.rows.to(device)
+    generator = torch.Generator().manual_seed(seed)
+
+    def new_batch():
+        labels = torch.randint(classes, (batch,), generator=generator)
+        noise = torch.randn(batch, dim, generator=generator) / dim**0.5
+        return weight[labels] + noise.to(device), labels.to(device)
+
+    steps, peaks, slow = {}, {}, {}
+    for name in heads:
+        step = steps[name] = make_step(name, weight, rate, half, **nearest)
+        step(*new_batch())
+        gc.collect()
+        with machine.peak_memory(device) as memory:
+            start = time.perf_counter()
+            step(*new_batch())
+            spent = time.perf_counter() - start
+        peaks[name], slow[name] = memory["peak_mb"], spent > PATIENCE
+        if on_head is not None:
+            on_head(name, spent * 1e3)
+
+    times: dict[str, list[float]] = {name: [] for name in heads}
+    phases: dict[str, list[dict]] = {name: [] for name in heads}
+    for round_ in range(rounds):
+        x, labels = new_batch()
+        for name, step in steps.items():
+            if slow[name] and round_:
+                continue
+            _wait(device)
+            start = time.perf_counter()
+            step(x, labels)
+            _wait(device)
+            times[name].append((time.perf_counter() - start) * 1e3)
+            phases[name].append(step.phases)
+    full = median(times["full"]) if "full" in times else None
+    return [
+        {
+            "head": name,
+            "classes": classes,
+            "dim": dim,
+            "batch": batch,
+            "rate": rate if name.split("_")[0] in ("random", "ann") else 1.0,
+            "precision": "bf16" if half else "fp32",
+            "rounds": len(spent),
+            "ms_median": median(spent),
+            "ms_min": min(spent),
+            "ms_max": max(spent),
+            "speedup_vs_full": full / median(spent) if full else None,
+            "phases_ms": {stage: median(p[stage] for p in phases[name]) for stage in phases[name][0]},
+            "peak_mb": peaks[name],
+            **({"nearest": nearest} if name == "ann" else {}),
+        }
+        for name, spent in times.items()
+    ]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def table(rows: list[dict]) -> str:
+    """Rows as a Markdown table."""
+    lines = [
+        "| head | classes | dim | rate | precision | ms (median) | min..max | times faster than full | peak MB "
+        "| phases, ms |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        phases = ", ".join(f"{stage} {ms:.1f}" for stage, ms in r["phases_ms"].items())
+        ratio = f"{r['speedup_vs_full']:.1f}" if r["speedup_vs_full"] else "-"
+        peak = f"{r['peak_mb']:.0f}" if r["peak_mb"] is not None else "-"
+        lines.append(
+            f"| {r['head']} | {r['classes']:,} | {r['dim']} | {r['rate']:g} | {r['precision']} "
+            f"| {r['ms_median']:.1f} | {r['ms_min']:.1f}..{r['ms_max']:.1f} | {ratio} | {peak} | {phases} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,183 @@
+"""The C++ kernels in their places: no worse than plain torch at the same precision, against the float64 reference."""
+
+import copy
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from annsoftmax_ref import NearestClasses, RandomClasses, RowAdamW, RowSGD, SoftmaxHead, backend, make_objective, rows
+from annsoftmax_ref import reference as ref
+from kernels_inline import build
+
+pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
+
+OBJECTIVES = [("cross_entropy", 12.0, None), ("cosface", 12.0, 0.2), ("arcface", 12.0, 0.3), ("dsoftmax", 12.0, 0.8)]
+
+
+def made(objective, groups=3, rate=0.4, n=300, d=40, **options):
+    return SoftmaxHead(n, d, NearestClasses(rate, groups=groups, **options), make_objective(*objective))
+
+
+def batch(n=300, d=40, b=17, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(b, d, generator=generator), torch.randint(n, (b,), generator=generator)
+
+
+def loss_and_gradients(head, x, labels, name, half=False):
+    """With the active sets of the reference's choice, so that all backends compute the same thing."""
+    head = copy.deepcopy(head)
+    x = x.clone().requires_grad_()
+    with backend.use(name), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        loss = head(x, labels)
+        loss.backward()
+    return loss.item(), x.grad.double(), head.weight.grad.to_dense().double()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=[o[0] for o in OBJECTIVES])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("half", [False, True])
+def test_loss_and_gradients_are_no_worse_than_torchs(objective, groups, half):
+    head = made(objective, groups)
+    x, labels = batch()
+    with backend.use("torch"):
+        head.selector.prepare(head.weight, head.generator)
+    probe = copy.deepcopy(head)
+    with backend.use("torch"):
+        probe.selector.prepare(probe.weight, probe.generator)
+        active = probe.selector.select(torch.nn.functional.normalize(x, dim=1), labels, probe.weight, probe.generator)
+    exact = ref.grouped_loss(
+        x.double().numpy(),
+        head.weight.detach().double().numpy(),
+        labels.numpy(),
+        [g.samples.numpy() for g in active],
+        [g.classes.numpy() for g in active],
+        ref.make_objective(*objective),
+    )
+    errors = {}
+    for name in ("torch", "cpp"):
+        loss, dx, dw = loss_and_gradients(head, x, labels, name, half)
+        errors[name] = [abs(loss - exact[0]), np.abs(dx.numpy() - exact[1]).max(), np.abs(dw.numpy() - exact[2]).max()]
+    floor = [abs(exact[0]), np.abs(exact[1]).max(), np.abs(exact[2]).max()]
+    for ours, torchs, size in zip(errors["cpp"], errors["torch"], floor, strict=True):
+        assert ours <= 1.5 * torchs + (1e-3 if half else 1e-6) * size
+
+
+def test_the_same_seed_chooses_the_same_classes_on_both():
+    head, x, labels = made(OBJECTIVES[1], rotate=True), *batch()
+    chosen = {}
+    for name in ("torch", "cpp"):
+        twin = copy.deepcopy(head)
+        with backend.use(name):
+            twin.selector.prepare(twin.weight, twin.generator)
+            active = twin.selector.select(torch.nn.functional.normalize(x, dim=1), labels, twin.weight, twin.generator)
+        chosen[name] = torch.cat([g.classes for g in active]), twin.selector.index.codes
+    # The rotated products differ in their last bits, so a sign may: one in ten thousand at most.
+    assert (chosen["torch"][1] != chosen["cpp"][1]).double().mean() < 1e-3
+    if torch.equal(chosen["torch"][1], chosen["cpp"][1]):
+        assert torch.equal(chosen["torch"][0], chosen["cpp"][0])
+
+
+@pytest.mark.parametrize(
+    "row_class, dense_class, options, tolerance",
+    [
+        (RowSGD, torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01), 2e-6),
+        (RowSGD, torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True), 2e-6),
+        (RowAdamW, torch.optim.AdamW, dict(lr=0.01, weight_decay=0.1), 2e-5),
+    ],
+)
+def test_row_optimizers_equal_dense_ones_over_hundreds_of_steps(row_class, dense_class, options, tolerance, generator):
+    start = torch.randn(80, 70, generator=generator)
+    dense = torch.nn.Parameter(start.double())
+    dense_optimizer = dense_class([dense], **options)
+    errors = {}
+    weights = {name: torch.nn.Parameter(start.clone()) for name in ("torch", "cpp")}
+    optimizers = {name: row_class([weight], **options) for name, weight in weights.items()}
+    for _ in range(300):
+        ids = torch.randperm(80, generator=generator)[:9].sort().values
+        target = torch.randn(9, 70, generator=generator)
+        dense.grad = torch.zeros_like(dense)
+        dense.grad[ids] = 2 * (dense.detach()[ids] - target)
+        dense_optimizer.step()
+        for name, weight in weights.items():
+            with backend.use(name):
+                ((rows.gather_rows(weight, ids) - target) ** 2).sum().backward()
+                optimizers[name].step()
+                optimizers[name].zero_grad()
+    for name, weight in weights.items():
+        with backend.use(name):
+            optimizers[name].flush()
+        errors[name] = (weight.detach().double() - dense.detach()).abs().max().item()
+    assert errors["cpp"] <= 1.5 * errors["torch"] + tolerance
+
+
+def test_the_optimizers_codes_are_those_of_the_rows_it_moved():
+    head = made(OBJECTIVES[1])
+    optimizer = RowSGD(head.parameters(), lr=0.5, momentum=0.9)
+    with backend.use("cpp"):
+        for seed in range(5):
+            head(*batch(seed=seed)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            made_for, codes = head.weight.row_codes
+            assert len(codes) == len(made_for) > 0
+            head.selector.sync(head.weight)
+            assert torch.equal(
+                head.selector.index.codes[made_for], head.selector.index.encode(head.weight.detach()[made_for])
+            )
+
+
+def test_an_objective_of_ones_own_is_not_taken_for_its_base():
+    class Softer(type(make_objective("cosface"))):
+        def target_cosine(self, cosine):
+            return cosine - 0.01
+
+    x, labels = batch()
+    head = SoftmaxHead(300, 40, RandomClasses(0.5), Softer(12.0, 0.2))
+    twin = copy.deepcopy(head)
+    with backend.use("torch"):
+        expected = twin(x, labels)
+    torch.testing.assert_close(head(x, labels), expected)
+
+
+def test_two_forward_passes_before_their_backward_passes():
+    """Gradient accumulation: rows caught up for the second pass must not disturb the first."""
+    head = made(OBJECTIVES[1])
+    optimizer = RowSGD(head.parameters(), lr=0.1, momentum=0.9)
+    results = {}
+    for name in ("torch", "cpp"):
+        twin = copy.deepcopy(head)
+        optimizer = RowSGD(twin.parameters(), lr=0.1, momentum=0.9)
+        with backend.use(name):
+            for seed in range(4):
+                losses = [twin(*batch(seed=10 * seed + i)) for i in range(3)]
+                sum(losses).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        results[name] = twin.prototypes()
+    torch.testing.assert_close(results["cpp"], results["torch"], rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_compiler_torch_runs_and_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr(build, "why_not", lambda: "there is no compiler")
+    backend._kernels_can_be_had.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                assert not backend.cpp(torch.zeros(1))
+        assert caplog.text.count("plain torch runs instead of the C++ kernels: there is no compiler") == 1
+    finally:
+        backend._kernels_can_be_had.cache_clear()
+
+
+def test_choices(monkeypatch):
+    assert not backend.cpp(torch.zeros(1, dtype=torch.float64))
+    with backend.use("torch"):
+        assert not backend.cpp(torch.zeros(1))
+    monkeypatch.setenv("ANNSOFTMAX_BACKEND", "torch")
+    assert backend.current() == "torch"
+    with backend.use("cpp"):
+        assert backend.cpp(torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="backend is 'gpu'"), backend.use("gpu"):
+        pass
