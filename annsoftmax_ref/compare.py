@@ -1,4 +1,4 @@
-"""Compare heads: the same network, data, recipe and seeds; only the classes that each batch is scored against differ."""
+"""Compare heads: the same network, data, recipe and seeds, and other classes that a batch is scored against."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def compare(
     """Train every head with every seed; one row each, as DESIGN.md gives them, with the history of its epochs.
 
     accuracy, recall and captured_mass are fractions; recall and captured_mass are means over training, one look
-    every ``DIAGNOSE_EVERY`` steps. What does not apply to a head is None. on_row is called with each new row, on_epoch with a
-    head's name and its history so far.
+    every ``DIAGNOSE_EVERY`` steps. What does not apply to a head is None. on_row is called with each new row, on_epoch
+    with a head's name and its history so far.
     """
     place = find_device(device)
     recipe = default_recipe(objective)

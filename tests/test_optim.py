@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 
-from annsoftmax_ref import RowAdamW, RowSGD, rows
-from annsoftmax_ref import optim as optim_module
+from annsoftmax_ref import RowAdamW, RowSGD, row_optimizer, rows
 
 N, D = 60, 5
 
@@ -87,7 +86,7 @@ def test_row_adamw_equals_dense_adamw_over_hundreds_of_steps(options, tolerance,
     ],
 )
 def test_lags_beyond_the_table_are_swept_up(pair, generator, monkeypatch):
-    monkeypatch.setattr(optim_module, "WINDOW", 16)
+    monkeypatch.setattr(row_optimizer, "WINDOW", 16)
     lazy, dense, *optimizers = twins(pair[0], pair[1], **pair[2])
     for _ in range(100):
         random_step(lazy, dense, *optimizers, generator)

@@ -1,0 +1,158 @@
+"""RowOptimizer: the bookkeeping of which rows lag behind their optimizer by how many steps.
+
+What a missed step does is the business of ``annsoftmax_ref.optim``; this file knows only that the steps missed by a
+row have a closed form that depends on how many they are, its age, and keeps one table entry for each age.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from annsoftmax_ref import backend, rows
+
+# Ages the table covers. A sweep catches up N / WINDOW rows in each step, so that no row grows older.
+WINDOW = 1024
+
+
+class RowOptimizer(torch.optim.Optimizer):
+    """What RowSGD and RowAdamW share: the bookkeeping of which row lags by how much.
+
+    A subclass gives ``columns`` (width of the table), ``identity`` (the entry of age 0),
+    ``advanced(table, group, step)`` (the table after one more step without a gradient), ``apply`` (the table's
+    entries to rows that lag) and ``move`` (one step with a gradient). A parameter whose gradient is dense takes
+    the same step on all rows: backbone and head can share one optimizer.
+    """
+
+    buffers: tuple[str, ...] = ()
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._step_weight(weight, group)
+        return loss
+
+    def _step_weight(self, weight: Tensor, group: dict) -> None:
+        state = self._state(weight)
+        if weight.grad.is_sparse:
+            ids, grad = rows.row_gradient(weight.grad)
+            self.catch_up(weight, ids)
+            self._sweep(weight, state)
+        else:
+            ids, grad = None, weight.grad
+            self.catch_up(weight)
+        state["step"] += 1
+        if ids is None:
+            self.move(weight, grad, [state[name] for name in self.buffers], group, state["step"])
+            state["last"] = None  # every row is up to date again
+            return
+        if state["last"] is None:
+            state["last"] = torch.full((len(weight),), state["step"] - 1, dtype=torch.int64, device=weight.device)
+            state["table"] = self.identity().repeat(WINDOW + 1, 1)
+        if self._has_kernel(weight):
+            wanted = getattr(weight, "wants_codes", False)
+            codes = self.move_cpp(weight.detach(), grad, ids, state, group, wanted)
+            weight.row_codes = (ids, codes) if wanted else None
+        else:
+            parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
+            self.move(parts[0], grad, parts[1:], group, state["step"])
+            self._write(weight, state, ids, parts)
+        state["table"] = self.advanced(state["table"], group, state["step"])
+        rows.set_owner(weight, self)
+
+    @torch.no_grad()
+    def catch_up(self, weight: Tensor, ids: Tensor | None = None) -> None:
+        """Apply the steps that rows ``ids`` [n] (all rows if None) of ``weight`` have missed."""
+        state = self.state.get(weight)
+        if not state or state["last"] is None:
+            return
+        if self._has_kernel(weight):
+            ids = torch.arange(len(weight)) if ids is None else ids
+            self.apply_cpp(weight.detach(), ids, state, self._group_of(weight))
+            return
+        last = state["last"] if ids is None else state["last"].index_select(0, ids)
+        lagging = (last < state["step"]).nonzero().squeeze(1)
+        if len(lagging) == 0:
+            return
+        age = state["step"] - last[lagging]
+        ids = lagging if ids is None else ids[lagging]
+        entries = state["table"].to(weight.device)[age]  # [n, columns]
+        parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
+        self.apply(entries, parts[0], parts[1:], self._group_of(weight))
+        self._write(weight, state, ids, parts)
+
+    def flush(self) -> None:
+        """Bring every row of every parameter up to date, as the dense optimizer would have it now."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.catch_up(weight)
+
+    def state_dict(self):
+        """Flushes, then gives the state; it holds no lag, and has the names of the dense torch optimizer."""
+        self.flush()
+        saved = super().state_dict()
+        saved["state"] = {
+            key: {name: value for name, value in state.items() if name not in ("last", "table")}
+            for key, state in saved["state"].items()
+        }
+        return saved
+
+    def load_state_dict(self, state_dict) -> None:
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["step"] = int(state.get("step", 0))
+            state.update(last=None, table=None, cursor=state.get("cursor", 0))
+
+    def _state(self, weight: Tensor) -> dict:
+        state = self.state[weight]
+        if not state:
+            state.update(step=0, last=None, table=None, cursor=0)
+        for name in self.buffers:
+            # torch's SGD has no buffer, or None, before its first step with momentum.
+            if state.get(name) is None:
+                state[name] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+        return state
+
+    def _sweep(self, weight: Tensor, state: dict) -> None:
+        slice_size = -(-len(weight) // WINDOW)
+        first = state["cursor"]
+        ids = torch.arange(first, min(first + slice_size, len(weight)), device=weight.device)
+        self.catch_up(weight, ids)
+        state["cursor"] = 0 if first + slice_size >= len(weight) else first + slice_size
+
+    def _write(self, weight: Tensor, state: dict, ids: Tensor, parts: list[Tensor]) -> None:
+        weight.index_copy_(0, ids, parts[0])
+        for name, part in zip(self.buffers, parts[1:], strict=True):
+            state[name].index_copy_(0, ids, part)
+        state["last"].index_fill_(0, ids, state["step"])
+
+    @staticmethod
+    def _has_kernel(weight: Tensor) -> bool:
+        return weight.dim() == 2 and weight.is_contiguous() and backend.cpp(weight)
+
+    def _group_of(self, weight: Tensor) -> dict:
+        return next(g for g in self.param_groups if any(p is weight for p in g["params"]))
+
+    def identity(self) -> Tensor:
+        raise NotImplementedError  # noqa: E704
+
+    def advanced(self, table: Tensor, group: dict, step: int) -> Tensor:
+        raise NotImplementedError  # noqa: E704
+
+    def apply(self, entries, weight, buffers, group) -> None:
+        raise NotImplementedError  # noqa: E704
+
+    def move(self, weight, grad, buffers, group, step) -> None:
+        raise NotImplementedError  # noqa: E704
+
+    def apply_cpp(self, weight, ids, state, group) -> None:
+        raise NotImplementedError  # noqa: E704
+
+    def move_cpp(self, weight, grad, ids, state, group, with_codes) -> Tensor:
+        raise NotImplementedError  # noqa: E704
