@@ -13,9 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from annsoftmax_ref import backend
 from annsoftmax_ref.bits import hamming, pack_bits, words_for
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
+from kernels_inline.rerank_ops import rerank as rerank_cpp
+from kernels_inline.search_ops import ivf_scan
+from kernels_inline.upkeep_ops import assign, encode, kmeans_sums
 
 # Queries are scanned in chunks of about this many codes, so that the scan's temporaries stay in cache.
 CHUNK = 1 << 18
@@ -51,7 +55,7 @@ class IVFBinaryIndex(nn.Module):
     @property
     def lists(self) -> InvertedLists:
         if self._lists is None or self._lists.assignment is not self.assignment:
-            self._lists = InvertedLists(self.assignment, self.nlist)
+            self._lists = InvertedLists(self.assignment, self.codes, self.nlist)
         return self._lists
 
     @torch.no_grad()
@@ -77,6 +81,8 @@ class IVFBinaryIndex(nn.Module):
 
     def nearest_list(self, unit_rows: Tensor) -> Tensor:
         """unit_rows [n, d] -> the list of the nearest centroid [n] (ties to the lowest)."""
+        if backend.cpp(unit_rows):
+            return assign(unit_rows, self.centroids)
         return (unit_rows @ self.centroids.T).argmax(dim=1)
 
     def encode(self, unit_rows: Tensor, lists: Tensor | None = None) -> Tensor:
@@ -91,14 +97,22 @@ class IVFBinaryIndex(nn.Module):
     def update_rows(self, rows: Tensor, ids: Tensor) -> None:
         """Rewrite the codes of rows ids [n] of rows [N, d]; their lists stay."""
         for part in ids.split(1 << 16):
-            self.codes[part] = self.encode(self._normalise(rows[part]), self.assignment[part])
+            self.lists.write_codes(part, self._encode_rows(rows, part))
         self.written[ids] = self.clock
 
     @torch.no_grad()
     def write_codes(self, ids: Tensor, codes: Tensor) -> None:
         """Take codes [n, W] of rows ids [n] that were made elsewhere (by the optimizer, as it moved the rows)."""
-        self.codes[ids] = codes
+        self.lists.write_codes(ids, codes)
         self.written[ids] = self.clock
+
+    def _encode_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
+        lists = self.assignment[ids]
+        if backend.cpp(rows, self.centroids):
+            return encode(
+                rows, ids, self.rotation, self.centroids if self.centre else None, lists if self.centre else None
+            )
+        return self.encode(self._normalise(rows[ids]), lists)
 
     @torch.no_grad()
     def refresh(self, rows: Tensor, ids: Tensor, move_centroids: bool = True) -> int:
@@ -109,8 +123,7 @@ class IVFBinaryIndex(nn.Module):
         moved = self.lists.move(ids, lists)
         if move_centroids:
             self._move_centroids(unit_rows, lists, self.lists.sizes())
-        self.codes[ids] = self.encode(unit_rows, lists)
-        self.written[ids] = self.clock
+        self.update_rows(rows, ids)
         return moved
 
     @torch.no_grad()
@@ -128,21 +141,11 @@ class IVFBinaryIndex(nn.Module):
             raise RuntimeError("the index has no lists yet; call train_lists first")
         queries = self._normalise(queries)
         probed = (queries @ self.centroids.T).topk(nprobe, dim=1).indices  # [B, nprobe]
-        step = max(1, CHUNK // (nprobe * max(1, int(self.lists.ends.max()))))
-        found = [self._scan(q, p, k) for q, p in zip(queries.split(step), probed.split(step), strict=True)]
-        ids, distances = (torch.cat(part) for part in zip(*found, strict=True))
-        missing = ids < 0
+        fast = backend.cpp(queries)
+        ids, distances = self._scan_cpp(queries, probed, k) if fast else self._scan(queries, probed, k)
         if not rerank:
-            return ids, (-distances).to(queries.dtype).masked_fill(missing, -torch.inf)
-        cosines = [
-            torch.einsum("bd,bkd->bk", q, self._normalise(rows[i.clamp_min(0)]))
-            for q, i in zip(queries.split(step), ids.split(step), strict=True)
-        ]
-        cosines = torch.cat(cosines).masked_fill(missing, -torch.inf)
-        # Stable over ids in ascending order, so that equal cosines come lower id first.
-        by_id = ids.masked_fill(missing, self.num_rows).argsort(dim=1)
-        order = by_id.gather(1, cosines.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
-        return ids.gather(1, order), cosines.gather(1, order)
+            return ids, (-distances).to(queries.dtype).masked_fill(ids < 0, -torch.inf)
+        return rerank_cpp(queries, rows.detach(), ids) if fast else self._rerank(queries, rows, ids)
 
     def code_age(self) -> float:
         """Mean number of steps (calls that wrote codes) since a row's code was written."""
@@ -152,15 +155,26 @@ class IVFBinaryIndex(nn.Module):
     def stale_bits(self, rows: Tensor) -> float:
         """Share of code bits that a fresh encoding of rows [N, d] would change. Costs a pass over all rows."""
         fresh = torch.cat(
-            [
-                self.encode(self._normalise(rows[ids]), self.assignment[ids])
-                for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16)
-            ]
+            [self._encode_rows(rows, ids) for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16)]
         )
         return hamming(self.codes, fresh).sum().item() / (self.num_rows * self.dim)
 
+    def _scan_cpp(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        if self.centre:
+            codes = self.encode(queries.unsqueeze(1), probed)  # [B, nprobe, W]
+        else:
+            codes = encode(queries, torch.arange(len(queries)), self.rotation).unsqueeze(1)  # [B, 1, W]
+        lists = self.lists
+        return ivf_scan(codes, probed, lists.slots, lists.slot_codes, lists.ends, k, self.num_rows, self.dim)
+
     def _scan(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k smallest (Hamming distance, id) of the lists probed [b, nprobe]: ids, distances [b, k]."""
+        """The k smallest (Hamming distance, id) of the lists probed [B, nprobe]: ids, distances [B, k]."""
+        step = max(1, CHUNK // (probed.shape[1] * max(1, int(self.lists.ends.max()))))
+        parts = [self._scan_part(q, p, k) for q, p in zip(queries.split(step), probed.split(step), strict=True)]
+        ids, distances = (torch.cat(part) for part in zip(*parts, strict=True))
+        return ids, distances
+
+    def _scan_part(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
         members = self.lists.members(probed)  # [b, P]
         if self.centre:
             codes = self.encode(queries.unsqueeze(1), probed)  # [b, nprobe, W]
@@ -178,10 +192,30 @@ class IVFBinaryIndex(nn.Module):
         ids, distances = keys % (self.num_rows + 1), keys // (self.num_rows + 1)
         return ids.masked_fill(ids == self.num_rows, -1), distances
 
+    def _rerank(self, queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """ids [B, k] by (-cosine, id), and the cosines; -1 last."""
+        step = max(1, CHUNK // ids.shape[1])
+        cosines = torch.cat(
+            [
+                torch.einsum("bd,bkd->bk", q, self._normalise(rows[i.clamp_min(0)]))
+                for q, i in zip(queries.split(step), ids.split(step), strict=True)
+            ]
+        )
+        missing = ids < 0
+        cosines = cosines.masked_fill(missing, -torch.inf)
+        # Stable over ids in ascending order, so that equal cosines come lower id first.
+        by_id = ids.masked_fill(missing, self.num_rows).argsort(dim=1)
+        order = by_id.gather(1, cosines.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
+        return ids.gather(1, order), cosines.gather(1, order)
+
     def _move_centroids(self, unit_rows: Tensor, lists: Tensor, sizes: Tensor | None = None) -> None:
         """c <- unit(c + (n / size) (mean - c)) for the n rows given of each list; sizes None: c <- unit(mean)."""
-        sums = torch.zeros_like(self.centroids).index_add_(0, lists, unit_rows)
-        n = torch.bincount(lists, minlength=self.nlist).unsqueeze(1)
+        if backend.cpp(unit_rows):
+            sums, n = kmeans_sums(unit_rows, lists, self.nlist)
+        else:
+            sums = torch.zeros_like(self.centroids).index_add_(0, lists, unit_rows)
+            n = torch.bincount(lists, minlength=self.nlist)
+        n = n.unsqueeze(1)
         share = 1.0 if sizes is None else n / sizes.unsqueeze(1).clamp_min(1)
         moved = self.centroids + share * (sums / n.clamp_min(1) - self.centroids)
         self.centroids.copy_(torch.where(n > 0, F.normalize(moved, dim=1), self.centroids))

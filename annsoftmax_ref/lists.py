@@ -2,7 +2,8 @@
 
 A table ``slots [nlist, capacity]`` holds class ids, -1 where a slot is free. A row that moves leaves a hole
 behind and is appended to its new list, so a move costs the moved rows, not all. Only when a list runs out of
-slots is the table laid out again, with room to spare, which happens after ever more moves.
+slots is the table laid out again, with room to spare, which happens after ever more moves. Beside it stand the
+members' codes, word by word (``slot_codes [nlist, W, capacity]``), so that a scan reads them in a row.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ SLACK = 1.25  # slots a list gets for each member when the table is laid out
 
 
 class InvertedLists:
-    """``assignment [N]`` (the list of each class) as lists that can be read and changed in place."""
+    """``assignment [N]`` (the list of each class) and ``codes [N, W]`` as lists that can be changed in place.
 
-    def __init__(self, assignment: Tensor, nlist: int):
-        self.assignment = assignment
+    Both tensors stay the truth and are written to; slots and slot_codes repeat them in the order of the lists.
+    """
+
+    def __init__(self, assignment: Tensor, codes: Tensor, nlist: int):
+        self.assignment, self.codes = assignment, codes
         self.nlist = nlist
         self._lay_out()
 
@@ -26,6 +30,7 @@ class InvertedLists:
         sizes = torch.bincount(lists, minlength=self.nlist)
         capacity = int(int(sizes.max()) * SLACK) + 8
         self.slots = torch.full((self.nlist, capacity), -1, dtype=torch.int64, device=device)
+        self.slot_codes = self.codes.new_zeros(self.nlist, self.codes.shape[1], capacity)
         self.place = torch.empty_like(lists)  # each class's slot within its list
         self.ends = torch.zeros_like(sizes)  # one past the last slot used, holes included
         self._append(torch.arange(len(lists), device=device), lists)
@@ -37,8 +42,14 @@ class InvertedLists:
         first = counts.cumsum(0) - counts  # where each list's run begins in the sorted ids
         place = self.ends[lists] + torch.arange(len(ids), device=ids.device) - first[lists]
         self.slots[lists, place] = ids
+        self.slot_codes[lists, :, place] = self.codes[ids]
         self.place[ids] = place
         self.ends += counts
+
+    def write_codes(self, ids: Tensor, codes: Tensor) -> None:
+        """New codes [n, W] of classes ids [n]."""
+        self.codes[ids] = codes
+        self.slot_codes[self.assignment[ids], :, self.place[ids]] = codes
 
     def move(self, ids: Tensor, lists: Tensor) -> int:
         """Put classes ids [n] (distinct) into lists [n]; those already there stay. Returns how many moved."""

@@ -126,13 +126,17 @@ def test_empty_lists_keep_their_centroid_and_are_searched():
 
 
 def test_lists_keep_every_member_once(generator):
-    lists = InvertedLists(torch.randint(9, (200,), generator=generator), 9)
+    codes = torch.randint(1000, (200, 2), generator=generator)
+    lists = InvertedLists(torch.randint(9, (200,), generator=generator), codes, 9)
     for _ in range(300):
         ids = torch.randperm(200, generator=generator)[:17]
         lists.move(ids, torch.randint(9, (17,), generator=generator))
         for number in range(9):
             members = lists.members(torch.tensor([number]))
-            members = members[members >= 0].sort().values
+            place = (members >= 0).nonzero().squeeze(1)
+            members = members[place]
+            assert torch.equal(lists.slot_codes[number, :, place].T, codes[members])
+            members = members.sort().values
             assert torch.equal(members, (lists.assignment == number).nonzero().squeeze(1))
 
 
