@@ -108,7 +108,7 @@ class NearestClasses(Selector):
     sample_rate: A / N, for each group. groups: active sets per batch. grouping: "random" or "similar".
     nlist, nprobe: lists, and how many of them a sample probes. candidates: classes a sample may bring in.
     rerank: order candidates by exact cosine rather than Hamming distance.
-    refresh_steps: every row's list is looked at once in so many steps.
+    refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 100,000 classes).
     rotate, centre: see IVFBinaryIndex. None takes a default from the sizes.
     """
 
@@ -121,7 +121,7 @@ class NearestClasses(Selector):
         nprobe: int | None = None,
         candidates: int | None = None,
         rerank: bool = True,
-        refresh_steps: int = 50,
+        refresh_steps: int | None = None,
         rotate: bool = False,
         centre: bool = False,
     ):
@@ -131,12 +131,17 @@ class NearestClasses(Selector):
         if grouping not in ("random", "similar"):
             raise ValueError(f"grouping is {grouping!r}; it should be 'random' or 'similar'")
         self.grouping = grouping
-        for name, value in (("nlist", nlist), ("nprobe", nprobe), ("candidates", candidates)):
+        for name, value in (
+            ("nlist", nlist),
+            ("nprobe", nprobe),
+            ("candidates", candidates),
+            ("refresh_steps", refresh_steps),
+        ):
             if value is not None:
                 check_positive_int(name, value)
         self.nlist, self.nprobe, self.candidates = nlist, nprobe, candidates
         self.rerank = rerank
-        self.refresh_steps = check_positive_int("refresh_steps", refresh_steps)
+        self.refresh_steps = refresh_steps
         self.rotate, self.centre = rotate, centre
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))  # first row of the next slice
         self._moved: list[Tensor] = []
@@ -150,6 +155,8 @@ class NearestClasses(Selector):
         super().bind(num_classes, embedding_size)
         self.nlist = self.nlist or default_nlist(num_classes)
         self.nprobe = self.nprobe or max(1, self.nlist // 4)
+        # Looking at 2,000 rows a step costs next to nothing; fewer classes are gone through in 50 steps.
+        self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 2000))
         if self.nprobe > self.nlist:
             raise ValueError(f"nprobe is {self.nprobe}; it should be at most nlist, {self.nlist}")
         self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre)

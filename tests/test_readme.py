@@ -1,6 +1,8 @@
 """The README keeps its word: its snippets run, and the files, links and make targets that it names exist."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,8 @@ def test_make_targets_exist():
     targets = {a or b for a, b in make_targets(TEXT)}
     assert {"demo", "test"} <= targets
     assert [t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)] == []
+
+
+def test_tables_are_those_of_the_records():
+    run = subprocess.run([sys.executable, "tools/readme.py", "check"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr

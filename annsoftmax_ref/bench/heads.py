@@ -67,17 +67,18 @@ class FullByHand:
     @torch.no_grad()
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
         unit = F.normalize(x, dim=1)
-        inverse = self.weight.norm(dim=1).clamp_min_(1e-12).reciprocal_()  # [N]
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
-            logits = (unit @ self.weight.T).float().mul_(inverse).mul_(SCALE)  # [B, N]
-            own = labels.unsqueeze(1)
-            logits.sub_(logits.logsumexp(dim=1, keepdim=True)).exp_()  # softmax
-            logits.scatter_add_(1, own, torch.full_like(own, -1, dtype=logits.dtype))
-            logits.mul_(SCALE / len(x)).mul_(inverse)  # dloss / d(x . w): the cosine's 1 / |w| included
-            dx = (logits @ self.weight).float()
-            dw = (logits.T @ unit).float()  # [N, d]
+        per_cosine = SCALE / self.weight.norm(dim=1).clamp_min_(1e-12)  # [N], scale / |w|
+        kind = torch.bfloat16 if self.half else x.dtype
+        narrow, queries = self.weight.to(kind), unit.to(kind)
+        logits = (queries @ narrow.T).mul_(per_cosine.to(kind))  # [B, N]
+        slope = torch.softmax(logits, dim=1, out=logits)
+        own = labels.unsqueeze(1)
+        slope.scatter_add_(1, own, torch.full_like(own, -1, dtype=kind))
+        slope.mul_((per_cosine / len(x)).to(kind))  # dloss / d(x . w)
+        dx = (slope @ narrow).float()
+        dw = (slope.T @ queries).float()  # [N, d]
         # The part of dw along w only changes its length, which the loss does not see.
-        along = torch.einsum("nd,nd->n", dw, self.weight).mul_(inverse).mul_(inverse)
+        along = torch.einsum("nd,nd->n", dw, self.weight) * (per_cosine / SCALE) ** 2
         dw.addcmul_(self.weight, along.unsqueeze(1), value=-1)
         self.momentum.mul_(MOMENTUM).add_(dw)
         self.weight.add_(self.momentum, alpha=-LR)

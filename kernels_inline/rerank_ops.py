@@ -1,0 +1,46 @@
+"""annsoftmax::rerank — order candidates by exact cosine (C++ in rerank.cpp).
+
+Twin: the last part of ``annsoftmax_ref.index.IVFBinaryIndex.search``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels_inline import build
+
+
+@torch.library.custom_op("annsoftmax::rerank", mutates_args=())
+def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """queries [B, d] f32 of length 1, rows [N, d] f32, ids [B, k] i64 (-1: none) -> ids [B, k], cosines [B, k].
+
+    Best first, ties to the lower id, -1 with cosine -inf last.
+    """
+    for name, tensor, dtype in (
+        ("queries", queries, torch.float32),
+        ("rows", rows, torch.float32),
+        ("ids", ids, torch.int64),
+    ):
+        if tensor.dtype != dtype or tensor.dim() != 2 or not tensor.is_contiguous() or tensor.device.type != "cpu":
+            raise ValueError(
+                f"{name} is {tensor.dtype} of shape {list(tensor.shape)} on {tensor.device}; it should be "
+                f"a contiguous matrix of {dtype} on the CPU"
+            )
+    if queries.shape[1] != rows.shape[1] or ids.shape[0] != queries.shape[0]:
+        raise ValueError(
+            f"rows has shape {list(rows.shape)} and ids {list(ids.shape)}; with queries of shape "
+            f"{list(queries.shape)} they should be [N, {queries.shape[1]}] and [{queries.shape[0]}, k]"
+        )
+    if ids.numel() and (int(ids.max()) >= len(rows) or int(ids.min()) < -1):
+        raise ValueError(
+            f"ids holds values from {int(ids.min())} to {int(ids.max())}; they should be from -1 to {len(rows) - 1}"
+        )
+    ordered, cosines = torch.empty_like(ids), queries.new_empty(ids.shape)
+    build.call("rerank", queries, rows, ids, len(ids), ids.shape[1], queries.shape[1], ordered, cosines)
+    return ordered, cosines
+
+
+@rerank.register_fake
+def _(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(ids), queries.new_empty(ids.shape)

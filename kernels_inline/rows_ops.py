@@ -1,0 +1,141 @@
+"""Row optimizers: ``row_sgd_`` and ``row_adamw_`` step the rows named by ids, ``..._catch_up_`` only bring them up.
+
+The kernels are in ``rows.cpp``. They do, in one pass over each row, what ``annsoftmax_ref.optim`` (their twin:
+``apply`` and ``move`` of ``RowSGD`` and ``RowAdamW``) does in a dozen. The bookkeeping stays with the caller:
+``table`` [window + 1, 4 or 5] float64 is the table by age as it stood before this step, and the caller advances it.
+
+Common arguments: weight and the optimizer's buffers [N, d] float32, changed in place. last [N] int64: the step that
+each row is up to date with, set to ``step`` for the rows named. ids [A] int64, ascending and distinct. grad [A, d].
+``step`` is the number of this step, from 1 (in a catch-up: of the last one done). Where ``with_codes``, the sign
+codes of the rows as they are afterwards are returned: [A, ceil(d / 64)] int64, bit j of a row = weight[j] > 0 in bit
+j % 64 of word j // 64; else [0, ceil(d / 64)].
+
+All raise ValueError before anything changes, and build.BuildError where nothing can be built.
+"""
+
+import torch
+from torch import Tensor
+
+from kernels_inline import build
+from kernels_inline.head_ops import check
+
+WORD = 64
+
+
+@torch.library.custom_op("annsoftmax::row_sgd_", mutates_args=("weight", "momentum", "last"))
+def row_sgd_(
+    weight: Tensor,
+    momentum: Tensor,
+    last: Tensor,
+    ids: Tensor,
+    grad: Tensor,
+    table: Tensor,
+    step: int,
+    lr: float,
+    mu: float,
+    weight_decay: float,
+    nesterov: bool,
+    with_codes: bool,
+) -> Tensor:
+    """Catch up, then one step of torch.optim.SGD (momentum mu, coupled decay) -> codes."""
+    _check(weight, {"momentum": momentum}, last, ids, table, 4)
+    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
+    codes = _empty_codes(weight, ids, with_codes)
+    rows = weight, momentum, last, *weight.shape, ids, len(ids)
+    written = codes if with_codes else None
+    _run("row_sgd", *rows, grad, table, len(table) - 1, step, lr, mu, weight_decay, nesterov, written)
+    return codes
+
+
+@torch.library.custom_op("annsoftmax::row_adamw_", mutates_args=("weight", "exp_avg", "exp_avg_sq", "last"))
+def row_adamw_(
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    last: Tensor,
+    ids: Tensor,
+    grad: Tensor,
+    table: Tensor,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    with_codes: bool,
+) -> Tensor:
+    """Catch up, then one step of torch.optim.AdamW -> codes."""
+    _check(weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, last, ids, table, 5)
+    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
+    if step < 1:
+        raise ValueError(f"step is {step}; it should be at least 1")
+    codes = _empty_codes(weight, ids, with_codes)
+    rows = weight, exp_avg, exp_avg_sq, last, *weight.shape, ids, len(ids)
+    hyper = lr, beta1, beta2, eps, weight_decay
+    _run("row_adamw", *rows, grad, table, len(table) - 1, step, *hyper, codes if with_codes else None)
+    return codes
+
+
+@torch.library.custom_op("annsoftmax::row_sgd_catch_up_", mutates_args=("weight", "momentum", "last"))
+def row_sgd_catch_up_(weight: Tensor, momentum: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int) -> None:
+    """Apply to the rows that lag behind ``step`` the SGD steps they missed."""
+    _check(weight, {"momentum": momentum}, last, ids, table, 4)
+    rows = weight, momentum, last, *weight.shape, ids, len(ids)
+    _run("row_sgd_catch_up", *rows, table, len(table) - 1, step)
+
+
+@torch.library.custom_op("annsoftmax::row_adamw_catch_up_", mutates_args=("weight", "exp_avg", "exp_avg_sq", "last"))
+def row_adamw_catch_up_(
+    weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int, eps: float
+) -> None:
+    """Apply to the rows that lag behind ``step`` the AdamW steps they missed."""
+    _check(weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, last, ids, table, 5)
+    rows = weight, exp_avg, exp_avg_sq, last, *weight.shape, ids, len(ids)
+    _run("row_adamw_catch_up", *rows, table, len(table) - 1, step, eps)
+
+
+def _check(weight: Tensor, buffers: dict[str, Tensor], last: Tensor, ids: Tensor, table: Tensor, columns: int) -> None:
+    check("weight", weight, torch.float32, weight.shape if weight.dim() == 2 else ("N", "d"))
+    for name, buffer in buffers.items():
+        check(name, buffer, torch.float32, weight.shape)
+    check("last", last, torch.int64, (len(weight),))
+    check("ids", ids, torch.int64, (ids.numel(),))
+    check("table", table, torch.float64, (table.shape[0] if table.dim() else "window + 1", columns))
+
+
+def _run(function: str, *arguments) -> None:
+    problem = build.call(function, *arguments)
+    if problem:
+        raise ValueError(_PROBLEMS[problem])
+
+
+_PROBLEMS = {
+    1: "ids holds a value that is not the number of a row of weight",
+    2: "ids does not ascend; it should name each row once, in ascending order",
+    3: "last holds a step after this one, or one that lies further back than table reaches",
+}
+
+
+def _empty_codes(weight: Tensor, ids: Tensor, with_codes: bool) -> Tensor:
+    rows = ids.shape[0] if with_codes else 0
+    return weight.new_empty(rows, (weight.shape[1] + WORD - 1) // WORD, dtype=torch.int64)
+
+
+@row_sgd_.register_fake
+def _(weight, momentum, last, ids, grad, table, step, lr, mu, weight_decay, nesterov, with_codes):
+    return _empty_codes(weight, ids, with_codes)
+
+
+@row_adamw_.register_fake
+def _(weight, exp_avg, exp_avg_sq, last, ids, grad, table, step, lr, beta1, beta2, eps, weight_decay, with_codes):
+    return _empty_codes(weight, ids, with_codes)
+
+
+@row_sgd_catch_up_.register_fake
+def _(weight, momentum, last, ids, table, step):
+    return None
+
+
+@row_adamw_catch_up_.register_fake
+def _(weight, exp_avg, exp_avg_sq, last, ids, table, step, eps):
+    return None

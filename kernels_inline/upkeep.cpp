@@ -1,0 +1,135 @@
+// Upkeep of the index: sign codes of rows, nearest lists, sums of the rows of each list.
+//
+// sign_codes        reads each row once (centred: its centroid too) and writes d / 8 bytes: bound by memory.
+// gather_unit_rows  rows picked, normalised and centred, for a matrix product (the rotation) to follow.
+// row_argmax        one pass over a block of scores that is still in cache.
+// list_sums         each row is read once and added to its list's sum. A list belongs to one thread, which adds its
+//                   rows in ascending order, so the number of threads does not change a bit of the result.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+#include <omp.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace upkeep {
+
+enum Error : int64_t { OK = 0, ID_OUT_OF_RANGE = 1, LIST_OUT_OF_RANGE = 2 };
+
+// Bit i of the result: x[i] > 0, for the first `count` (at most 64) of x.
+inline uint64_t sign_word(const float* x, int64_t count) {
+    uint64_t word = 0;
+    int64_t i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= count; i += 16)
+        word |= uint64_t(_mm512_cmp_ps_mask(_mm512_loadu_ps(x + i), _mm512_setzero_ps(), _CMP_GT_OQ)) << i;
+#elif defined(__AVX2__)
+    for (; i + 8 <= count; i += 8)
+        word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), _mm256_setzero_ps(), _CMP_GT_OQ))) << i;
+#endif
+    for (; i < count; ++i) word |= uint64_t(x[i] > 0) << i;
+    return word;
+}
+
+void pack_row(const float* row, int64_t dim, int64_t words, int64_t* code) {
+    for (int64_t w = 0; w < words; ++w) code[w] = int64_t(sign_word(row + w * 64, std::min<int64_t>(64, dim - w * 64)));
+}
+
+// out = row / max(|row|, 1e-12), minus the centroid if there is one.
+void unit_row(const float* row, const float* centroid, int64_t dim, float* out) {
+    float lanes[16] = {0};                   // 16 partial sums, so that the loop vectorises without reordering sums
+    int64_t j = 0;
+    for (; j + 16 <= dim; j += 16)
+        for (int i = 0; i < 16; ++i) lanes[i] += row[j + i] * row[j + i];
+    float squares = 0;
+    for (float lane : lanes) squares += lane;
+    for (; j < dim; ++j) squares += row[j] * row[j];
+    const float norm = std::max(std::sqrt(squares), 1e-12f);
+    for (j = 0; j < dim; ++j) out[j] = row[j] / norm - (centroid ? centroid[j] : 0.0f);
+}
+
+int64_t check(const int64_t* ids, int64_t count, int64_t num_rows, const int64_t* lists, int64_t nlist) {
+    for (int64_t i = 0; i < count; ++i) {
+        if (ids && (ids[i] < 0 || ids[i] >= num_rows)) return ID_OUT_OF_RANGE;
+        if (lists && (lists[i] < 0 || lists[i] >= nlist)) return LIST_OUT_OF_RANGE;
+    }
+    return OK;
+}
+
+}  // namespace upkeep
+
+// codes [count, words] of rows ids [count] (null: row i is i). With centroids [nlist, dim] and lists [count]: of the
+// normalised row minus its list's centroid. Without, the length of a row cannot change a sign and is not computed.
+extern "C" int64_t sign_codes(const float* rows, const int64_t* ids, const float* centroids, const int64_t* lists,
+                              int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, int64_t words,
+                              int64_t* codes) {
+    const int64_t error = upkeep::check(ids, count, num_rows, lists, nlist);
+    if (error) return error;
+#pragma omp parallel
+    {
+        std::vector<float> unit(centroids ? dim : 0);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < count; ++i) {
+            const float* row = rows + (ids ? ids[i] : i) * dim;
+            if (centroids) upkeep::unit_row(row, centroids + lists[i] * dim, dim, unit.data());
+            upkeep::pack_row(centroids ? unit.data() : row, dim, words, codes + i * words);
+        }
+    }
+    return upkeep::OK;
+}
+
+// out [count, dim]: rows ids, normalised, minus their lists' centroids if these are given.
+extern "C" int64_t gather_unit_rows(const float* rows, const int64_t* ids, const float* centroids, const int64_t* lists,
+                                    int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, float* out) {
+    const int64_t error = upkeep::check(ids, count, num_rows, lists, nlist);
+    if (error) return error;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; ++i)
+        upkeep::unit_row(rows + ids[i] * dim, centroids ? centroids + lists[i] * dim : nullptr, dim, out + i * dim);
+    return upkeep::OK;
+}
+
+// best [count]: the column of the largest of scores [count, columns], the first of equals.
+extern "C" int64_t row_argmax(const float* scores, int64_t count, int64_t columns, int64_t* best) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; ++i) {
+        const float* row = scores + i * columns;
+        float lanes[16];
+        std::fill(lanes, lanes + 16, -INFINITY);
+        int64_t j = 0;
+        for (; j + 16 <= columns; j += 16)
+            for (int lane = 0; lane < 16; ++lane) lanes[lane] = row[j + lane] > lanes[lane] ? row[j + lane] : lanes[lane];
+        float largest = *std::max_element(lanes, lanes + 16);
+        for (; j < columns; ++j) largest = std::max(largest, row[j]);
+        const float* place = std::find(row, row + columns, largest);
+        best[i] = place == row + columns ? 0 : place - row;                  // not found: nothing but NaN
+    }
+    return 0;
+}
+
+// sums [nlist, dim] and counts [nlist] of rows [count, dim], row i being in list lists[i].
+extern "C" int64_t list_sums(const float* rows, const int64_t* lists, int64_t count, int64_t dim, int64_t nlist,
+                             float* sums, int64_t* counts) {
+    const int64_t error = upkeep::check(nullptr, count, 0, lists, nlist);
+    if (error) return error;
+    std::vector<int64_t> first(nlist + 1, 0), order(count);
+    for (int64_t i = 0; i < count; ++i) ++first[lists[i] + 1];
+    for (int64_t list = 0; list < nlist; ++list) {
+        counts[list] = first[list + 1];
+        first[list + 1] += first[list];
+    }
+    std::vector<int64_t> place(first.begin(), first.end() - 1);
+    for (int64_t i = 0; i < count; ++i) order[place[lists[i]]++] = i;
+#pragma omp parallel for schedule(dynamic, 16)
+    for (int64_t list = 0; list < nlist; ++list) {
+        float* sum = sums + list * dim;
+        std::fill(sum, sum + dim, 0.0f);
+        for (int64_t i = first[list]; i < first[list + 1]; ++i) {
+            const float* row = rows + order[i] * dim;
+            for (int64_t j = 0; j < dim; ++j) sum[j] += row[j];
+        }
+    }
+    return upkeep::OK;
+}

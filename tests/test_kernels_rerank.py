@@ -1,0 +1,60 @@
+"""annsoftmax::rerank against the torch package, the float64 reference, and itself on other instruction sets."""
+
+import pytest
+import torch
+
+from annsoftmax_ref import reference as ref
+from kernels_inline import build
+from kernels_inline.rerank_ops import rerank
+
+
+def example(n, d, b, k, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, d, generator=generator) * (0.1 + 3 * torch.rand(n, 1, generator=generator))
+    queries = torch.nn.functional.normalize(torch.randn(b, d, generator=generator), dim=1)
+    return queries, rows, torch.randint(-1, n, (b, k), generator=generator)
+
+
+@pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
+@pytest.mark.parametrize("n, d, b, k", [(50, 7, 3, 11), (200, 128, 5, 64), (1, 1, 1, 1), (30, 65, 2, 0)])
+def test_cosines_and_order(flags, n, d, b, k):
+    queries, rows, ids = example(n, d, b, k)
+    with build.using(flags):
+        ordered, cosines = rerank(queries, rows, ids)
+    exact = torch.from_numpy(ref.cosine_logits(queries.double().numpy(), rows.double().numpy()))
+    for i in range(b):
+        assert ordered[i].sort().values.tolist() == ids[i].sort().values.tolist()
+        there = ordered[i] >= 0
+        assert (there.long().diff() <= 0).all() and (cosines[i].diff() <= 0)[: int(there.sum()) - 1].all()
+        torch.testing.assert_close(cosines[i][there].double(), exact[i, ordered[i][there]], rtol=0, atol=3e-7)
+        assert (cosines[i][~there] == -torch.inf).all()
+
+
+def test_equal_cosines_come_lower_id_first():
+    queries, rows, _ = example(10, 16, 1, 1)
+    rows = rows[torch.zeros(10, dtype=torch.int64)]
+    assert rerank(queries, rows.contiguous(), torch.tensor([[7, -1, 3, 9, 0]]))[0].tolist() == [[0, 3, 7, 9, -1]]
+
+
+def test_a_row_of_zeros_has_cosine_zero():
+    queries, rows, _ = example(3, 8, 1, 1)
+    rows[1] = 0
+    assert rerank(queries, rows, torch.tensor([[1]]))[1].item() == 0.0
+
+
+def test_opcheck():
+    torch.library.opcheck(rerank, example(20, 8, 3, 5))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda q, r, i: (q.double(), r, i), "queries is torch.float64"),
+        (lambda q, r, i: (q, r[:, :4], i), "rows is"),
+        (lambda q, r, i: (q, r, i[:2]), "ids"),
+        (lambda q, r, i: (q, r, i + 20), "ids holds values"),
+    ],
+)
+def test_bad_arguments_get_one_clear_sentence(change, words):
+    with pytest.raises(ValueError, match=words):
+        rerank(*change(*example(20, 8, 3, 5)))

@@ -1,0 +1,253 @@
+"""row_sgd_ and row_adamw_ against annsoftmax_ref.optim in float64, beside the same plain torch in float32."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annsoftmax_ref import RowAdamW, RowSGD
+from annsoftmax_ref.bits import pack_bits
+from kernels_inline import build
+from kernels_inline.rows_ops import row_adamw_, row_adamw_catch_up_, row_sgd_, row_sgd_catch_up_
+
+WINDOW = 40
+variants = pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
+SGD = [
+    dict(lr=0.3),
+    dict(lr=0.3, momentum=0.9),
+    dict(lr=0.1, momentum=0.9, weight_decay=0.01),
+    dict(lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=True),
+]
+ADAMW = [
+    dict(lr=0.01),
+    dict(lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
+    dict(lr=0.01, betas=(0.0, 0.99), eps=0.0),
+]
+CASES = [(RowSGD, o) for o in SGD] + [(RowAdamW, o) for o in ADAMW]
+
+
+class Rows:
+    """A weight with its optimizer's state; steps by the twin, in any precision, or by the kernel."""
+
+    def __init__(self, optimizer, options, weight, dtype=torch.float32):
+        self.weight = weight.to(dtype)
+        self.twin = optimizer([torch.nn.Parameter(torch.zeros(1))], **options)
+        self.group = self.twin.param_groups[0]
+        self.buffers = [torch.zeros_like(self.weight) for _ in self.twin.buffers]
+        self.last = torch.zeros(len(weight), dtype=torch.int64)
+        self.table = self.twin.identity().repeat(WINDOW + 1, 1)
+        self.step_number = 0
+
+    def step(self, ids, grad):
+        self.catch_up(ids)
+        self.step_number += 1
+        parts = [x[ids] for x in (self.weight, *self.buffers)]
+        self.twin.move(parts[0], grad.to(self.weight.dtype), parts[1:], self.group, self.step_number)
+        self.write(ids, parts)
+        self.advance()
+
+    def catch_up(self, ids):
+        parts = [x[ids] for x in (self.weight, *self.buffers)]
+        self.twin.apply(self.table[self.step_number - self.last[ids]], parts[0], parts[1:], self.group)
+        self.write(ids, parts)
+
+    def write(self, ids, parts):
+        for whole, part in zip((self.weight, *self.buffers), parts, strict=True):
+            whole[ids] = part
+        self.last[ids] = self.step_number
+
+    def advance(self):
+        self.table = self.twin.advanced(self.table, self.group, self.step_number)
+
+    def kernel_step(self, ids, grad, with_codes=True):
+        self.step_number += 1
+        common = self.weight, *self.buffers, self.last, ids, grad, self.table, self.step_number
+        g = self.group
+        if isinstance(self.twin, RowSGD):
+            codes = row_sgd_(*common, g["lr"], g["momentum"], g["weight_decay"], g["nesterov"], with_codes)
+        else:
+            codes = row_adamw_(*common, g["lr"], *g["betas"], g["eps"], g["weight_decay"], with_codes)
+        self.advance()
+        return codes
+
+    def kernel_catch_up(self, ids):
+        common = self.weight, *self.buffers, self.last, ids, self.table, self.step_number
+        if isinstance(self.twin, RowSGD):
+            row_sgd_catch_up_(*common)
+        else:
+            row_adamw_catch_up_(*common, self.group["eps"])
+
+
+def draw(n, d, generator):
+    count = int(torch.randint(0, n + 1, (), generator=generator))
+    ids = torch.randperm(n, generator=generator)[:count].sort().values
+    return ids, torch.randn(count, d, generator=generator)
+
+
+def error(x, exact):
+    return float((x.double() - exact).norm())
+
+
+def assert_not_worse(ours, plain, exact):
+    """Every array is as near to float64 as plain torch's in float32 is, give or take a tenth."""
+    for a, b, c in zip(
+        (ours.weight, *ours.buffers), (plain.weight, *plain.buffers), (exact.weight, *exact.buffers), strict=True
+    ):
+        assert error(a, c) <= 1.1 * error(b, c) + 1e-7 * float(c.norm())
+    assert torch.equal(ours.last, exact.last)
+
+
+@variants
+@pytest.mark.parametrize("optimizer, options", CASES)
+def test_steps_and_catch_up_are_not_worse_than_torch_in_float32(flags, optimizer, options, generator):
+    n, d = 30, 70
+    weight = torch.randn(n, d, generator=generator)
+    ours, plain = (Rows(optimizer, options, weight.clone()) for _ in range(2))
+    exact = Rows(optimizer, options, weight, torch.float64)
+    for _ in range(25):
+        ids, grad = draw(n, d, generator)
+        with build.using(flags):
+            codes = ours.kernel_step(ids, grad)
+        plain.step(ids, grad)
+        exact.step(ids, grad)
+        assert torch.equal(codes, pack_bits(ours.weight[ids] > 0))
+    assert_not_worse(ours, plain, exact)
+    with build.using(flags):
+        ours.kernel_catch_up(torch.arange(n))
+    plain.catch_up(torch.arange(n))
+    exact.catch_up(torch.arange(n))
+    assert_not_worse(ours, plain, exact)
+
+
+@pytest.mark.parametrize(
+    "optimizer, dense, options", [(RowSGD, torch.optim.SGD, SGD[3]), (RowAdamW, torch.optim.AdamW, ADAMW[0])]
+)
+def test_the_dense_optimizer_ends_at_the_same_place(optimizer, dense, options, generator):
+    n, d = 20, 9
+    weight = torch.randn(n, d, generator=generator)
+    rows = Rows(optimizer, options, weight.clone())
+    parameter = torch.nn.Parameter(weight.double())
+    everything = dense([parameter], **options)
+    for _ in range(35):
+        ids, grad = draw(n, d, generator)
+        rows.kernel_step(ids, grad, with_codes=False)
+        parameter.grad = torch.zeros_like(parameter).index_copy(0, ids, grad.double())
+        everything.step()
+    rows.kernel_catch_up(torch.arange(n))
+    torch.testing.assert_close(rows.weight.double(), parameter.detach(), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(1, 40), st.integers(1, 200), st.sampled_from(CASES), st.integers(0, 99))
+def test_any_size(n, d, case, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(n, d, generator=generator)
+    ours, exact = Rows(*case, weight.clone()), Rows(*case, weight, torch.float64)
+    for _ in range(4):
+        ids, grad = draw(n, d, generator)
+        untouched = ours.weight.clone()
+        codes = ours.kernel_step(ids, grad)
+        exact.step(ids, grad)
+        assert torch.equal(codes, pack_bits(ours.weight[ids] > 0))
+        rest = torch.ones(n, dtype=torch.bool).index_fill(0, ids, False)
+        assert torch.equal(ours.weight[rest], untouched[rest])
+    torch.testing.assert_close(ours.weight.double(), exact.weight, rtol=1e-4, atol=1e-4)
+
+
+def test_a_catch_up_leaves_rows_alone_that_do_not_lag(generator):
+    rows = Rows(RowSGD, SGD[2], torch.randn(6, 5, generator=generator))
+    rows.kernel_step(torch.arange(6), torch.randn(6, 5, generator=generator))
+    rows.kernel_step(torch.tensor([1, 4]), torch.randn(2, 5, generator=generator))
+    before = rows.weight.clone()
+    rows.kernel_catch_up(torch.tensor([0, 1, 4]))
+    assert rows.last.tolist() == [2, 2, 1, 1, 2, 1]
+    assert torch.equal(rows.weight[1:], before[1:]) and not torch.equal(rows.weight[0], before[0])
+
+
+def test_adamw_rows_without_any_gradient_only_decay():
+    rows = Rows(RowAdamW, dict(lr=0.1, eps=0.0, weight_decay=0.5), torch.ones(2, 17))
+    rows.kernel_step(torch.tensor([0]), torch.ones(1, 17))
+    rows.kernel_catch_up(torch.tensor([1]))
+    torch.testing.assert_close(rows.weight[1], torch.full((17,), 0.95))
+
+
+def test_zero_and_nan_have_no_sign_bit():
+    rows = Rows(RowSGD, dict(lr=1.0), torch.tensor([[0.0, -0.0, float("nan"), 1.0, -1.0, 2.0]]))
+    assert rows.kernel_step(torch.tensor([0]), torch.zeros(1, 6)).tolist() == [[0b101000]]
+
+
+def test_threads_do_not_change_a_bit(generator):
+    weight, (ids, grad) = torch.randn(100, 33, generator=generator), draw(100, 33, generator)
+    results = []
+    for threads in (1, 3):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            rows = Rows(RowAdamW, ADAMW[0], weight.clone())
+            rows.kernel_step(torch.arange(0, 100, 2), torch.ones(50, 33))
+            rows.kernel_step(ids, grad)
+        finally:
+            torch.set_num_threads(before)
+        results.append(rows.weight)
+    assert torch.equal(*results)
+
+
+# ------------------------------------------------------------------------------------------------------------ form
+
+
+def arguments(n=8, d=5, ids=(1, 4)):
+    w, m, v = torch.randn(n, d), torch.zeros(n, d), torch.zeros(n, d)
+    last, ids = torch.zeros(n, dtype=torch.int64), torch.tensor(ids)
+    return w, m, v, last, ids, torch.randn(len(ids), d)
+
+
+def test_opcheck():
+    w, m, v, last, ids, grad = arguments()
+    four, five = torch.ones(9, 4, dtype=torch.float64), torch.ones(9, 5, dtype=torch.float64)
+    for with_codes in (True, False):
+        torch.library.opcheck(row_sgd_, (w, m, last, ids, grad, four, 3, 0.1, 0.9, 0.0, False, with_codes))
+        torch.library.opcheck(row_adamw_, (w, m, v, last, ids, grad, five, 3, 0.1, 0.9, 0.99, 1e-8, 0.0, with_codes))
+    torch.library.opcheck(row_sgd_catch_up_, (w, m, last, ids, four, 3))
+    torch.library.opcheck(row_adamw_catch_up_, (w, m, v, last, ids, five, 3, 1e-8))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(ids=torch.tensor([1, 8])), "ids holds a value"),
+        (dict(ids=torch.tensor([-1, 2])), "ids holds a value"),
+        (dict(ids=torch.tensor([4, 1])), "ids does not ascend"),
+        (dict(ids=torch.tensor([4, 4])), "ids does not ascend"),
+        (dict(step=7), "last holds a step"),
+        (dict(step=0), "last holds a step"),
+        (dict(grad=torch.zeros(3, 5)), r"grad is .* should be .*\[2, 5\]"),
+        (dict(momentum=torch.zeros(8, 4)), "momentum is"),
+        (dict(table=torch.ones(5, 5, dtype=torch.float64)), "table is"),
+        (dict(table=torch.ones(5, 4)), "table is torch.float32"),
+        (dict(last=torch.zeros(8)), "last is torch.float32"),
+    ],
+)
+def test_bad_arguments_are_named_and_nothing_has_changed(change, words):
+    w, m, _, last, ids, grad = arguments()
+    table = torch.ones(6, 4, dtype=torch.float64)
+    call = (
+        dict(
+            weight=w,
+            momentum=m,
+            last=last,
+            ids=ids,
+            grad=grad,
+            table=table,
+            step=2,
+            lr=0.1,
+            mu=0.9,
+            weight_decay=0.0,
+            nesterov=False,
+            with_codes=False,
+        )
+        | change
+    )
+    before = w.clone()
+    with pytest.raises(ValueError, match=words):
+        row_sgd_(**call)
+    assert torch.equal(w, before) and not last.any() and not m.any()
