@@ -16,7 +16,7 @@ QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format clean
+.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format sanitize clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,9 @@ lint: $(STAMP)  ## check code and notebooks with ruff
 format: $(STAMP)  ## let ruff fix and format code and notebooks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+sanitize: $(STAMP)  ## run the C++ kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(QUIET_ENV) $(BIN)/python -m kernels_inline.sanitize
 
 clean:  ## remove what builds, tests and the demo left behind (.venv stays; delete it to start afresh)
 	rm -rf build dist *.egg-info results/demo .pytest_cache .ruff_cache .hypothesis

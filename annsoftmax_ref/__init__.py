@@ -3,6 +3,12 @@
 After *ANN Softmax: Acceleration of Extreme Classification Training* (Zhao et al., PVLDB 15(1), 2021).
 """
 
+import os
+
+# Matrices of tens of megabytes come and go in each step. With huge pages their first use costs a five-hundredth of
+# the page faults; torch reads this when it is imported, so it helps only where this package is imported first.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead, make_head
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.objectives import ArcFace, CosFace, CrossEntropy, DSoftmax, Objective, make_objective

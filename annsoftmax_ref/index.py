@@ -17,6 +17,7 @@ from annsoftmax_ref import backend
 from annsoftmax_ref.bits import hamming, pack_bits, words_for
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
+from kernels_inline.lists_ops import write_codes_
 from kernels_inline.rerank_ops import rerank as rerank_cpp
 from kernels_inline.search_ops import ivf_scan
 from kernels_inline.upkeep_ops import assign, encode, kmeans_sums
@@ -97,14 +98,19 @@ class IVFBinaryIndex(nn.Module):
     def update_rows(self, rows: Tensor, ids: Tensor) -> None:
         """Rewrite the codes of rows ids [n] of rows [N, d]; their lists stay."""
         for part in ids.split(1 << 16):
-            self.lists.write_codes(part, self._encode_rows(rows, part))
-        self.written[ids] = self.clock
+            self.write_codes(part, self._encode_rows(rows, part))
 
     @torch.no_grad()
     def write_codes(self, ids: Tensor, codes: Tensor) -> None:
         """Take codes [n, W] of rows ids [n] that were made elsewhere (by the optimizer, as it moved the rows)."""
-        self.lists.write_codes(ids, codes)
-        self.written[ids] = self.clock
+        lists = self.lists
+        if backend.cpp(codes):
+            write_codes_(
+                self.codes, lists.slot_codes, self.written, self.assignment, lists.place, ids, codes, int(self.clock)
+            )
+        else:
+            lists.write_codes(ids, codes)
+            self.written[ids] = self.clock
 
     def _encode_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
         lists = self.assignment[ids]
@@ -122,7 +128,7 @@ class IVFBinaryIndex(nn.Module):
         lists = self.nearest_list(unit_rows)
         moved = self.lists.move(ids, lists)
         if move_centroids:
-            self._move_centroids(unit_rows, lists, self.lists.sizes())
+            self._move_centroids(unit_rows, lists, self.lists.sizes)
         self.update_rows(rows, ids)
         return moved
 

@@ -27,8 +27,9 @@ class InvertedLists:
 
     def _lay_out(self) -> None:
         lists, device = self.assignment, self.assignment.device
-        sizes = torch.bincount(lists, minlength=self.nlist)
-        capacity = int(int(sizes.max()) * SLACK) + 8
+        self.sizes = sizes = torch.bincount(lists, minlength=self.nlist)  # members of each list
+        # A multiple of 8 words, so that each list's codes begin at a cache line.
+        capacity = -(-(int(int(sizes.max()) * SLACK) + 8) // 8) * 8
         self.slots = torch.full((self.nlist, capacity), -1, dtype=torch.int64, device=device)
         self.slot_codes = self.codes.new_zeros(self.nlist, self.codes.shape[1], capacity)
         self.place = torch.empty_like(lists)  # each class's slot within its list
@@ -57,9 +58,11 @@ class InvertedLists:
         ids, lists = ids[changed], lists[changed]
         if len(ids) == 0:
             return 0
-        self.slots[self.assignment[ids], self.place[ids]] = -1
+        left = self.assignment[ids]
+        self.slots[left, self.place[ids]] = -1
         self.assignment[ids] = lists
         counts = torch.bincount(lists, minlength=self.nlist)
+        self.sizes += counts - torch.bincount(left, minlength=self.nlist)
         if int((self.ends + counts).max()) > self.slots.shape[1]:
             self._lay_out()
         else:
@@ -69,7 +72,3 @@ class InvertedLists:
     def members(self, lists: Tensor) -> Tensor:
         """lists [..., p] -> the class ids in them [..., p * capacity], -1 in free slots."""
         return self.slots[:, : int(self.ends.max())][lists].flatten(-2)
-
-    def sizes(self) -> Tensor:
-        """Members of each list [nlist]."""
-        return torch.bincount(self.assignment, minlength=self.nlist)

@@ -116,7 +116,7 @@ def test_empty_lists_keep_their_centroid_and_are_searched():
     index = trained(rows, 10)
     index.refresh(rows, torch.arange(30))
     index.lists.move(torch.arange(30), torch.full((30,), 4))
-    assert index.lists.sizes().tolist() == [0, 0, 0, 0, 30, 0, 0, 0, 0, 0]
+    assert index.lists.sizes.tolist() == [0, 0, 0, 0, 30, 0, 0, 0, 0, 0]
     ids, scores = index.search(rows[:2], rows, 5, 10)
     assert (ids >= 0).all()
     far = (rows[:1] @ index.centroids.T).argsort()[0, 0].item()
@@ -131,6 +131,7 @@ def test_lists_keep_every_member_once(generator):
     for _ in range(300):
         ids = torch.randperm(200, generator=generator)[:17]
         lists.move(ids, torch.randint(9, (17,), generator=generator))
+        assert torch.equal(lists.sizes, torch.bincount(lists.assignment, minlength=9))
         for number in range(9):
             members = lists.members(torch.tensor([number]))
             place = (members >= 0).nonzero().squeeze(1)

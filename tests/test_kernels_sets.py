@@ -29,7 +29,7 @@ def test_equals_plain_torch(num_classes, batch, k, length, missing, seed, data):
     fill_order = torch.randint(num_classes, (length,), generator=generator)
     count = data.draw(st.integers(len(labels.unique()), num_classes))
     arguments = (candidates, labels, fill_order, count, num_classes)
-    with backend.using("torch"):
+    with backend.use("torch"):
         expected = active_sets.union_active(*arguments)
     for name, flags in build.runnable_variants().items():
         with build.using(flags):
@@ -40,7 +40,7 @@ def test_equals_plain_torch(num_classes, batch, k, length, missing, seed, data):
 
 def test_too_many_labels_say_the_same_as_plain_torch():
     arguments = (torch.zeros(5, 2, dtype=torch.int64), torch.arange(5), torch.zeros(0, dtype=torch.int64), 4, 9)
-    with backend.using("torch"), pytest.raises(ValueError) as expected:
+    with backend.use("torch"), pytest.raises(ValueError) as expected:
         active_sets.union_active(*arguments)
     with pytest.raises(ValueError) as found:
         sets_ops.union_active(*arguments)
