@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from kernels_inline.head_ops import gather_normalise, normalise_backward_
+from kernels_inline.head_ops import gather_normalise, normalise_backward, normalise_backward_
 
 
 class RowOwner(Protocol):
@@ -111,9 +111,12 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         ids, norms = ctx.saved_tensors
-        grad = grad.float().contiguous()
-        # In place: the gradient was made for this node alone (annsoftmax_ref.loss makes a new one each time).
-        normalise_backward_(grad, ctx.weight.detach(), ids, norms)
+        grad, weight = grad.contiguous(), ctx.weight.detach()
+        if grad.dtype == torch.bfloat16:
+            grad = normalise_backward(grad, weight, ids, norms)
+        else:
+            # In place: the gradient was made for this node alone (annsoftmax_ref.loss makes a new one each time).
+            normalise_backward_(grad, weight, ids, norms)
         return _row_sparse(ids, grad, ctx.weight.shape), None, None
 
 

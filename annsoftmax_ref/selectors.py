@@ -108,7 +108,7 @@ class NearestClasses(Selector):
     sample_rate: A / N, for each group. groups: active sets per batch. grouping: "random" or "similar".
     nlist, nprobe: lists, and how many of them a sample probes. candidates: classes a sample may bring in.
     rerank: order candidates by exact cosine rather than Hamming distance.
-    refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 100,000 classes).
+    refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 50,000 classes).
     rotate, centre: see IVFBinaryIndex. None takes a default from the sizes.
     """
 
@@ -154,9 +154,9 @@ class NearestClasses(Selector):
     def bind(self, num_classes: int, embedding_size: int) -> None:
         super().bind(num_classes, embedding_size)
         self.nlist = self.nlist or default_nlist(num_classes)
-        self.nprobe = self.nprobe or max(1, self.nlist // 4)
-        # Looking at 2,000 rows a step costs next to nothing; fewer classes are gone through in 50 steps.
-        self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 2000))
+        self.nprobe = self.nprobe or min(self.nlist, max(16, self.nlist // 8))
+        # Looking at 1,000 rows a step costs next to nothing; fewer classes are gone through in 50 steps.
+        self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 1000))
         if self.nprobe > self.nlist:
             raise ValueError(f"nprobe is {self.nprobe}; it should be at most nlist, {self.nlist}")
         self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre)
@@ -175,12 +175,14 @@ class NearestClasses(Selector):
         else:
             groups = similarity_groups(x, self.groups)
         k = self.candidates_per_sample(max(len(g) for g in groups))
-        found, _ = self.index.search(x, weight, k, self.nprobe, self.rerank)
+        # The order of candidates decides only which of them are cut: where all find room, it is not asked for.
+        cut = k * max(len(g) for g in groups) > self.active_classes
+        found, _ = self.index.search(x, weight, k, self.nprobe, self.rerank and cut)
         return [self._union(samples, found[samples], labels, generator) for samples in groups]
 
     def candidates_per_sample(self, group_size: int) -> int:
-        """Twice the sample's share of the active set (candidates overlap), and at least 64."""
-        share = math.ceil(2 * self.active_classes / group_size)
+        """The sample's share of the active set, and at least 64."""
+        share = math.ceil(self.active_classes / group_size)
         return min(self.candidates or max(64, share), self.num_classes)
 
     def rows_moved(self, ids: Tensor) -> None:

@@ -2,7 +2,7 @@
 //
 //   kernel              bytes moved (d dimensions, b samples, float32)
 //   gather_normalise    reads 4 A d weights; writes 4 A d unit rows (2 A d in bfloat16) and 4 A norms
-//   normalise_backward  reads 4 A d weights and 4 A d gradients; writes 4 A d gradients
+//   normalise_backward  reads 4 A d weights and 4 A d gradients (2 A d in bfloat16); writes 4 A d gradients
 //   margin_softmax      reads 4 b A cosines twice and writes 4 b A gradients (half of it in bfloat16). One row is
 //                       handled at a time: while it fits the L2 cache (A up to 200,000 or so) the second reading
 //                       is from there, and memory sees each element once in each direction.
@@ -264,13 +264,16 @@ int64_t gather_normalise(const float* weight, int64_t N, int64_t d, const int64_
     return 0;
 }
 
-// grad [A, d], with respect to the unit rows of weight[ids] -> in place, with respect to the rows themselves
-int64_t normalise_backward(float* grad, const float* weight, int64_t N, int64_t d, const int64_t* ids, int64_t A,
-                       const float* norms) {
+// grad [A, d], with respect to the unit rows of weight[ids] -> in place, with respect to the rows themselves.
+// Where `slope` [A, d] (bfloat16) is not null, it holds the former and grad receives the latter.
+int64_t normalise_backward(float* grad, const uint16_t* slope, const float* weight, int64_t N, int64_t d, const int64_t* ids,
+                       int64_t A, const float* norms) {
     if (!head::inside(ids, A, N)) return 1;
 #pragma omp parallel for schedule(static)
     for (int64_t a = 0; a < A; a++) {
         head::prefetch(weight + ids[std::min(a + head::AHEAD, A - 1)] * d, d);
+        if (slope)
+            for (int64_t j = 0; j < d; j++) grad[a * d + j] = head::widen(slope[a * d + j]);
         head::normalise_row_backward(grad + a * d, weight + ids[a] * d, d, norms[a]);
     }
     return 0;

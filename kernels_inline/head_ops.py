@@ -51,7 +51,18 @@ def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     _check_rows(weight, ids)
     check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
     check("norms", norms, torch.float32, (len(ids),))
-    _run("normalise_backward", "ids", len(weight), grad, weight, *weight.shape, ids, len(ids), norms)
+    _run("normalise_backward", "ids", len(weight), grad, None, weight, *weight.shape, ids, len(ids), norms)
+
+
+@torch.library.custom_op("annsoftmax::normalise_backward", mutates_args=())
+def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor) -> Tensor:
+    """``normalise_backward_`` for a gradient slope [A, d] in bfloat16 -> a new one in float32, in one pass."""
+    _check_rows(weight, ids)
+    check("slope", slope, torch.bfloat16, (len(ids), weight.shape[1]))
+    check("norms", norms, torch.float32, (len(ids),))
+    grad = slope.new_empty(slope.shape, dtype=torch.float32)
+    _run("normalise_backward", "ids", len(weight), grad, slope, weight, *weight.shape, ids, len(ids), norms)
+    return grad
 
 
 @torch.library.custom_op("annsoftmax::margin_softmax_", mutates_args=("cosine",))
@@ -127,6 +138,11 @@ def _(unit, norms, weight, ids):
 @normalise_backward_.register_fake
 def _(grad, weight, ids, norms):
     return None
+
+
+@normalise_backward.register_fake
+def _(slope, weight, ids, norms):
+    return slope.new_empty(slope.shape, dtype=torch.float32)
 
 
 @margin_softmax_.register_fake

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from annsoftmax_ref import make_objective
 from annsoftmax_ref import reference as ref
 from kernels_inline import build
-from kernels_inline.head_ops import KINDS, gather_normalise, gather_normalise_, margin_softmax_, normalise_backward_
+from kernels_inline.head_ops import (
+    KINDS,
+    gather_normalise,
+    gather_normalise_,
+    margin_softmax_,
+    normalise_backward,
+    normalise_backward_,
+)
 
 MARGINS = {"cross_entropy": None, "cosface": 0.2, "arcface": 0.5, "dsoftmax": 0.9}
 variants = pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
@@ -276,3 +283,14 @@ def test_rows_out_of_range_and_wrong_types_are_refused():
         normalise_backward_(torch.zeros(1, 3), weight, torch.tensor([0]), torch.ones(2))
     with pytest.raises(ValueError, match="unit is"):
         gather_normalise_(torch.zeros(2, 3), torch.ones(1), weight, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("rows, dim", [(1, 1), (7, 33), (40, 128)])
+def test_a_gradient_in_bfloat16_is_widened_and_then_treated_alike(rows, dim):
+    weight, ids = torch.randn(50, dim), torch.randint(50, (rows,))
+    _, norms = gather_normalise(weight, ids, False)
+    slope = torch.randn(rows, dim).bfloat16()
+    expected = slope.float()
+    normalise_backward_(expected, weight, ids, norms)
+    assert torch.equal(normalise_backward(slope, weight, ids, norms), expected)
+    torch.library.opcheck(normalise_backward, (slope, weight, ids, norms))

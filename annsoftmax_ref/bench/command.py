@@ -1,4 +1,4 @@
-"""``annsoftmax bench search | step | upkeep | soak``: the arguments, and the records they end in."""
+"""``annsoftmax bench search | step | growth | upkeep | soak``: the arguments, and the records they end in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ def add_bench(commands) -> None:
     """Add the benchmarks to the sub-parsers ``commands``."""
     _add_search(commands)
     _add_step(commands)
+    _add_growth(commands)
     _add_upkeep(commands)
     _add_soak(commands)
 
@@ -127,6 +128,53 @@ def _step(arguments) -> None:
         print("\n" + step.table(rows))
     if arguments.json:
         records.write_record(records.make_record(rows, device), arguments.json)
+
+
+def _add_growth(commands) -> None:
+    parser = subcommand(
+        commands,
+        "growth",
+        _growth,
+        "time of a step as the classes grow, with the active classes and the lists probed fixed",
+        "annsoftmax bench growth --classes 250000 1000000 4000000 --active 25000 --nprobe 64",
+    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[250_000, 1_000_000, 4_000_000])
+    parser.add_argument("--active", type=int, default=25_000)
+    parser.add_argument("--nprobe", type=int, default=64)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=9)
+
+
+def _growth(arguments) -> None:
+    import torch
+
+    from annsoftmax_ref import records
+    from annsoftmax_ref.bench.growth import bench_growth
+    from annsoftmax_ref.checks import check_positive_int
+    from annsoftmax_ref.evaluation import bfloat16_is_fast
+
+    for name in ("active", "nprobe", "dim", "batch", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    quiet = arguments.json == "-"
+
+    def announce(row: dict) -> None:
+        print(f"{row['classes']:>11,} classes: {row['ms_median']:.1f} ms a step", flush=True)
+
+    rows, exponent = bench_growth(
+        sorted(arguments.classes),
+        arguments.active,
+        arguments.dim,
+        arguments.batch,
+        arguments.nprobe,
+        bfloat16_is_fast(torch.device("cpu")),
+        arguments.rounds,
+        None if quiet else announce,
+    )
+    if not quiet:
+        print(f"time grows as the number of classes to the power {exponent:.2f}")
+    if arguments.json:
+        records.write_record(records.make_record(rows, exponent=exponent), arguments.json)
 
 
 def _add_upkeep(commands) -> None:
