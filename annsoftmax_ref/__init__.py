@@ -11,6 +11,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead, make_head
 from annsoftmax_ref.index import IVFBinaryIndex
+from annsoftmax_ref.memory import keep_freed_memory
 from annsoftmax_ref.objectives import ArcFace, CosFace, CrossEntropy, DSoftmax, Objective, make_objective
 from annsoftmax_ref.optim import RowAdamW, RowSGD
 from annsoftmax_ref.selectors import AllClasses, NearestClasses, RandomClasses, Selector
@@ -32,6 +33,7 @@ __all__ = [
     "RowSGD",
     "Selector",
     "SoftmaxHead",
+    "keep_freed_memory",
     "make_head",
     "make_objective",
 ]

@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from annsoftmax_ref import __version__
+from annsoftmax_ref.memory import keep_freed_memory
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    keep_freed_memory()
     try:
         arguments.run(arguments)
     except (ValueError, TypeError, OSError) as error:

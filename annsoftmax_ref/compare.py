@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 import torch
 
-from annsoftmax_ref import machine
+from annsoftmax_ref import memory
 from annsoftmax_ref.datasets import load_fonts, load_glyphs, load_pairs
 from annsoftmax_ref.head import HEADS, make_head
 from annsoftmax_ref.network import ConvNet
@@ -68,7 +68,7 @@ def compare(
         for name in heads:
             model = ConvNet(EMBEDDING_SIZE, seed=seed).to(place)
             head = make_head(name, data.num_classes, EMBEDDING_SIZE, recipe.make_objective(), rate, groups, seed)
-            with machine.peak_memory(place) as memory:
+            with memory.peak_memory(place) as peak:
                 history = fit(
                     model,
                     head.to(place),
@@ -96,7 +96,7 @@ def compare(
                     "head_ms": mean(e.head_ms for e in history.epochs),
                     "captured_mass": _mean_of(history, "captured_mass"),
                     "recall": _mean_of(history, "recall"),
-                    "peak_mb": memory["peak_mb"],
+                    "peak_mb": peak["peak_mb"],
                     "task": task,
                     "history": history.to_dict()["epochs"],
                 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime
 import importlib.metadata
 import os
@@ -11,7 +10,6 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -68,47 +66,6 @@ def describe(device: str | torch.device = "cpu") -> dict:
         "numpy": version_of("numpy"),
         "annsoftmax": version_of("annsoftmax-ref"),
     }
-
-
-@contextlib.contextmanager
-def peak_memory(device: torch.device) -> Iterator[dict]:
-    """Fills ``{"peak_mb": ...}``: the most memory in use inside the block over that in use before it, in MB.
-
-    On the GPU torch's allocator counts; on Linux the kernel's high-water mark of the process. Elsewhere None.
-    """
-    result: dict = {"peak_mb": None}
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield result
-        result["peak_mb"] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory that malloc keeps would hide a peak
-    before = _reset_high_water()
-    yield result
-    if before is not None:
-        result["peak_mb"] = max(0.0, _status_mb("VmHWM") - before)
-
-
-def resident_mb() -> float | None:
-    """Memory that this process holds at present, in MB; None where the system does not say."""
-    with contextlib.suppress(OSError):
-        return _status_mb("VmRSS")
-    return None
-
-
-def _reset_high_water() -> float | None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # 5: set the high-water mark to the present size
-        return _status_mb("VmRSS")
-    except OSError:
-        return None
-
-
-def _status_mb(field: str) -> float:
-    match = re.search(rf"^{field}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(match.group(1)) / 1024
 
 
 def _cpuinfo() -> str:

@@ -7,7 +7,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from annsoftmax_ref import ANNSoftmax, CosFace, RowSGD, machine
+from annsoftmax_ref import ANNSoftmax, CosFace, RowSGD, memory
 from annsoftmax_ref.bench.vectors import clustered_vectors
 
 
@@ -45,7 +45,7 @@ def bench_soak(
                 {
                     "minutes": elapsed / 60,
                     "steps": steps,
-                    "rss_mb": machine.resident_mb(),
+                    "rss_mb": memory.resident_mb(),
                     "loss": loss.item(),
                     "recall": found["recall"],
                     "captured_mass": found["captured_mass"],

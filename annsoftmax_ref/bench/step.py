@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from annsoftmax_ref import machine
+from annsoftmax_ref import memory
 from annsoftmax_ref.bench.heads import make_step
 from annsoftmax_ref.bench.vectors import clustered_vectors
 
@@ -51,11 +51,11 @@ def bench_step(
         step = steps[name] = make_step(name, weight, rate, half, **nearest)
         step(*new_batch())
         gc.collect()
-        with machine.peak_memory(device) as memory:
+        with memory.peak_memory(device) as peak:
             start = time.perf_counter()
             step(*new_batch())
             spent = time.perf_counter() - start
-        peaks[name], slow[name] = memory["peak_mb"], spent > PATIENCE
+        peaks[name], slow[name] = peak["peak_mb"], spent > PATIENCE
         if on_head is not None:
             on_head(name, spent * 1e3)
 
