@@ -16,7 +16,7 @@ QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format sanitize clean
+.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format sanitize bench soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,25 @@ notebooks: $(STAMP)  ## run every notebook and compare each output with the stor
 
 refresh-notebooks: $(STAMP)  ## run every notebook and store its outputs (NOTEBOOKS="a.ipynb b.ipynb" for some)
 	$(QUIET_ENV) $(BIN)/python tools/notebooks.py refresh $(NOTEBOOKS)
+
+BENCH := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/annsoftmax bench
+STEP_HEADS := full full_autograd linear_cross_entropy random_dense random ann
+
+bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into results/cpu/ (about 10 minutes, idle machine)
+	$(BENCH) step --classes 1000000 --rate 0.1 --heads $(STEP_HEADS) --json results/cpu/step_1m_bf16.json
+	$(BENCH) step --classes 1000000 --rate 0.1 --heads $(STEP_HEADS) --precision fp32 --json results/cpu/step_1m_fp32.json
+	$(BENCH) step --classes 1000000 --rate 0.01 --json results/cpu/step_1m_001.json
+	$(BENCH) step --classes 200000 --dim 512 --rate 0.1 --json results/cpu/step_200k_512.json
+	$(BENCH) step --classes 100000 --rate 0.1 --heads full linear_cross_entropy linear_cross_entropy_chunked ann \
+		--json results/cpu/step_100k_chunked.json
+	$(BENCH) growth --json results/cpu/growth.json
+	$(BENCH) search --classes 1000000 --k 100 --candidates 500 600 700 1000 2000 --nprobe 2 3 4 8 --against faiss \
+		--json results/cpu/search_1m.json
+	$(BENCH) search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss --json results/search/glyphs.json
+	$(BENCH) upkeep --steps 2000 --json results/cpu/upkeep.json --plot results/cpu/upkeep.png
+
+soak: $(STAMP)  ## half an hour of uneven steps, watched for leaks, NaN and decay, into results/cpu/soak.json
+	$(BENCH) soak --minutes 30 --json results/cpu/soak.json
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab notebooks

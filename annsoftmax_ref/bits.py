@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels_inline.search_ops import popcount
+
 WORD = 64
 
 
@@ -29,14 +31,5 @@ def unpack_bits(words: Tensor, dim: int) -> Tensor:
 
 
 def hamming(a: Tensor, b: Tensor) -> Tensor:
-    """Number of different bits between codes a, b [..., W] int64 (broadcast) -> [...] int64.
-
-    torch has no population count: this is the usual one by masks and shifts (Hacker's Delight, 5-1). Sums of
-    a byte's bits are kept in that byte; the last multiplication adds up the eight bytes.
-    """
-    x = a ^ b
-    # >> of a negative int64 copies the sign in; the masks drop those copies.
-    x = x - ((x >> 1) & 0x5555555555555555)
-    x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
-    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
-    return (((x * 0x0101010101010101) >> 56) & 0xFF).sum(dim=-1)
+    """Number of different bits between codes a, b [..., W] int64 (broadcast) -> [...] int64."""
+    return popcount(a ^ b).sum(dim=-1)

@@ -68,7 +68,3 @@ class InvertedLists:
         else:
             self._append(ids, lists)
         return len(ids)
-
-    def members(self, lists: Tensor) -> Tensor:
-        """lists [..., p] -> the class ids in them [..., p * capacity], -1 in free slots."""
-        return self.slots[:, : int(self.ends.max())][lists].flatten(-2)

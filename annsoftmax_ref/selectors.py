@@ -109,7 +109,7 @@ class NearestClasses(Selector):
     nlist, nprobe: lists, and how many of them a sample probes. candidates: classes a sample may bring in.
     rerank: order candidates by exact cosine rather than Hamming distance.
     refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 50,000 classes).
-    rotate, centre: see IVFBinaryIndex. None takes a default from the sizes.
+    rotate, centre, asymmetric: see IVFBinaryIndex. None takes a default from the sizes.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class NearestClasses(Selector):
         refresh_steps: int | None = None,
         rotate: bool = False,
         centre: bool = False,
+        asymmetric: bool = False,
     ):
         super().__init__()
         self.sample_rate = check_rate(sample_rate)
@@ -142,7 +143,7 @@ class NearestClasses(Selector):
         self.nlist, self.nprobe, self.candidates = nlist, nprobe, candidates
         self.rerank = rerank
         self.refresh_steps = refresh_steps
-        self.rotate, self.centre = rotate, centre
+        self.rotate, self.centre, self.asymmetric = rotate, centre, asymmetric
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))  # first row of the next slice
         self._moved: list[Tensor] = []
 
@@ -159,7 +160,7 @@ class NearestClasses(Selector):
         self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 1000))
         if self.nprobe > self.nlist:
             raise ValueError(f"nprobe is {self.nprobe}; it should be at most nlist, {self.nlist}")
-        self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre)
+        self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre, self.asymmetric)
 
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         weight.wants_codes = self.plain_signs
@@ -182,7 +183,7 @@ class NearestClasses(Selector):
 
     def candidates_per_sample(self, group_size: int) -> int:
         """The sample's share of the active set, and at least 64."""
-        share = math.ceil(self.active_classes / group_size)
+        share = self.active_classes // group_size
         return min(self.candidates or max(64, share), self.num_classes)
 
     def rows_moved(self, ids: Tensor) -> None:

@@ -67,6 +67,24 @@ def test_all_lists_and_reranking_is_brute_force():
     np.testing.assert_allclose(scores.numpy(), expected[1], rtol=1e-12)
 
 
+@pytest.mark.parametrize("rotate", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_asymmetric_search_equals_the_reference(rotate, dtype):
+    rows, queries = clustered(300, 70).to(dtype), clustered(9, 70, seed=4).to(dtype)
+    index = trained(rows, 6, rotate=rotate, asymmetric=True)
+    ids, scores = index.search(queries, rows, 300, 6, rerank=False)
+    unit = torch.nn.functional.normalize(queries, dim=1).float()
+    rotated = (unit @ index.rotation.float() if rotate else unit).double().numpy()
+    expected = ref.asymmetric_scores(rotated, index.codes.numpy())
+    np.testing.assert_allclose(scores.numpy(), np.take_along_axis(expected, ids.numpy(), 1), rtol=1e-5, atol=1e-5)
+    exact = (unit @ torch.nn.functional.normalize(rows, dim=1).float().T).numpy()
+    hamming_order = -ref.hamming(ref.encode(queries.numpy()), ref.encode(rows.numpy()))
+    if not rotate:  # a better guide to the cosine than signs are
+        assert (
+            np.corrcoef(expected.ravel(), exact.ravel())[0, 1] > np.corrcoef(hamming_order.ravel(), exact.ravel())[0, 1]
+        )
+
+
 def test_equal_rows_come_in_the_order_of_their_ids():
     rows = clustered(40, 16)[torch.arange(40) % 4]  # ten copies of each of four rows
     index = trained(rows, 2)
@@ -133,7 +151,7 @@ def test_lists_keep_every_member_once(generator):
         lists.move(ids, torch.randint(9, (17,), generator=generator))
         assert torch.equal(lists.sizes, torch.bincount(lists.assignment, minlength=9))
         for number in range(9):
-            members = lists.members(torch.tensor([number]))
+            members = lists.slots[number]
             place = (members >= 0).nonzero().squeeze(1)
             members = members[place]
             assert torch.equal(lists.slot_codes[number, :, place].T, codes[members])
@@ -155,6 +173,7 @@ def test_the_same_seed_gives_the_same_index():
         (lambda i, r: i.search(r[:1], r, 0, 1), ValueError, "k is 0"),
         (lambda i, r: i.search(r[:1], r[:9], 3, 1), ValueError, "rows has shape"),
         (lambda i, r: IVFBinaryIndex(4, 8, 5), ValueError, "nlist is 5"),
+        (lambda i, r: IVFBinaryIndex(9, 8, 5, centre=True, asymmetric=True), ValueError, "centre and asymmetric"),
         (lambda i, r: IVFBinaryIndex(4, 8, 2.0), TypeError, "nlist is 2.0"),
         (lambda i, r: IVFBinaryIndex(100, 12, 5).search(r[:1].float(), r.float(), 3, 1), RuntimeError, "train_lists"),
     ],

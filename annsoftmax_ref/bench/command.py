@@ -34,7 +34,9 @@ def _add_search(commands) -> None:
     parser.add_argument("--dim", type=int, default=128, help="numbers a row, if clustered")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--k", type=int, default=100)
-    parser.add_argument("--candidates", type=int, help="codes that are re-ranked for each query; default 4 k")
+    parser.add_argument(
+        "--candidates", type=int, nargs="+", help="codes that our index re-ranks for each query; default 4 k"
+    )
     parser.add_argument("--nlist", type=int, help="default: about the square root of the number of rows")
     parser.add_argument("--nprobe", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--against", nargs="*", default=[], choices=["faiss"])
@@ -51,6 +53,8 @@ def _search(arguments) -> None:
 
     for name in ("classes", "dim", "batch", "k"):
         check_positive_int(name, getattr(arguments, name))
+    for candidates in arguments.candidates or []:
+        check_positive_int("candidates", candidates)
     if arguments.vectors == "glyphs":
         vectors = trained_vectors(arguments.batch, arguments.seed, arguments.epochs, sys.stderr.isatty())
     else:

@@ -20,20 +20,25 @@ MOVED = 0.1  # part of the rows that move before an update is timed
 class OurIndex:
     """IVFBinaryIndex behind the few calls that the benchmark makes."""
 
-    def __init__(self, rows: Tensor, nlist: int, candidates: int):
-        self.name = f"IVFBinaryIndex, {candidates} candidates re-ranked"
-        self.rows, self.candidates = rows, candidates
-        self.index = IVFBinaryIndex(*rows.shape, nlist)
+    def __init__(self, rows: Tensor, nlist: int, asymmetric: bool = False):
+        self.name = "IVFBinaryIndex, " + ("4-bit queries" if asymmetric else "Hamming")
+        self.rows = rows
+        self.index = IVFBinaryIndex(*rows.shape, nlist, asymmetric=asymmetric)
         self.index.train_lists(rows, torch.Generator().manual_seed(0))
+        self.cursor = 0
 
-    def search(self, queries: Tensor, k: int, nprobe: int) -> Tensor:
-        ids, _ = self.index.search(queries, self.rows, max(k, self.candidates), nprobe)
+    def search(self, queries: Tensor, k: int, nprobe: int, candidates: int) -> Tensor:
+        """The k best of ``candidates`` codes, by exact cosine."""
+        ids, _ = self.index.search(queries, self.rows, max(k, candidates), nprobe)
         return ids[:, :k]
 
     def update(self, rows: Tensor, ids: Tensor) -> None:
-        """Codes and lists of the moved rows, all of them at once."""
+        """What a training step does: codes of all moved rows now, lists of the next 1,000 rows in turn."""
         self.rows = rows
-        self.index.refresh(rows, ids)
+        self.index.update_rows(rows, ids)
+        last = min(len(rows), self.cursor + 1000)
+        self.index.refresh(rows, torch.arange(self.cursor, last))
+        self.cursor = last % len(rows)
 
 
 class FaissIndex:
@@ -57,7 +62,7 @@ class FaissIndex:
         self.index.train(self._vectors(sample))
         self.index.add(self._vectors(rows))
 
-    def search(self, queries: Tensor, k: int, nprobe: int) -> Tensor:
+    def search(self, queries: Tensor, k: int, nprobe: int, candidates: int) -> Tensor:
         self.index.nprobe = nprobe
         return torch.from_numpy(self.index.search(self._vectors(queries), k)[1])
 
@@ -80,58 +85,75 @@ def bench_search(
     nlist: int,
     nprobes: list[int],
     against: list[str],
-    candidates: int | None = None,
+    candidates: list[int] | None = None,
     rounds: int = ROUNDS,
 ) -> list[dict]:
-    """One row for each index and nprobe: {"index", "classes", "dim", "batch", "k", "nlist", "nprobe", "recall",
-    "captured_mass", "ms", "build_ms", "update_ms"}.
+    """One row for each index and setting: {"index", "classes", "dim", "batch", "k", "nlist", "nprobe", "candidates",
+    "recall", "captured_mass", "ms", "build_ms", "update_ms", "recall_after_update"}.
 
+    candidates: how many codes our index re-ranks (default 4 k); FAISS has no such setting.
     recall: part of the k rows of largest cosine that were found. captured_mass: of softmax(scale * cosine) over all
     rows, the part on those found. ms: of one search of the whole batch, the median of rounds in which the indexes
-    take turns. update_ms: after a tenth of the rows moved by a twentieth of their length.
+    take turns. update_ms: after a tenth of the rows moved by a twentieth of their length, to the recall given.
     """
     rows, queries = vectors.rows, vectors.queries
     truth, mass = _exact(vectors, k)
     indexes, build_ms = [], []
-    for make in _makers(rows, nlist, 4 * k if candidates is None else candidates, against):
+    for make in _makers(rows, nlist, against):
         start = time.perf_counter()
         indexes.append(make())
         build_ms.append((time.perf_counter() - start) * 1e3)
-    results = []
-    for nprobe in nprobes:
-        times: list[list[float]] = [[] for _ in indexes]
-        found: list[Tensor] = []
-        for round_ in range(rounds + 1):  # the first round warms up
-            found = []
-            for index, spent in zip(indexes, times, strict=True):
-                start = time.perf_counter()
-                found.append(index.search(queries, k, nprobe))
-                if round_:
-                    spent.append((time.perf_counter() - start) * 1e3)
-        for index, ids, spent in zip(indexes, found, times, strict=True):
-            results.append(
-                {
-                    "index": index.name,
-                    "classes": len(rows),
-                    "dim": rows.shape[1],
-                    "batch": len(queries),
-                    "k": k,
-                    "nlist": nlist,
-                    "nprobe": nprobe,
-                    "recall": _recall(ids, truth),
-                    "captured_mass": mass(ids),
-                    "ms": median(spent),
-                }
-            )
-    for index, built, updated in zip(indexes, build_ms, _update_times(indexes, rows), strict=True):
-        for row in results:
-            if row["index"] == index.name:
-                row.update(build_ms=built, update_ms=updated)
+    settings = [
+        (index, nprobe, c)
+        for nprobe in nprobes
+        for index in indexes
+        for c in ((candidates or [4 * k]) if isinstance(index, OurIndex) else [k])
+    ]
+    times: list[list[float]] = [[] for _ in settings]
+    found: list[Tensor] = []
+    for round_ in range(rounds + 1):  # the first round warms up
+        found = []
+        for (index, nprobe, c), spent in zip(settings, times, strict=True):
+            start = time.perf_counter()
+            found.append(index.search(queries, k, nprobe, c))
+            if round_:
+                spent.append((time.perf_counter() - start) * 1e3)
+    results = [
+        {
+            "index": index.name,
+            "classes": len(rows),
+            "dim": rows.shape[1],
+            "batch": len(queries),
+            "k": k,
+            "nlist": nlist,
+            "nprobe": nprobe,
+            "candidates": c if isinstance(index, OurIndex) else None,
+            "recall": _recall(ids, truth),
+            "captured_mass": mass(ids),
+            "ms": median(spent),
+            "build_ms": build_ms[indexes.index(index)],
+        }
+        for (index, nprobe, c), ids, spent in zip(settings, found, times, strict=True)
+    ]
+    moved, update_ms = _move(indexes, rows)
+    truth, _ = _exact(Vectors(moved, queries, vectors.scale, vectors.kind), k)
+    for row, (index, nprobe, c) in zip(results, settings, strict=True):
+        row["update_ms"] = update_ms[indexes.index(index)]
+        row["recall_after_update"] = _recall(index.search(queries, k, nprobe, c), truth)
     return results
 
 
-def _makers(rows: Tensor, nlist: int, candidates: int, against: list[str]) -> list[Callable]:
-    makers: list[Callable] = [lambda: OurIndex(rows, nlist, candidates)]
+def cheapest(rows: list[dict], recall: float) -> list[dict]:
+    """For each index, the fastest of its rows with that recall or more; indexes that never reach it are left out."""
+    best: dict[str, dict] = {}
+    for row in sorted(rows, key=lambda r: r["ms"]):
+        if row["recall"] >= recall:
+            best.setdefault(row["index"], row)
+    return list(best.values())
+
+
+def _makers(rows: Tensor, nlist: int, against: list[str]) -> list[Callable]:
+    makers: list[Callable] = [lambda: OurIndex(rows, nlist), lambda: OurIndex(rows, nlist, asymmetric=True)]
     if "faiss" in against:
         makers += [lambda kind=kind: FaissIndex(kind, rows, nlist) for kind in FaissIndex.KINDS]
     return makers
@@ -159,7 +181,8 @@ def _recall(found: Tensor, truth: Tensor) -> float:
     return sum(hits) / len(hits)
 
 
-def _update_times(indexes, rows: Tensor) -> list[float]:
+def _move(indexes, rows: Tensor) -> tuple[Tensor, list[float]]:
+    """Move a tenth of the rows, three times, and tell each index: the rows as they are then, and each index's time."""
     generator = torch.Generator().manual_seed(1)
     times: list[list[float]] = [[] for _ in indexes]
     for round_ in range(3):
@@ -172,18 +195,22 @@ def _update_times(indexes, rows: Tensor) -> list[float]:
             index.update(rows, ids)
             if round_:
                 spent.append((time.perf_counter() - start) * 1e3)
-    return [median(spent) for spent in times]
+    return rows, [median(spent) for spent in times]
 
 
-def table(rows: list[dict]) -> str:
-    """Rows as a Markdown table."""
+def table(rows: list[dict], recall: float = 0.9) -> str:
+    """Rows as a Markdown table, and a sentence on which is cheapest at that recall."""
     lines = [
-        "| index | nlist | nprobe | recall | captured mass | search ms | build ms | update ms |",
-        "|---|---|---|---|---|---|---|---|",
+        "| index | nlist | nprobe | re-ranked | recall | captured mass | search ms | build ms | update ms "
+        "| recall then |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         lines.append(
-            f"| {r['index']} | {r['nlist']} | {r['nprobe']} | {r['recall']:.1%} | {r['captured_mass']:.1%} "
-            f"| {r['ms']:.1f} | {r['build_ms']:.0f} | {r['update_ms']:.1f} |"
+            f"| {r['index']} | {r['nlist']} | {r['nprobe']} | {r['candidates'] or '-'} | {r['recall']:.1%} "
+            f"| {r['captured_mass']:.1%} | {r['ms']:.1f} | {r['build_ms']:.0f} | {r['update_ms']:.1f} "
+            f"| {r['recall_after_update']:.1%} |"
         )
+    best = [f"{r['index']} {r['ms']:.1f} ms (nprobe {r['nprobe']})" for r in cheapest(rows, recall)]
+    lines += ["", f"Fastest with recall of {recall:.0%} or more: " + ("; ".join(best) or "none here") + "."]
     return "\n".join(lines)

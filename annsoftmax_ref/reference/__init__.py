@@ -32,6 +32,7 @@ True
 
 from .index import (
     assign,
+    asymmetric_scores,
     brute_force,
     build_lists,
     encode,
@@ -77,6 +78,7 @@ __all__ = [
     "adamw_step",
     "arcface",
     "assign",
+    "asymmetric_scores",
     "brute_force",
     "build_lists",
     "cosface",

@@ -115,6 +115,18 @@ def hamming(a_codes, b_codes):
     return np.bitwise_count(differing.view(np.uint64)).sum(axis=-1, dtype=np.int64)
 
 
+def asymmetric_scores(queries, codes):
+    """<q, signs> with q rounded to 16 levels, all pairs.   [B, d], [N, words] -> [B, N]
+
+        step = max|q| / 8,   q_j ~ step (floor(q_j / step) + 1/2), levels -8..7,   signs_j = +1 where bit j is set,
+    else -1. Only the class is reduced to signs; the query keeps 4 bits a number (RaBitQ, Gao and Long 2024).
+    """
+    step = np.abs(queries).max(axis=1, keepdims=True) / 8
+    rounded = step * (np.clip(np.floor(queries / step), -8, 7) + 0.5)
+    bits = np.unpackbits(np.ascontiguousarray(codes).view(np.uint8), axis=1, bitorder="little")[:, : queries.shape[1]]
+    return rounded @ (2.0 * bits - 1).T
+
+
 # ---------------------------------------------------------------------------------------- search
 
 
