@@ -9,6 +9,7 @@ import torch
 
 from annsoftmax_ref import machine
 from annsoftmax_ref.datasets.cache import cache_folder
+from kernels_inline import build
 
 PACKAGES = ("torch", "numpy", "matplotlib", "pillow", "tqdm", "ninja", "jupyterlab", "ipywidgets", "nbval", "faiss-cpu")
 OPTIONAL = {"jupyterlab": "notebooks", "ipywidgets": "notebooks", "nbval": "dev", "faiss-cpu": "peers"}
@@ -27,10 +28,17 @@ def examine() -> dict:
         "torch_cuda": torch.version.cuda,
         "gpu": gpu,
         "cache": str(cache_folder()),
-        "backend": "torch on CUDA" if gpu else "torch on the CPU",
+        "backend": _backend(gpu),
     }
     facts["missing"] = list(_missing(facts))
     return facts
+
+
+def _backend(gpu: str | None) -> str:
+    """What a head runs on. Builds the C++ kernels if this machine has not built them yet."""
+    reason = build.why_not()
+    cpu = "C++ kernels" if reason is None else f"plain torch ({reason})"
+    return f"CPU: {cpu}" + ("; GPU: plain torch" if gpu else "")
 
 
 def _missing(facts: dict):

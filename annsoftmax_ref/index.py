@@ -145,8 +145,8 @@ class IVFBinaryIndex(nn.Module):
     def search(self, queries: Tensor, rows: Tensor, k: int, nprobe: int, rerank: bool = True) -> tuple[Tensor, Tensor]:
         """queries [B, d], rows [N, d] -> ids [B, k] int64, scores [B, k], best first.
 
-        Scores are cosines with ``rerank``, else minus the Hamming distance, or <query, signs> if asymmetric. Where
-        the probed lists hold fewer than k rows, the last ids are -1 and their scores -inf. Equal scores: the lower id first.
+        Scores are cosines with ``rerank``, else minus the Hamming distance (<query, signs> if asymmetric). Where the
+        probed lists hold fewer than k rows, the last ids are -1, their scores -inf. Equal scores: the lower id first.
         """
         self._check_rows(rows, self.num_rows)
         if not 1 <= nprobe <= self.nlist:

@@ -6,6 +6,8 @@ row have a closed form that depends on how many they are, its age, and keeps one
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -15,13 +17,11 @@ from annsoftmax_ref import backend, rows
 WINDOW = 1024
 
 
-class RowOptimizer(torch.optim.Optimizer):
+class RowOptimizer(torch.optim.Optimizer, ABC):
     """What RowSGD and RowAdamW share: the bookkeeping of which row lags by how much.
 
-    A subclass gives ``columns`` (width of the table), ``identity`` (the entry of age 0),
-    ``advanced(table, group, step)`` (the table after one more step without a gradient), ``apply`` (the table's
-    entries to rows that lag) and ``move`` (one step with a gradient). A parameter whose gradient is dense takes
-    the same step on all rows: backbone and head can share one optimizer.
+    A subclass says what a step with a gradient does, and what missed steps do. A parameter whose gradient is dense
+    takes the same step on all rows: backbone and head can share one optimizer.
     """
 
     buffers: tuple[str, ...] = ()
@@ -58,7 +58,8 @@ class RowOptimizer(torch.optim.Optimizer):
         if self._has_kernel(weight):
             wanted = getattr(weight, "wants_codes", False)
             codes = self.move_cpp(weight.detach(), grad, ids, state, group, wanted)
-            weight.row_codes = (ids, codes) if wanted else None
+            # The version tells whether anyone has changed the weight since.
+            weight.row_codes = (ids, codes, weight._version) if wanted else None
         else:
             parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
             self.move(parts[0], grad, parts[1:], group, state["step"])
@@ -139,20 +140,26 @@ class RowOptimizer(torch.optim.Optimizer):
     def _group_of(self, weight: Tensor) -> dict:
         return next(g for g in self.param_groups if any(p is weight for p in g["params"]))
 
+    @abstractmethod
     def identity(self) -> Tensor:
-        raise NotImplementedError  # noqa: E704
+        """The table's entry of age 0 [1, columns], float64."""
 
+    @abstractmethod
     def advanced(self, table: Tensor, group: dict, step: int) -> Tensor:
-        raise NotImplementedError  # noqa: E704
+        """table [ages, columns] after step number ``step`` without a gradient; its first entry is of age 0 again."""
 
-    def apply(self, entries, weight, buffers, group) -> None:
-        raise NotImplementedError  # noqa: E704
+    @abstractmethod
+    def apply(self, entries: Tensor, weight: Tensor, buffers: list[Tensor], group: dict) -> None:
+        """Apply entries [n, columns] to rows weight [n, d] and their buffers, in place."""
 
-    def move(self, weight, grad, buffers, group, step) -> None:
-        raise NotImplementedError  # noqa: E704
+    @abstractmethod
+    def move(self, weight: Tensor, grad: Tensor, buffers: list[Tensor], group: dict, step: int) -> None:
+        """Step number ``step`` with a gradient, on rows that are up to date, in place."""
 
-    def apply_cpp(self, weight, ids, state, group) -> None:
-        raise NotImplementedError  # noqa: E704
+    @abstractmethod
+    def apply_cpp(self, weight: Tensor, ids: Tensor, state: dict, group: dict) -> None:
+        """``apply`` by the C++ kernel, to those of rows ids [n] of the whole weight that lag."""
 
-    def move_cpp(self, weight, grad, ids, state, group, with_codes) -> Tensor:
-        raise NotImplementedError  # noqa: E704
+    @abstractmethod
+    def move_cpp(self, weight: Tensor, grad: Tensor, ids: Tensor, state: dict, group: dict, with_codes: bool) -> Tensor:
+        """``move`` by the C++ kernel, for rows ids [n] of the whole weight -> their sign codes, if wanted."""

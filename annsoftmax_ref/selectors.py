@@ -8,6 +8,7 @@ to its number of classes; the selector never changes the weights, and what it ch
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ def default_nlist(num_classes: int) -> int:
     return min(num_classes, 2 ** round(math.log2(math.sqrt(num_classes))))
 
 
-class Selector(nn.Module):
+class Selector(nn.Module, ABC):
     """Base of the selectors. ``bind`` is called once by the head, the others for each training batch, in the
     order ``check_budget``, ``prepare``, ``select``, ``rows_moved``."""
 
@@ -53,12 +54,12 @@ class Selector(nn.Module):
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         """Upkeep of what is kept about the weights, once a step, before ``select``."""
 
+    @abstractmethod
     def select(self, x: Tensor, labels: Tensor, weight: Tensor, generator: torch.Generator) -> list[ActiveSet]:
         """x [B, d] (rows of length 1), labels [B], weight [N, d] -> active sets that partition the batch.
 
         Changes nothing but the generator.
         """
-        raise NotImplementedError
 
     def rows_moved(self, ids: Tensor) -> None:
         """Told by the head: the optimizer is about to move rows ids [n]."""
@@ -155,7 +156,7 @@ class NearestClasses(Selector):
     def bind(self, num_classes: int, embedding_size: int) -> None:
         super().bind(num_classes, embedding_size)
         self.nlist = self.nlist or default_nlist(num_classes)
-        self.nprobe = self.nprobe or min(self.nlist, max(16, self.nlist // 8))
+        self.nprobe = self.nprobe or min(self.nlist, math.ceil(2 * math.sqrt(self.nlist)))  # 16 of 64, 64 of 1,024
         # Looking at 1,000 rows a step costs next to nothing; fewer classes are gone through in 50 steps.
         self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 1000))
         if self.nprobe > self.nlist:
@@ -197,8 +198,8 @@ class NearestClasses(Selector):
         ids = self._moved[0] if len(self._moved) == 1 else torch.cat(self._moved).unique()
         self._moved.clear()
         # The optimizer's kernel makes the sign codes of the rows that it moves on the way.
-        made_for, codes = getattr(weight, "row_codes", None) or (None, None)
-        if made_for is not None and self.plain_signs and torch.equal(made_for, ids):
+        made_for, codes, version = getattr(weight, "row_codes", None) or (None, None, None)
+        if self.plain_signs and version == weight._version and torch.equal(made_for, ids):
             self.index.write_codes(ids, codes)
         else:
             self.index.update_rows(weight, ids)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
 from annsoftmax_ref import compare
-from annsoftmax_ref.bench import search
+from annsoftmax_ref.bench import search, step
 from annsoftmax_ref.records import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,50 @@ def search_table() -> str:
     return f"{search.table(record['rows'])}\n\n{record['vectors']}. {source(record, 'results/search/glyphs.json')}"
 
 
-TABLES = {"compare": compare_table, "search": search_table}
+def steps_table() -> str:
+    names = ("step_1m_bf16", "step_1m_fp32", "step_1m_001", "step_200k_512", "step_100k_chunked")
+    records = [read_record(ROOT / "results" / "cpu" / f"{name}.json") for name in names]
+    rows = [row for record in records for row in record["rows"]]
+    growth = read_record(ROOT / "results" / "cpu" / "growth.json")
+    times = ", ".join(f"{row['classes']:,} classes {row['ms_median']:.1f} ms" for row in growth["rows"])
+    return (
+        f"{step.table(rows)}\n\n{source(records[0], 'results/cpu/')}\n\n"
+        f"Growth with {growth['rows'][0]['classes'] * growth['rows'][0]['rate']:,.0f} active classes and "
+        f"{growth['rows'][0]['nearest']['nprobe']} lists probed: {times}, which is the number of classes to the power "
+        f"{growth['exponent']:.2f} (`results/cpu/growth.json`)."
+    )
+
+
+def large_search_table() -> str:
+    record = read_record(ROOT / "results" / "cpu" / "search_1m.json")
+    rows = search.cheapest(record["rows"], 0.9)
+    for kind in search.FaissIndex.KINDS:
+        if not any(kind in row["index"] for row in rows):  # never reaches the recall: its best
+            rows.append(max((r for r in record["rows"] if kind in r["index"]), key=lambda r: r["recall"]))
+    return f"{search.table(rows)}\n\n{record['vectors']}. {source(record, 'results/cpu/search_1m.json')}"
+
+
+def backends_table() -> str:
+    """Mean accuracy of every head with the C++ kernels and in plain torch, same seeds."""
+    lines = ["| objective | head | C++ kernels | plain torch |", "|---|---|---|---|"]
+    for objective in OBJECTIVES:
+        cells: dict[str, list[str]] = {}
+        for folder in ("compare", "compare/torch"):
+            rows = read_record(ROOT / "results" / folder / f"{objective}.json")["rows"]
+            for head in ("full", "random", "ann"):
+                values = [100 * row["accuracy"] for row in rows if row["head"] == head]
+                cells.setdefault(head, []).append(f"{mean(values):.1f}% ± {stdev(values):.1f}")
+        lines += [f"| {objective} | {head} | {' | '.join(pair)} |" for head, pair in cells.items()]
+    return "\n".join(lines) + "\n\n*Records in `results/compare/` and `results/compare/torch/`.*"
+
+
+TABLES = {
+    "backends": backends_table,
+    "compare": compare_table,
+    "search": search_table,
+    "steps": steps_table,
+    "large_search": large_search_table,
+}
 
 
 def source(record: dict, path: str) -> str:
