@@ -90,3 +90,71 @@ def test_wrong_calls_end_with_2_and_one_line(capsys):
         assert cli.main(["bench", "search", "--classes", "300", "--dim", "16", *arguments]) == 2
         captured = capsys.readouterr()
         assert words in captured.err and captured.err.count("\n") == 1
+
+
+def run_json(capsys, *arguments):
+    assert cli.main(["bench", *arguments, "--json", "-"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_bench_step_times_every_head_and_its_phases(capsys):
+    from annsoftmax_ref.bench.heads import STEPS
+
+    names = [name for name in STEPS if "linear" not in name or hasattr(torch.nn.functional, "linear_cross_entropy")]
+    record = run_json(
+        capsys, "step", "--classes", "600", "--dim", "16", "--batch", "8", "--rounds", "2", "--heads", *names
+    )
+    assert [row["head"] for row in record["rows"]] == names
+    for row in record["rows"]:
+        assert row["ms_min"] <= row["ms_median"] <= row["ms_max"] and row["speedup_vs_full"] > 0
+    ann = record["rows"][names.index("ann")]
+    assert set(ann["phases_ms"]) == {"prepare", "select", "forward", "backward", "update"}
+    assert sum(ann["phases_ms"].values()) <= ann["ms_max"]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_all_heads_of_the_benchmark_compute_the_same_gradient(half):
+    """With every class active they are one function, so the comparison is of equals."""
+    from annsoftmax_ref.bench.heads import STEPS, make_step
+
+    vectors, labels = clustered_vectors(700, 32, 16), torch.arange(16)
+    names = [name for name in STEPS if "linear" not in name or hasattr(torch.nn.functional, "linear_cross_entropy")]
+    gradients = {name: make_step(name, vectors.rows, 1.0, half, groups=1)(vectors.queries, labels) for name in names}
+    for name, gradient in gradients.items():
+        difference = (gradient - gradients["full"]).norm() / gradients["full"].norm()
+        assert difference < (0.03 if half else 1e-5), name
+
+
+def test_bench_growth_fits_an_exponent(capsys):
+    record = run_json(
+        capsys,
+        "growth",
+        "--classes",
+        "2000",
+        "4000",
+        "--active",
+        "200",
+        "--nprobe",
+        "4",
+        "--dim",
+        "16",
+        "--rounds",
+        "1",
+    )
+    assert [row["classes"] for row in record["rows"]] == [2000, 4000] and isinstance(record["exponent"], float)
+
+
+def test_bench_soak_watches_memory_loss_and_recall(capsys):
+    record = run_json(capsys, "soak", "--minutes", "0.03", "--classes", "20000", "--every", "0.5")
+    assert len(record["rows"]) >= 2
+    assert all(row["finite"] and 0 < row["recall"] <= 1 and row["steps"] > 0 for row in record["rows"])
+
+
+def test_bench_upkeep_compares_with_an_index_made_anew(capsys, monkeypatch):
+    from annsoftmax_ref.bench import upkeep
+    from annsoftmax_ref.datasets import load_glyphs
+
+    monkeypatch.setattr(upkeep, "load_glyphs", lambda progress: load_glyphs(progress=False).subset(600))
+    record = run_json(capsys, "upkeep", "--steps", "20", "--every", "10")
+    assert [row["step"] for row in record["rows"]] == [10, 20]
+    assert all(0 < row["recall"] <= 1 and row["stale_bits"] < 0.05 for row in record["rows"])

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from annsoftmax_ref import IVFBinaryIndex, backend
 from annsoftmax_ref import reference as ref
 from kernels_inline import build
 from kernels_inline.rerank_ops import rerank
@@ -40,6 +43,23 @@ def test_a_row_of_zeros_has_cosine_zero():
     queries, rows, _ = example(3, 8, 1, 1)
     rows[1] = 0
     assert rerank(queries, rows, torch.tensor([[1]]))[1].item() == 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 40), d=st.integers(1, 70), b=st.integers(1, 4), k=st.integers(0, 50), seed=st.integers(0, 10**6)
+)
+def test_any_sizes_repeats_and_ties(n, d, b, k, seed):
+    queries, rows, ids = example(n, d, b, k, seed)
+    rows = rows[torch.arange(n) // 2 * 2]  # every other row a copy: ties
+    ordered, cosines = rerank(queries, rows, ids)
+    index = IVFBinaryIndex(n, d, 1)
+    with backend.use("torch"):
+        expected, expected_cosines = index._rerank(queries, rows, ids) if k else (ids, cosines)
+    torch.testing.assert_close(cosines, expected_cosines, rtol=0, atol=1e-6)
+    # Only cosines that are equal to rounding may stand in another order.
+    swapped = ordered != expected
+    assert (cosines[swapped] - expected_cosines[swapped]).abs().le(1e-6).all()
 
 
 def test_opcheck():

@@ -55,15 +55,13 @@ def large_search_table() -> str:
 def backends_table() -> str:
     """Mean accuracy of every head with the C++ kernels and in plain torch, same seeds."""
     lines = ["| objective | head | C++ kernels | plain torch |", "|---|---|---|---|"]
-    for objective in OBJECTIVES:
-        cells: dict[str, list[str]] = {}
-        for folder in ("compare", "compare/torch"):
-            rows = read_record(ROOT / "results" / folder / f"{objective}.json")["rows"]
-            for head in ("full", "random", "ann"):
-                values = [100 * row["accuracy"] for row in rows if row["head"] == head]
-                cells.setdefault(head, []).append(f"{mean(values):.1f}% ± {stdev(values):.1f}")
-        lines += [f"| {objective} | {head} | {' | '.join(pair)} |" for head, pair in cells.items()]
-    return "\n".join(lines) + "\n\n*Records in `results/compare/` and `results/compare/torch/`.*"
+    for path in sorted((ROOT / "results" / "compare" / "cpp").glob("*.json")):
+        pair = [read_record(folder / path.name)["rows"] for folder in (path.parent, path.parent.parent)]
+        for head in ("full", "random", "ann"):
+            accuracy = [[100 * row["accuracy"] for row in rows if row["head"] == head] for rows in pair]
+            cells = [f"{mean(values):.1f}% ± {stdev(values):.1f}" for values in accuracy]
+            lines.append(f"| {path.stem} | {head} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\n*Records in `results/compare/cpp/` and `results/compare/`.*"
 
 
 TABLES = {
