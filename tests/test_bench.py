@@ -138,6 +138,8 @@ def test_bench_growth_fits_an_exponent(capsys):
         "4",
         "--dim",
         "16",
+        "--batch",
+        "16",
         "--rounds",
         "1",
     )
