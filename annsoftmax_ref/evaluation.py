@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from annsoftmax_ref.datasets.augment import to_float
+from annsoftmax_ref.retrieval import recall_at_k
 
 CHUNK = 1024  # drawings at a time
 
@@ -79,14 +79,4 @@ def retrieval(model: nn.Module, dataset) -> float:
     alone in their class cannot be found and are asked for nothing, though they may be (wrongly) found.
     """
     images, labels = dataset.batch(torch.arange(len(dataset)))
-    unit = F.normalize(embed(model, images))
-    labels = labels.to(unit.device)
-    hits = asked = 0
-    alone = torch.bincount(labels)[labels] < 2
-    for rows in torch.arange(len(labels), device=unit.device).split(CHUNK):
-        cosine = unit[rows] @ unit.T
-        cosine[torch.arange(len(rows), device=unit.device), rows] = -2  # not itself
-        found = labels[cosine.argmax(dim=1)]
-        hits += int(((found == labels[rows]) & ~alone[rows]).sum())
-        asked += int((~alone[rows]).sum())
-    return hits / max(asked, 1)
+    return recall_at_k(embed(model, images), labels, ks=(1,), chunk=CHUNK)[1] or 0.0  # None: nothing to ask for
