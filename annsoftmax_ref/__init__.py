@@ -14,6 +14,7 @@ from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.memory import keep_freed_memory
 from annsoftmax_ref.objectives import ArcFace, CosFace, CrossEntropy, DSoftmax, Objective, make_objective
 from annsoftmax_ref.optim import RowAdamW, RowSGD
+from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
 from annsoftmax_ref.selectors import AllClasses, NearestClasses, RandomClasses, Selector
 
 __version__ = "0.1.0"
@@ -25,7 +26,10 @@ __all__ = [
     "CosFace",
     "CrossEntropy",
     "DSoftmax",
+    "ForestClasses",
     "IVFBinaryIndex",
+    "LSHClasses",
+    "LabelGraphClasses",
     "NearestClasses",
     "Objective",
     "RandomClasses",

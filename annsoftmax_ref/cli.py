@@ -76,7 +76,7 @@ def _doctor(arguments) -> None:
 
 
 def _add_compare(commands) -> None:
-    from annsoftmax_ref.head import HEADS
+    from annsoftmax_ref.head import DEFAULT_HEADS, HEADS
     from annsoftmax_ref.objectives import OBJECTIVES
 
     parser = subcommand(
@@ -86,8 +86,8 @@ def _add_compare(commands) -> None:
         "train heads on the same data and print a table",
         "annsoftmax compare --task glyphs --heads full random ann --objective cosface --rate 0.1",
     )
-    parser.add_argument("--task", default="glyphs", help="glyphs, pairs:NUMBER_OF_CLASSES or fonts:FOLDER")
-    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS)
+    parser.add_argument("--task", default="glyphs", help="glyphs, pairs:NUMBER_OF_CLASSES, fonts:FOLDER or folder:PATH")
+    parser.add_argument("--heads", nargs="+", default=list(DEFAULT_HEADS), choices=HEADS)
     parser.add_argument("--objective", default="cosface", choices=list(OBJECTIVES))
     parser.add_argument("--rate", type=float, default=0.1, help="part of the classes that a group is scored against")
     parser.add_argument("--groups", type=int, default=8, help="active sets per batch (ann)")

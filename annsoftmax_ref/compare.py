@@ -9,8 +9,8 @@ from statistics import mean, stdev
 import torch
 
 from annsoftmax_ref import memory
-from annsoftmax_ref.datasets import load_fonts, load_glyphs, load_pairs
-from annsoftmax_ref.head import HEADS, make_head
+from annsoftmax_ref.datasets import load_fonts, load_glyphs, load_image_folder, load_pairs
+from annsoftmax_ref.head import DEFAULT_HEADS, make_head
 from annsoftmax_ref.network import ConvNet
 from annsoftmax_ref.training import History, default_recipe, fit
 
@@ -19,7 +19,8 @@ DIAGNOSE_EVERY = 100  # steps; each look costs about one step of the full softma
 
 
 def load_task(task: str):
-    """``glyphs``, ``pairs:NUMBER_OF_CLASSES`` or ``fonts:FOLDER`` -> a data set (``annsoftmax_ref.datasets``)."""
+    """``glyphs``, ``pairs:NUMBER_OF_CLASSES``, ``fonts:FOLDER`` or ``folder:PATH`` (a folder of images a class)
+    -> a data set (``annsoftmax_ref.datasets``)."""
     name, _, detail = task.partition(":")
     if name == "glyphs" and not detail:
         return load_glyphs()
@@ -27,7 +28,9 @@ def load_task(task: str):
         return load_pairs(int(detail or 100_000))
     if name == "fonts" and detail:
         return load_fonts(detail)
-    raise ValueError(f"task is {task!r}; it should be glyphs, pairs:NUMBER_OF_CLASSES or fonts:FOLDER")
+    if name == "folder" and detail:
+        return load_image_folder(detail)
+    raise ValueError(f"task is {task!r}; it should be glyphs, pairs:NUMBER_OF_CLASSES, fonts:FOLDER or folder:PATH")
 
 
 def find_device(name: str) -> torch.device:
@@ -41,7 +44,7 @@ def find_device(name: str) -> torch.device:
 
 def compare(
     task: str = "glyphs",
-    heads=HEADS,
+    heads=DEFAULT_HEADS,
     objective: str = "cosface",
     rate: float = 0.1,
     groups: int = 8,

@@ -174,7 +174,8 @@ class ANNSoftmax(SoftmaxHead):
         )
 
 
-HEADS = ("full", "random", "ann")
+HEADS = ("full", "random", "ann", "lsh", "forest", "knn")
+DEFAULT_HEADS = HEADS[:3]  # those that a comparison trains unless told otherwise
 
 
 def make_selector(name: str, rate: float = 0.1, groups: int = 8) -> Selector:
@@ -185,6 +186,11 @@ def make_selector(name: str, rate: float = 0.1, groups: int = 8) -> Selector:
         return RandomClasses(rate)
     if name == "ann":
         return NearestClasses(rate, groups)
+    from annsoftmax_ref import rivals
+
+    makers = {"lsh": rivals.LSHClasses, "forest": rivals.ForestClasses, "knn": rivals.LabelGraphClasses}
+    if name in makers:
+        return makers[name](rate)
     raise ValueError(f"head is {name!r}; it should be one of {', '.join(HEADS)}")
 
 

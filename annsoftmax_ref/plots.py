@@ -9,8 +9,15 @@ from statistics import mean
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by the colour-blind; a marker each, for print without colour.
-STYLES = {"full": ("#000000", "o", "-"), "random": ("#E69F00", "s", "--"), "ann": ("#0072B2", "^", "-")}
-OTHERS = [("#009E73", "D", "-."), ("#CC79A7", "v", ":"), ("#D55E00", "P", "--"), ("#56B4E9", "X", "-")]
+STYLES = {
+    "full": ("#000000", "o", "-"),
+    "random": ("#E69F00", "s", "--"),
+    "ann": ("#0072B2", "^", "-"),
+    "lsh": ("#009E73", "D", "-."),
+    "forest": ("#CC79A7", "v", ":"),
+    "knn": ("#D55E00", "P", "--"),
+}
+OTHERS = [("#56B4E9", "X", "-"), ("#F0E442", "*", "-."), ("#56B4E9", "<", ":"), ("#F0E442", ">", "--")]
 
 
 def accuracy_curves(rows: list[dict]) -> Figure:

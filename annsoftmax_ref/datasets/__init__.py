@@ -1,23 +1,43 @@
-"""Data sets with thousands to millions of real classes, drawn from fonts: no download.
+"""Data sets with thousands to millions of real classes: drawn from fonts without a download, or read from files.
 
 ``load_glyphs`` draws matplotlib's own DejaVu fonts, ``load_fonts`` those in a folder, and ``load_pairs`` makes
 any number of classes out of pairs of characters. Each gives an object with ``train``, ``test``,
 ``num_classes`` and ``class_names``; ``train.batch(index)`` gives images [b, 32, 32] uint8 and labels [b].
+
+Real sets are read only when a batch asks: ``load_image_folder`` (ImageNet, Products-10K), ``load_record_io`` (MS1MV3,
+Glint360K, WebFace), ``load_memmap`` (features made before), ``XMCFile`` (Amazon-670K), ``VerificationPairs`` (LFW).
 """
 
 from annsoftmax_ref.datasets.augment import Augmentation, to_float
 from annsoftmax_ref.datasets.fonts import load_fonts
 from annsoftmax_ref.datasets.glyphs import GlyphData, ImageSet, load_glyphs
+from annsoftmax_ref.datasets.image_folder import ImageFolder, load_image_folder
+from annsoftmax_ref.datasets.memmap import MappedFeatures, load_memmap
 from annsoftmax_ref.datasets.pairs import PairData, PairSet, load_pairs
+from annsoftmax_ref.datasets.record_io import RecordFile, RecordSet, load_record_io
+from annsoftmax_ref.datasets.verification_bin import VerificationPairs
+from annsoftmax_ref.datasets.xmc import SparseRows, XMCFile
+from annsoftmax_ref.datasets.zipf import zipf_subset
 
 __all__ = [
     "Augmentation",
     "GlyphData",
+    "ImageFolder",
     "ImageSet",
+    "MappedFeatures",
     "PairData",
     "PairSet",
+    "RecordFile",
+    "RecordSet",
+    "SparseRows",
+    "VerificationPairs",
+    "XMCFile",
     "load_fonts",
     "load_glyphs",
+    "load_image_folder",
+    "load_memmap",
     "load_pairs",
+    "load_record_io",
     "to_float",
+    "zipf_subset",
 ]

@@ -1,0 +1,72 @@
+"""What the rivals share: a structure over the weight rows, rebuilt from time to time, and lists of candidates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from annsoftmax_ref import rows as weight_rows
+from annsoftmax_ref.checks import check_positive_int, check_rate
+from annsoftmax_ref.selectors import Selector
+
+
+class RebuiltClasses(Selector):
+    """Base of selectors that rebuild what they know of the weights every ``rebuild_steps`` training steps.
+
+    The first training step builds it; in between nothing is updated. All that is kept are buffers of shapes known at
+    ``bind``, so that a head that is saved and loaded goes on as if it had never stopped.
+    """
+
+    def __init__(self, sample_rate: float, rebuild_steps: int):
+        super().__init__()
+        self.sample_rate = check_rate(sample_rate)
+        self.rebuild_steps = check_positive_int("rebuild_steps", rebuild_steps)
+        self.register_buffer("steps_left", torch.zeros((), dtype=torch.int64))  # until the next rebuild
+        self.register_buffer("built", torch.zeros((), dtype=torch.bool))
+
+    @abstractmethod
+    def rebuild(self, directions: Tensor, generator: torch.Generator) -> None:
+        """Write the buffers anew for directions [N, d], the weight's rows scaled to length 1."""
+
+    @abstractmethod
+    def candidates(self, x: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """x [B, d] unit rows, labels [B], weight [N, d] -> each sample's classes [B, k], best first, then -1."""
+
+    @torch.no_grad()
+    def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
+        if self.steps_left == 0:
+            weight_rows.catch_up(weight)
+            with torch.autocast(weight.device.type, enabled=False):
+                self.rebuild(weight_rows.unit_rows(weight), generator)
+            self.built.fill_(True)
+            self.steps_left.fill_(self.rebuild_steps)
+        self.steps_left -= 1
+
+    @torch.no_grad()
+    def select(self, x, labels, weight, generator):
+        if not self.built:
+            raise RuntimeError("the selector has built nothing yet; call prepare first")
+        # Which classes are near is not to depend on bfloat16 rounding.
+        with torch.autocast(x.device.type, enabled=False):
+            candidates = self.candidates(x, labels, weight)
+        return [self._union(torch.arange(len(labels), device=labels.device), candidates, labels, generator)]
+
+
+def spans(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """starts, lengths [n] -> for every place of every span, whose it is and where: owners [m], places [m]."""
+    owners = torch.repeat_interleave(torch.arange(len(starts), device=starts.device), lengths)
+    before = lengths.cumsum(0) - lengths
+    return owners, starts[owners] + torch.arange(len(owners), device=starts.device) - before[owners]
+
+
+def as_rows(samples: Tensor, classes: Tensor, batch: int, most: int) -> Tensor:
+    """samples [m] ascending, classes [m] best first for each sample -> [batch, k], k <= most, filled up with -1."""
+    counts = torch.bincount(samples, minlength=batch)
+    before = counts.cumsum(0) - counts
+    columns = torch.arange(len(samples), device=samples.device) - before[samples]
+    table = classes.new_full((batch, min(most, int(counts.max()))), -1)
+    kept = columns < most
+    table[samples[kept], columns[kept]] = classes[kept]
+    return table
