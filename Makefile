@@ -57,6 +57,9 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 	$(BENCH) step --classes 1000000 --rate 0.1 --heads $(STEP_HEADS) --json results/cpu/step_1m_bf16.json
 	$(BENCH) step --classes 1000000 --rate 0.1 --heads $(STEP_HEADS) --precision fp32 --json results/cpu/step_1m_fp32.json
 	$(BENCH) step --classes 1000000 --rate 0.01 --json results/cpu/step_1m_001.json
+	$(BENCH) step --classes 1000000 --rate 0.1 --heads full random ann --groups 8 --json results/cpu/step_1m_groups8.json
+	$(BENCH) step --classes 1000000 --rate 0.01 --heads full random ann --groups 8 \
+		--json results/cpu/step_1m_001_groups8.json
 	$(BENCH) step --classes 200000 --dim 512 --rate 0.1 --json results/cpu/step_200k_512.json
 	$(BENCH) step --classes 100000 --rate 0.1 --heads full linear_cross_entropy linear_cross_entropy_chunked ann \
 		--json results/cpu/step_100k_chunked.json

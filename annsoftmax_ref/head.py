@@ -12,7 +12,7 @@ from annsoftmax_ref.checks import check_embeddings, check_labels, check_positive
 from annsoftmax_ref.diagnostics import diagnose
 from annsoftmax_ref.loss import scored_loss
 from annsoftmax_ref.objectives import CosFace, CrossEntropy, Objective, make_objective
-from annsoftmax_ref.rows import cosines, unit_rows, unit_rows_at
+from annsoftmax_ref.rows import cosines, take_parts, unit_rows, unit_rows_at
 from annsoftmax_ref.selectors import AllClasses, NearestClasses, RandomClasses, Selector
 
 
@@ -74,12 +74,11 @@ class SoftmaxHead(nn.Module):
         if len(active) == 1:
             # The samples of a single group are the batch in its order.
             return scored_loss(x, directions, active[0].targets, self.objective, 1 / len(x))
-        losses = []
-        for group in active:
-            part = directions.index_select(0, torch.searchsorted(union, group.classes))  # [A, d]
-            losses.append(
-                scored_loss(x.index_select(0, group.samples), part, group.targets, self.objective, 1 / len(x))
-            )
+        parts = take_parts(directions, [torch.searchsorted(union, group.classes) for group in active])
+        losses = [
+            scored_loss(x.index_select(0, group.samples), part, group.targets, self.objective, 1 / len(x))  # [A, d]
+            for group, part in zip(active, parts, strict=True)
+        ]
         return torch.stack(losses).sum()
 
     def logits(self, embeddings: Tensor, classes: Tensor | None = None) -> Tensor:

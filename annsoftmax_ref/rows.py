@@ -15,6 +15,7 @@ from torch import Tensor
 
 from annsoftmax_ref import backend
 from kernels_inline.head_ops import gather_normalise, normalise_backward, normalise_backward_
+from kernels_inline.parts_ops import add_rows_
 
 
 class RowOwner(Protocol):
@@ -61,6 +62,14 @@ def unit_rows_at(weight: Tensor, ids: Tensor, half: bool = False) -> Tensor:
     return _UnitRows.apply(weight, ids, half)
 
 
+def take_parts(directions: Tensor, places: list[Tensor]) -> tuple[Tensor, ...]:
+    """directions [U, d], places: for each group, rows [A] ascending and distinct -> each group's rows [A, d].
+
+    ``directions[p]`` for each p, but one node for all groups: autograd would make a gradient [U, d] for each.
+    """
+    return _TakeParts.apply(directions, *places)
+
+
 def unit_rows(x: Tensor) -> Tensor:
     """x [n, d] -> its rows scaled to length 1, in float32 at least: lengths are not to be rounded."""
     if x.dtype in (torch.bfloat16, torch.float16):
@@ -97,6 +106,27 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         (ids,) = ctx.saved_tensors
         return _row_sparse(ids, grad, ctx.shape), None
+
+
+class _TakeParts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, directions: Tensor, *places: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*places)
+        ctx.like = directions.new_empty(0)
+        ctx.shape = directions.shape
+        return tuple(directions.index_select(0, p) for p in places)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        # Sums over groups in float32 at least, whatever the parts were multiplied in.
+        dtype = torch.promote_types(ctx.like.dtype, torch.float32)
+        total = torch.zeros(ctx.shape, dtype=dtype, device=ctx.like.device)
+        for places, grad in zip(ctx.saved_tensors, grads, strict=True):
+            if backend.cpp(total):
+                add_rows_(total, places, grad.contiguous())
+            else:
+                total[places] += grad.to(dtype)
+        return total.to(ctx.like.dtype), *[None] * len(grads)
 
 
 class _UnitRows(torch.autograd.Function):

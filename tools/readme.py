@@ -30,7 +30,15 @@ def search_table() -> str:
 
 
 def steps_table() -> str:
-    names = ("step_1m_bf16", "step_1m_fp32", "step_1m_001", "step_200k_512", "step_100k_chunked")
+    names = (
+        "step_1m_bf16",
+        "step_1m_groups8",
+        "step_1m_fp32",
+        "step_1m_001",
+        "step_1m_001_groups8",
+        "step_200k_512",
+        "step_100k_chunked",
+    )
     records = [read_record(ROOT / "results" / "cpu" / f"{name}.json") for name in names]
     rows = [row for record in records for row in record["rows"]]
     growth = read_record(ROOT / "results" / "cpu" / "growth.json")

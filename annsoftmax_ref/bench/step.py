@@ -102,16 +102,17 @@ def _wait(device: torch.device) -> None:
 def table(rows: list[dict]) -> str:
     """Rows as a Markdown table."""
     lines = [
-        "| head | classes | dim | rate | precision | ms (median) | min..max | times faster than full | peak MB "
+        "| head | classes | dim | rate | groups | precision | ms (median) | min..max | times faster than full | peak MB "
         "| phases, ms |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         phases = ", ".join(f"{stage} {ms:.1f}" for stage, ms in r["phases_ms"].items())
+        groups = r["nearest"]["groups"] if "nearest" in r else "-"
         ratio = f"{r['speedup_vs_full']:.1f}" if r["speedup_vs_full"] else "-"
         peak = f"{r['peak_mb']:.0f}" if r["peak_mb"] is not None else "-"
         lines.append(
-            f"| {r['head']} | {r['classes']:,} | {r['dim']} | {r['rate']:g} | {r['precision']} "
+            f"| {r['head']} | {r['classes']:,} | {r['dim']} | {r['rate']:g} | {groups} | {r['precision']} "
             f"| {r['ms_median']:.1f} | {r['ms_min']:.1f}..{r['ms_max']:.1f} | {ratio} | {peak} | {phases} |"
         )
     return "\n".join(lines)
