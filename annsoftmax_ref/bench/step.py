@@ -102,8 +102,8 @@ def _wait(device: torch.device) -> None:
 def table(rows: list[dict]) -> str:
     """Rows as a Markdown table."""
     lines = [
-        "| head | classes | dim | rate | groups | precision | ms (median) | min..max | times faster than full | peak MB "
-        "| phases, ms |",
+        "| head | classes | dim | rate | groups | precision | ms (median) | min..max | times faster than full "
+        "| peak MB | phases, ms |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
