@@ -62,13 +62,13 @@ class SoftmaxHead(nn.Module):
         self.selector.check_budget(labels)
         self.selector.prepare(self.weight, self.generator)
         active = self.selector.select(x.detach(), labels, self.weight, self.generator)
-        if torch.is_grad_enabled():
-            self.selector.rows_moved(_union_of(active, self.num_classes))
         return self.loss_over(x, active)
 
     def loss_over(self, x: Tensor, active: list[ActiveSet]) -> Tensor:
         """Mean loss of unit embeddings x [B, d] over given active sets, with a row-sparse weight gradient."""
         union = _union_of(active, self.num_classes)
+        if torch.is_grad_enabled():
+            self.selector.rows_moved(union)
         half = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
         directions = unit_rows_at(self.weight, union, half)  # [U, d]
         if len(active) == 1:

@@ -111,7 +111,7 @@ class IVFBinaryIndex(nn.Module):
 
     @torch.no_grad()
     def write_codes(self, ids: Tensor, codes: Tensor) -> None:
-        """Take codes [n, W] of rows ids [n] that were made elsewhere (by the optimizer, as it moved the rows)."""
+        """New codes [n, W] of rows ids [n], made by ``update_rows`` or by the optimizer as it moved the rows."""
         lists = self.lists
         if backend.cpp(codes):
             write_codes_(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels_inline import build
+from kernels_inline.checks import check, described
 
 KINDS = {"cross_entropy": 0, "cosface": 1, "arcface": 2, "dsoftmax": 3}
 
@@ -74,7 +75,7 @@ def margin_softmax_(cosine: Tensor, targets: Tensor, kind: int, scale: float, ma
     ``annsoftmax_ref.objectives``. Raises ValueError, build.BuildError.
     """
     if cosine.dtype not in (torch.float32, torch.bfloat16) or cosine.dim() != 2:
-        raise ValueError(f"cosine is {_described(cosine)}; it should be a float32 or bfloat16 matrix")
+        raise ValueError(f"cosine is {described(cosine)}; it should be a float32 or bfloat16 matrix")
     check("cosine", cosine, cosine.dtype, cosine.shape)
     check("targets", targets, torch.int64, cosine.shape[:1])
     if kind not in KINDS.values():
@@ -88,22 +89,9 @@ def margin_softmax_(cosine: Tensor, targets: Tensor, kind: int, scale: float, ma
     return losses
 
 
-def check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple) -> None:
-    """ValueError, in one sentence, unless the tensor can be passed to C++ as a pointer to so many elements."""
-    fits = tensor.dtype == dtype and tuple(tensor.shape) == tuple(shape) and tensor.is_contiguous()
-    if not fits or tensor.device.type != "cpu":
-        wanted = f"a contiguous {dtype} tensor of shape {list(shape)} on the CPU"
-        raise ValueError(f"{name} is {_described(tensor)}; it should be {wanted}")
-
-
 def _check_rows(weight: Tensor, ids: Tensor) -> None:
     check("weight", weight, torch.float32, weight.shape if weight.dim() == 2 else ("N", "d"))
     check("ids", ids, torch.int64, (ids.numel(),))
-
-
-def _described(tensor: Tensor) -> str:
-    layout = "" if tensor.is_contiguous() else f", strides {tensor.stride()}"
-    return f"{tensor.dtype} of shape {list(tensor.shape)}{layout} on {tensor.device}"
 
 
 def _gather_normalise(weight: Tensor, ids: Tensor, unit: Tensor, norms: Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels_inline import build
+from kernels_inline.checks import check
 
 
 @torch.library.custom_op("annsoftmax::write_codes_", mutates_args=("codes", "slot_codes", "written"))
@@ -35,11 +36,7 @@ def write_codes_(
         "fresh": (fresh, torch.int64, (len(ids), words)),
     }
     for name, (tensor, dtype, shape) in expected.items():
-        if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous() or tensor.device.type != "cpu":
-            raise ValueError(
-                f"{name} is {tensor.dtype} of shape {list(tensor.shape)} on {tensor.device}; it should be contiguous "
-                f"{dtype} of shape {list(shape)} on the CPU"
-            )
+        check(name, tensor, dtype, shape)
     if build.call(
         "write_codes", codes, slot_codes, written, assignment, place, ids, fresh, len(ids), n, words,
         slot_codes.shape[2], clock,

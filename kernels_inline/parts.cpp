@@ -2,25 +2,17 @@
 //
 // Reads A d gradients (4 bytes each, 2 in bfloat16) and reads and writes 4 A d bytes of the total. Within one part the
 // places are distinct, so threads never add to the same row; parts are added one after another, in a fixed order.
+// The files are compiled as one (build.py), in the order of their names, so head.cpp's functions are at hand.
 
 #include <cstdint>
-#include <cstring>
 
 namespace parts {
-
-static inline float widen(float x) { return x; }
-static inline float widen(uint16_t x) {  // bfloat16 is the upper half of a float32
-    const uint32_t bits = uint32_t(x) << 16;
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
 
 template <class T>
 static void add(float* total, const int64_t* places, const T* part, int64_t A, int64_t d) {
 #pragma omp parallel for schedule(static)
     for (int64_t a = 0; a < A; a++)
-        for (int64_t j = 0; j < d; j++) total[places[a] * d + j] += widen(part[a * d + j]);
+        for (int64_t j = 0; j < d; j++) total[places[a] * d + j] += head::widen(part[a * d + j]);
 }
 
 }  // namespace parts

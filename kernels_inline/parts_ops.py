@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels_inline import build
-from kernels_inline.head_ops import check
+from kernels_inline.checks import check
 
 
 @torch.library.custom_op("annsoftmax::add_rows_", mutates_args=("total",))

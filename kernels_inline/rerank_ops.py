@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels_inline import build
+from kernels_inline.checks import check
 
 
 @torch.library.custom_op("annsoftmax::rerank", mutates_args=())
@@ -17,21 +18,9 @@ def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 
     Best first, ties to the lower id, -1 with cosine -inf last.
     """
-    for name, tensor, dtype in (
-        ("queries", queries, torch.float32),
-        ("rows", rows, torch.float32),
-        ("ids", ids, torch.int64),
-    ):
-        if tensor.dtype != dtype or tensor.dim() != 2 or not tensor.is_contiguous() or tensor.device.type != "cpu":
-            raise ValueError(
-                f"{name} is {tensor.dtype} of shape {list(tensor.shape)} on {tensor.device}; it should be "
-                f"a contiguous matrix of {dtype} on the CPU"
-            )
-    if queries.shape[1] != rows.shape[1] or ids.shape[0] != queries.shape[0]:
-        raise ValueError(
-            f"rows has shape {list(rows.shape)} and ids {list(ids.shape)}; with queries of shape "
-            f"{list(queries.shape)} they should be [N, {queries.shape[1]}] and [{queries.shape[0]}, k]"
-        )
+    check("queries", queries, torch.float32, queries.shape if queries.dim() == 2 else ("B", "d"))
+    check("rows", rows, torch.float32, (len(rows), queries.shape[1]))
+    check("ids", ids, torch.int64, (len(queries), ids.shape[-1]))
     if ids.numel() and (int(ids.max()) >= len(rows) or int(ids.min()) < -1):
         raise ValueError(
             f"ids holds values from {int(ids.min())} to {int(ids.max())}; they should be from -1 to {len(rows) - 1}"

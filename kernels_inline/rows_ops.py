@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kernels_inline import build
-from kernels_inline.head_ops import check
+from kernels_inline.checks import check
 
 WORD = 64
 
