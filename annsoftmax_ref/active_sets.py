@@ -17,12 +17,14 @@ class ActiveSet:
     """The classes that one group of samples is scored against.
 
     samples [b]: the group's positions in the batch. classes [A]: class ids, ascending.
-    targets [b]: the column of each sample's own class in ``classes``.
+    targets [b]: the column of each sample's own class in ``classes``. log_weights [A]: added to the logits, where a
+    class stands for others left out: minus the logarithm of its chance to be in; None: every class for itself.
     """
 
     samples: Tensor
     classes: Tensor
     targets: Tensor
+    log_weights: Tensor | None = None
 
 
 def active_count(num_classes: int, sample_rate: float) -> int:

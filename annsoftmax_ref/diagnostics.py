@@ -59,7 +59,7 @@ def _gradient_error(head, x: Tensor, labels: Tensor, active) -> float:
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
         (full,) = torch.autograd.grad(objective(leaf @ prototypes.T, labels).sum(), leaf)
-        loss = sum(objective(leaf[g.samples] @ prototypes[g.classes].T, g.targets).sum() for g in active)
+        loss = sum(objective(leaf[g.samples] @ prototypes[g.classes].T, g.targets, g.log_weights).sum() for g in active)
         (sampled,) = torch.autograd.grad(loss, leaf)
     # Only the part across x turns the embedding: its length does not enter the loss.
     full, sampled = (g - (g * x).sum(dim=1, keepdim=True) * x for g in (full, sampled))

@@ -43,7 +43,7 @@ class SoftmaxHead(nn.Module):
         self.embedding_size = check_positive_int("embedding_size", embedding_size)
         self.objective = CrossEntropy() if objective is None else objective
         self.selector = AllClasses() if selector is None else selector
-        self.selector.bind(num_classes, embedding_size)
+        self.selector.bind(num_classes, embedding_size, self.objective.scale)
         self.generator = torch.Generator().manual_seed(seed)
         directions = torch.randn(num_classes, embedding_size, generator=self.generator, dtype=dtype)
         # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
@@ -73,10 +73,12 @@ class SoftmaxHead(nn.Module):
         directions = unit_rows_at(self.weight, union, half)  # [U, d]
         if len(active) == 1:
             # The samples of a single group are the batch in its order.
-            return scored_loss(x, directions, active[0].targets, self.objective, 1 / len(x))
+            return scored_loss(x, directions, active[0].targets, self.objective, 1 / len(x), active[0].log_weights)
         parts = take_parts(directions, [torch.searchsorted(union, group.classes) for group in active])
         losses = [
-            scored_loss(x.index_select(0, group.samples), part, group.targets, self.objective, 1 / len(x))  # [A, d]
+            scored_loss(
+                x.index_select(0, group.samples), part, group.targets, self.objective, 1 / len(x), group.log_weights
+            )
             for group, part in zip(active, parts, strict=True)
         ]
         return torch.stack(losses).sum()

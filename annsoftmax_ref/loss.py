@@ -18,11 +18,16 @@ from kernels_inline.head_ops import margin_softmax_
 KERNELS: dict[type[Objective], int] = {CrossEntropy: 0, CosFace: 1, ArcFace: 2, DSoftmax: 3}
 
 
-def scored_loss(x: Tensor, directions: Tensor, targets: Tensor, objective: Objective, share: float) -> Tensor:
-    """x [b, d] and directions [A, d], rows of length 1, targets [b] -> share * sum of the samples' losses, a scalar."""
+def scored_loss(
+    x: Tensor, directions: Tensor, targets: Tensor, objective: Objective, share: float, offset: Tensor | None = None
+) -> Tensor:
+    """x [b, d] and directions [A, d], rows of length 1, targets [b] -> share * sum of the samples' losses, a scalar.
+
+    offset [A]: added to the logits; the C++ kernel has none.
+    """
     kind = KERNELS.get(type(objective))
-    if kind is None or not backend.cpp(x) or not _product_has_kernel(x.device.type):
-        return share * objective(cosines(x, directions), targets).sum()
+    if kind is None or offset is not None or not backend.cpp(x) or not _product_has_kernel(x.device.type):
+        return share * objective(cosines(x, directions), targets, offset).sum()
     return _FusedLoss.apply(x, directions, targets, kind, objective.scale, objective.margin, share)
 
 

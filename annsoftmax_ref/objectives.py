@@ -2,7 +2,8 @@
 
 An objective takes ``cosine [b, A]`` (samples by active classes) and ``target [b]`` (the column of each
 sample's own class) and gives the loss of each sample ``[b]``. It does not know which classes were left
-out: with all classes in, it is the full softmax. The same formulas in float64 NumPy, with hand-written
+out: with all classes in, it is the full softmax. What is to be added to the logits from outside, such as the
+log-weights of classes that stand for others, is ``offset``. The same formulas in float64 NumPy, with hand-written
 gradients, are in ``annsoftmax_ref.reference.objectives``.
 """
 
@@ -37,12 +38,14 @@ class Objective(nn.Module):
         """What stands in the target's place: psi(cos theta_y) [b]."""
         return cosine
 
-    def forward(self, cosine: Tensor, target: Tensor) -> Tensor:
-        """cosine [b, A], target [b] int64 -> loss of each sample [b], in float32 at least."""
+    def forward(self, cosine: Tensor, target: Tensor, offset: Tensor | None = None) -> Tensor:
+        """cosine [b, A], target [b] int64, offset [A] (added to the logits) -> each sample's loss [b], in float32 at least."""
         cosine = _at_least_float32(cosine)
         column = target.unsqueeze(1)  # [b, 1]
         modified = self.target_cosine(cosine.gather(1, column))  # [b, 1]
         logits = self.scale * cosine.scatter(1, column, modified)  # [b, A]
+        if offset is not None:
+            logits = logits + offset
         return F.cross_entropy(logits, target, reduction="none")
 
     def extra_repr(self) -> str:
@@ -94,12 +97,14 @@ class DSoftmax(Objective):
 
     default_margin = 0.9
 
-    def forward(self, cosine: Tensor, target: Tensor) -> Tensor:
+    def forward(self, cosine: Tensor, target: Tensor, offset: Tensor | None = None) -> Tensor:
+        """As the base; ``offset`` applies to the other classes, the pull to the own class knows no weights."""
         cosine = _at_least_float32(cosine)
         column = target.unsqueeze(1)
         intra = F.softplus(self.scale * (self.margin - cosine.gather(1, column).squeeze(1)))
         # A column of zeros is the "1 +" inside the logarithm; the target's own column is taken out.
-        others = (self.scale * cosine).scatter(1, column, -math.inf)
+        others = self.scale * cosine if offset is None else self.scale * cosine + offset
+        others = others.scatter(1, column, -math.inf)
         one = torch.zeros_like(others[:, :1])
         inter = torch.logsumexp(torch.cat([one, others], dim=1), dim=1)
         return intra + inter

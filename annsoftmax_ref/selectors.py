@@ -32,8 +32,9 @@ class Selector(nn.Module, ABC):
     sample_rate = 1.0
     groups = 1
 
-    def bind(self, num_classes: int, embedding_size: int) -> None:
-        self.num_classes, self.embedding_size = num_classes, embedding_size
+    def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
+        """scale: what a cosine is multiplied by to be a logit."""
+        self.num_classes, self.embedding_size, self.scale = num_classes, embedding_size, scale
 
     @property
     def active_classes(self) -> int:
@@ -153,8 +154,8 @@ class NearestClasses(Selector):
         """Whether a row's code is just the signs of its numbers."""
         return not (self.rotate or self.centre)
 
-    def bind(self, num_classes: int, embedding_size: int) -> None:
-        super().bind(num_classes, embedding_size)
+    def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
+        super().bind(num_classes, embedding_size, scale)
         self.nlist = self.nlist or default_nlist(num_classes)
         self.nprobe = self.nprobe or min(self.nlist, math.ceil(2 * math.sqrt(self.nlist)))  # 16 of 64, 64 of 1,024
         # Looking at 1,000 rows a step costs next to nothing; fewer classes are gone through in 50 steps.

@@ -37,8 +37,8 @@ class ForestClasses(RebuiltClasses):
             raise ValueError(f"leaf_size is {leaf_size}; it should be at least 2")
         self.leaf_size = leaf_size
 
-    def bind(self, num_classes: int, embedding_size: int) -> None:
-        super().bind(num_classes, embedding_size)
+    def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
+        super().bind(num_classes, embedding_size, scale)
         self.depth = max(0, (-(-num_classes // self.leaf_size) - 1).bit_length())
         self.register_buffer("planes", torch.zeros(self.trees, self.depth, embedding_size))
         # The nodes of level l start at 2^l - 1; node i of a level has the children 2 i and 2 i + 1 of the next.

@@ -29,8 +29,8 @@ class LabelGraphClasses(RebuiltClasses):
         super().__init__(sample_rate, rebuild_steps)
         self.neighbours = check_positive_int("neighbours", neighbours)
 
-    def bind(self, num_classes: int, embedding_size: int) -> None:
-        super().bind(num_classes, embedding_size)
+    def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
+        super().bind(num_classes, embedding_size, scale)
         self.neighbours = min(self.neighbours, num_classes - 1)
         self.register_buffer("graph", torch.zeros(num_classes, self.neighbours, dtype=torch.int32))
 

@@ -34,8 +34,8 @@ class LSHClasses(RebuiltClasses):
         self.bits = bits
         self.tables = check_positive_int("tables", tables)
 
-    def bind(self, num_classes: int, embedding_size: int) -> None:
-        super().bind(num_classes, embedding_size)
+    def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
+        super().bind(num_classes, embedding_size, scale)
         self.bits = self.bits or min(MOST_BITS, max(1, round(math.log2(num_classes / 32))))
         self.register_buffer("planes", torch.zeros(self.tables, self.bits, embedding_size))
         # Of each table: the classes by (code, id), and their codes.
