@@ -9,13 +9,27 @@ import os
 # the page faults; torch reads this when it is imported, so it helps only where this package is imported first.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead, make_head
+from annsoftmax_ref.factory import make_head
+from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.memory import keep_freed_memory
-from annsoftmax_ref.objectives import ArcFace, CosFace, CrossEntropy, DSoftmax, Objective, make_objective
+from annsoftmax_ref.nearest import NearestClasses
+from annsoftmax_ref.objectives import (
+    ArcFace,
+    CombinedMargin,
+    CosFace,
+    CrossEntropy,
+    DSoftmax,
+    DSoftmaxB,
+    DSoftmaxK,
+    InsightFaceArcFace,
+    Objective,
+    from_degrees,
+    make_objective,
+)
 from annsoftmax_ref.optim import RowAdamW, RowSGD
 from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
-from annsoftmax_ref.selectors import AllClasses, NearestClasses, RandomClasses, Selector
+from annsoftmax_ref.selectors import AllClasses, RandomClasses, Selector
 
 __version__ = "0.1.0"
 
@@ -23,11 +37,15 @@ __all__ = [
     "ANNSoftmax",
     "AllClasses",
     "ArcFace",
+    "CombinedMargin",
     "CosFace",
     "CrossEntropy",
     "DSoftmax",
+    "DSoftmaxB",
+    "DSoftmaxK",
     "ForestClasses",
     "IVFBinaryIndex",
+    "InsightFaceArcFace",
     "LSHClasses",
     "LabelGraphClasses",
     "NearestClasses",
@@ -37,6 +55,7 @@ __all__ = [
     "RowSGD",
     "Selector",
     "SoftmaxHead",
+    "from_degrees",
     "keep_freed_memory",
     "make_head",
     "make_objective",

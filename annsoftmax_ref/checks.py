@@ -52,3 +52,21 @@ def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
         raise ValueError(f"labels holds {wrong}; labels should be from 0 to {num_classes - 1} (num_classes - 1)")
+
+
+def check_ignore_index(ignore_index: int | None) -> int | None:
+    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
+        raise TypeError(f"ignore_index is {ignore_index!r}; it should be a whole number or None")
+    return ignore_index
+
+
+def check_class_weights(class_weights: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """class_weights [num_classes], finite, at least 0, not all 0 -> a copy in dtype, and in float32 at least."""
+    if not isinstance(class_weights, Tensor) or not class_weights.is_floating_point():
+        kind = class_weights.dtype if isinstance(class_weights, Tensor) else type(class_weights).__name__
+        raise TypeError(f"class_weights is of type {kind}; it should be a floating-point tensor [{num_classes}]")
+    if class_weights.shape != (num_classes,):
+        raise ValueError(f"class_weights has shape {list(class_weights.shape)}; it should be [{num_classes}]")
+    if not torch.isfinite(class_weights).all() or (class_weights < 0).any() or not class_weights.any():
+        raise ValueError("class_weights holds a number below 0, NaN or infinity, or only zeros; none of this should be")
+    return class_weights.detach().clone().to(torch.promote_types(dtype, torch.float32))

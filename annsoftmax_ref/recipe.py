@@ -35,7 +35,17 @@ class Recipe:
         return make_objective(self.objective, self.scale, self.margin)
 
 
-MARGINS = {"cross_entropy": None, "cosface": 0.1, "arcface": 0.1, "dsoftmax": 0.9}
+MARGINS = {
+    "cross_entropy": None,
+    "cosface": 0.1,
+    "arcface": 0.1,
+    "dsoftmax": 0.9,
+    # Not tuned: those of the objectives that they are variants of, and CombinedMargin's own.
+    "arcface_insightface": 0.1,
+    "combined": None,
+    "dsoftmax_b": 0.9,
+    "dsoftmax_k": 0.9,
+}
 
 
 def default_recipe(objective: str = "cosface") -> Recipe:

@@ -12,7 +12,13 @@ SETTINGS = {
     "cosface": dict(scale=12.0, margin=0.3),
     "arcface": dict(scale=12.0, margin=0.5),
     "dsoftmax": dict(scale=12.0, margin=0.9),
+    "arcface_insightface": dict(scale=12.0, margin=0.5),
+    "combined": dict(scale=12.0, margin=(1.7, 0.4, 0.2)),
+    "dsoftmax_b": dict(scale=12.0, margin=0.9),
+    "dsoftmax_k": dict(scale=12.0, margin=0.9),
 }
+STRAIGHT_THROUGH = "arcface_insightface"  # its dz is not the slope of its loss
+TRUE_SLOPES = [name for name in ref.OBJECTIVES if name != STRAIGHT_THROUGH]
 SHAPES = [(1, 1), (1, 7), (5, 1), (6, 9)]  # (B, A); with A = 1 there is nothing to push away
 
 
@@ -30,11 +36,18 @@ def central_difference(f, a, h=1e-5):
 def sample_loss(name, z, y, scale, margin=0.0):
     """One sample's loss, written out with math.exp and angles: the slow form."""
     others = sum(math.exp(scale * z[k]) for k in range(len(z)) if k != y)
-    if name == "dsoftmax":
+    if name.startswith("dsoftmax"):
         return math.log(1 + math.exp(scale * (margin - z[y]))) + math.log(1 + others)
     if name == "arcface":
         angle = math.acos(z[y]) + margin
         top = math.cos(angle) if angle <= math.pi else -2 - math.cos(angle)
+    elif name == STRAIGHT_THROUGH:
+        top = math.cos(math.acos(z[y]) + margin)
+    elif name == "combined":
+        angle, lower = margin[0] * math.acos(z[y]) + margin[1], 0
+        while angle > math.pi:  # each half turn goes down by 2
+            angle, lower = angle - math.pi, lower + 2
+        top = math.cos(angle) - lower - margin[2]
     else:
         top = z[y] - margin
     return math.log(math.exp(scale * top) + others) - scale * top
@@ -44,7 +57,7 @@ def sample_loss(name, z, y, scale, margin=0.0):
 @pytest.mark.parametrize("name", ref.OBJECTIVES)
 def test_loss_is_the_mean_of_the_written_out_form(name, shape, rng):
     z, target = rng.uniform(-0.99, 0.99, shape), rng.integers(shape[1], size=shape[0])
-    if name == "arcface":
+    if name in ("arcface", "combined", STRAIGHT_THROUGH):
         z[0, target[0]] = -0.95  # past pi - margin: the mirrored branch
     loss, _ = ref.OBJECTIVES[name](z, target, **SETTINGS[name])
     slow = np.mean([sample_loss(name, row, y, **SETTINGS[name]) for row, y in zip(z, target, strict=True)])
@@ -52,10 +65,10 @@ def test_loss_is_the_mean_of_the_written_out_form(name, shape, rng):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", ref.OBJECTIVES)
+@pytest.mark.parametrize("name", TRUE_SLOPES)
 def test_dz_against_finite_differences(name, shape, rng):
     z, target = rng.uniform(-0.99, 0.99, shape), rng.integers(shape[1], size=shape[0])
-    if name == "arcface":
+    if name in ("arcface", "combined", STRAIGHT_THROUGH):
         z[0, target[0]] = -0.95
     objective = ref.make_objective(name, **SETTINGS[name])
     dz = objective(z, target)[1]
@@ -100,6 +113,90 @@ def test_arcface_is_finite_at_the_ends(z_target):
     assert np.isfinite(loss) and np.isfinite(dz).all()
 
 
+def test_insightface_differs_from_arcface_by_the_documented_factor(rng):
+    """Same value up to pi; the target's slope lacks the factor sin(theta + m) / sin(theta)."""
+    margin = 0.5
+    theta = rng.uniform(0.1, math.pi - margin, 20)
+    z, target = np.column_stack([np.cos(theta), rng.uniform(-1, 1, (20, 3))]), np.zeros(20, dtype=int)
+    (true, dz), (same, straight) = (f(z, target, 7.0, margin) for f in (ref.arcface, ref.arcface_insightface))
+    assert same == pytest.approx(true, rel=1e-12)
+    np.testing.assert_allclose(dz[:, 0], straight[:, 0] * np.sin(theta + margin) / np.sin(theta), rtol=1e-9)
+    np.testing.assert_allclose(dz[:, 1:], straight[:, 1:], rtol=1e-12)
+    z[:, 0] = math.cos(math.pi - margin / 2)
+    assert ref.arcface_insightface(z, target, 7.0, margin)[0] < ref.arcface(z, target, 7.0, margin)[0] - 0.1
+
+
+def test_combined_margin_is_the_three_it_combines(rng):
+    z, target = rng.uniform(-1, 1, (30, 5)), rng.integers(5, size=30)
+    for margin, other in (((1, 0.5, 0), ref.arcface), ((1, 0, 0.5), ref.cosface)):
+        (loss, dz), (same, same_dz) = ref.combined(z, target, 9.0, margin), other(z, target, 9.0, 0.5)
+        assert loss == pytest.approx(same, rel=1e-12)
+        np.testing.assert_allclose(dz, same_dz, rtol=1e-9, atol=1e-14)
+
+
+def test_combined_margin_falls_smoothly_through_every_piece():
+    """SphereFace with m1 = 4 and a shift: five pieces, no jump in value or slope between them."""
+    theta = np.linspace(1e-3, math.pi - 1e-3, 5001)
+    losses, slopes = np.transpose(
+        [
+            (loss, dz[0, 0])
+            for loss, dz in (ref.combined(np.cos([[t, 1.5]]), np.array([0]), 1.0, (4.0, 0.3, 0.1)) for t in theta)
+        ]
+    )
+    assert np.all(np.diff(losses) > 0) and np.all(slopes <= 0)
+    assert np.abs(np.diff(losses)).max() < 5 * (theta[1] - theta[0])
+    assert np.abs(np.diff(slopes * np.sin(theta))).max() < 20 * (theta[1] - theta[0])
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_smoothed_cross_entropy_written_out(with_bias, rng):
+    z, target = rng.uniform(-1, 1, (4, 6)), rng.integers(6, size=4)
+    bias = rng.standard_normal(6) if with_bias else None
+    loss, dz, dbias = ref.smoothed_cross_entropy(z, target, 5.0, 0.3, bias)
+    slow = 0.0
+    for row, y in zip(z, target, strict=True):
+        logits = [5.0 * row[k] + (bias[k] if with_bias else 0.0) for k in range(6)]
+        total = math.log(sum(math.exp(v) for v in logits))
+        slow += sum((0.7 * (k == y) + 0.3 / 6) * (total - logits[k]) for k in range(6)) / 4
+    assert loss == pytest.approx(slow, rel=1e-12)
+    numeric = central_difference(lambda a: ref.smoothed_cross_entropy(a, target, 5.0, 0.3, bias)[0], z)
+    np.testing.assert_allclose(dz, numeric, rtol=1e-6, atol=1e-8)
+    at = np.zeros(6) if bias is None else bias
+    numeric = central_difference(lambda a: ref.smoothed_cross_entropy(z, target, 5.0, 0.3, a)[0], at)
+    np.testing.assert_allclose(dbias, numeric, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name, chosen", [("dsoftmax_b", [1, 4]), ("dsoftmax_k", [0, 3, 5])])
+def test_sampled_dsoftmax_written_out(name, chosen, rng):
+    z, target = rng.uniform(-1, 1, (5, 7)), np.array([3, 0, 6, 3, 2])
+    objective = ref.make_objective(name, 6.0, 0.4, chosen=chosen)
+    loss, dz = objective(z, target)
+    slow = 0.0
+    for i, y in enumerate(target):
+        slow += math.log(1 + math.exp(6 * (0.4 - z[i, y]))) / 5
+        if name == "dsoftmax_k":
+            slow += math.log(1 + sum(math.exp(6 * z[i, k]) for k in chosen if k != y)) / 5
+        elif i in chosen:
+            slow += math.log(1 + sum(math.exp(6 * z[i, k]) for k in range(7) if k != y)) / len(chosen)
+    assert loss == pytest.approx(slow, rel=1e-12)
+    np.testing.assert_allclose(dz, central_difference(lambda a: objective(a, target)[0], z), rtol=1e-6, atol=1e-8)
+    everything = ref.make_objective(name, 6.0, 0.4)(z, target)
+    assert everything[0] == pytest.approx(ref.dsoftmax(z, target, 6.0, 0.4)[0], rel=1e-12)
+    np.testing.assert_allclose(everything[1], ref.dsoftmax(z, target, 6.0, 0.4)[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", TRUE_SLOPES)
+def test_weighted_mean(name, rng):
+    z, target = rng.uniform(-0.9, 0.9, (4, 6)), np.array([2, 2, 5, 0])
+    objective, weights = ref.make_objective(name, **SETTINGS[name]), np.array([0.5, 2.0, 0.0, 1.0])
+    loss, dz = ref.weighted(objective, weights)(z, target)
+    own = [objective(z[i : i + 1], target[i : i + 1])[0] for i in range(4)]
+    assert loss == pytest.approx((0.5 * own[0] + 2 * own[1] + own[3]) / 3.5, rel=1e-12)
+    numeric = central_difference(lambda a: ref.weighted(objective, weights)(a, target)[0], z)
+    np.testing.assert_allclose(dz, numeric, rtol=1e-6, atol=1e-8)
+    assert ref.weighted(objective, np.zeros(4))(z, target)[0] == 0
+
+
 def test_normalize_and_its_backward(rng):
     x, g = rng.standard_normal((4, 7)), rng.standard_normal((4, 7))
     slow = [[value / math.sqrt(sum(v * v for v in row)) for value in row] for row in x]
@@ -124,7 +221,7 @@ def test_cosine_logits_against_loops(rng):
 
 
 @pytest.mark.parametrize("B, N, A, d", [(1, 6, 3, 5), (5, 7, 7, 3), (4, 9, 5, 1), (6, 11, 4, 6)])
-@pytest.mark.parametrize("name", ref.OBJECTIVES)
+@pytest.mark.parametrize("name", TRUE_SLOPES)
 def test_active_loss_gradients_against_finite_differences(name, B, N, A, d, rng):
     x, w = rng.standard_normal((B, d)), rng.standard_normal((N, d))
     active = np.sort(rng.choice(N, A, replace=False))

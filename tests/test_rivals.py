@@ -20,7 +20,7 @@ from annsoftmax_ref import (
 )
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.cli import build_parser
-from annsoftmax_ref.head import HEADS
+from annsoftmax_ref.factory import HEADS
 from annsoftmax_ref.reference import rivals as ref_rivals
 
 SELECTORS = [

@@ -10,9 +10,10 @@ from torch import nn
 
 from annsoftmax_ref import checkpoint as files
 from annsoftmax_ref.datasets import load_glyphs
+from annsoftmax_ref.datasets.files import FileData
 from annsoftmax_ref.evaluation import accuracy, autocast
-from annsoftmax_ref.head import HEADS, make_head
-from annsoftmax_ref.network import ConvNet
+from annsoftmax_ref.factory import HEADS, make_head
+from annsoftmax_ref.network import ConvNet, FeatureNet
 from annsoftmax_ref.objectives import OBJECTIVES
 from annsoftmax_ref.training import (
     History,
@@ -241,3 +242,36 @@ def test_divergence_is_said(data):
 def test_unknown_objective():
     with pytest.raises(ValueError, match="objective is 'softmax'; it should be one of cross_entropy"):
         default_recipe("softmax")
+
+
+class Rows:
+    """Features [n, 4]; a set whose samples have two labels each if it draws them."""
+
+    def __init__(self, draws):
+        self.draws, self.seen = draws, []
+
+    def __len__(self):
+        return 128
+
+    def batch(self, index, generator=None):
+        assert (generator is not None) == self.draws
+        labels = index % 4
+        if self.draws:
+            labels = labels + 4 * torch.randint(2, (len(index),), generator=generator)
+            self.seen.append(labels)
+        return torch.eye(4)[index % 4] + 0.1, labels
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_features_are_read_as_they_are_and_labels_drawn_by_the_seed(draws):
+    runs = []
+    for seed in (0, 0, 1):
+        train = Rows(draws)
+        data = FileData(train, Rows(False), 8, [])
+        model, head = FeatureNet(4, 8, hidden=8), make_head("full", 8, 8, RECIPE.make_objective())
+        history = fit(
+            model, head, data, dataclasses.replace(RECIPE, batch_size=16), epochs=3, seed=seed, progress=False
+        )
+        runs.append((history.epochs[-1].loss, torch.stack(train.seen).tolist() if draws else None))
+        assert draws or history.accuracy == 1
+    assert runs[0] == runs[1] != runs[2]

@@ -6,10 +6,8 @@ One batch is x [B, d], the class weights are w [N, d]. Everything starts from co
 
 An objective maps (z, target) to the loss, a mean over the batch, and to dz = d loss / d z. It never asks
 how many classes there are: given the columns of an active set it is the sampled loss, given all of them
-it is the full one.
+it is the full one. Options and further objectives are in `variants`.
 """
-
-from functools import partial
 
 import numpy as np
 
@@ -150,27 +148,6 @@ def dsoftmax(z, target, scale, margin=0.9):
     dz = scale * np.exp(others - inter[:, None])
     dz[rows, target] = -scale * (1.0 - np.exp(-intra))  # sigmoid(a) = 1 - 1 / (1 + e^a)
     return float(np.mean(intra + inter)), dz / len(z)
-
-
-OBJECTIVES = {"cross_entropy": cross_entropy, "cosface": cosface, "arcface": arcface, "dsoftmax": dsoftmax}
-
-
-def make_objective(name, scale, margin=None):
-    """The objective `name` with scale and margin filled in: a function (z, target) -> (loss, dz).
-
-    `margin` is needed by cosface and arcface, defaults to 0.9 for dsoftmax, and is refused by cross_entropy.
-    """
-    if name not in OBJECTIVES:
-        raise ValueError(f"objective is {name!r}; it should be one of {', '.join(OBJECTIVES)}")
-    if not (np.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale is {scale}; it should be a positive number")
-    if name == "cross_entropy" and margin is not None:
-        raise ValueError(f"margin is {margin}; cross_entropy takes none")
-    if name in ("cosface", "arcface") and margin is None:
-        raise ValueError(f"margin is missing; {name} needs one")
-    if margin is None:
-        return partial(OBJECTIVES[name], scale=scale)
-    return partial(OBJECTIVES[name], scale=scale, margin=margin)
 
 
 # ---------------------------------------------------------------------------------------- whole head

@@ -1,0 +1,45 @@
+"""CrossEntropy: the softmax without a margin, and what only it takes: label smoothing and a bias."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from annsoftmax_ref.objectives.base import Objective, number
+
+
+class CrossEntropy(Objective):
+    """Softmax cross entropy on scaled cosines (NormFace, Wang et al. 2017): -log softmax(s z)_y.
+
+    label_smoothing e in [0, 1) (Szegedy et al., CVPR 2016, section 7; as in torch): the target distribution is
+    (1 - e) on the own class and e / N on each of the N classes. That mean over all N logits is not known from some of
+    them, so selectors that leave classes out refuse it. A bias is the head's: ``SoftmaxHead(..., bias=True)``.
+    """
+
+    takes_bias = True
+
+    def __init__(self, scale: float | None = None, label_smoothing: float = 0.0):
+        super().__init__(scale, 0.0)
+        self.label_smoothing = number("label_smoothing", label_smoothing)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}; it should be at least 0 and below 1")
+
+    @property
+    def needs_all_classes(self) -> bool:
+        return self.label_smoothing > 0
+
+    def check_options(self, bias: bool, class_weights: bool) -> None:
+        """As the base; class weights and smoothing together are refused."""
+        if class_weights and self.label_smoothing:
+            raise ValueError(
+                "class_weights is given with label_smoothing, where torch weighs each class's part of the smoothing "
+                "too, which is not offered here; take one of the two"
+            )
+
+    def forward(self, cosine: Tensor, target: Tensor, offset: Tensor | None = None) -> Tensor:
+        """As the base."""
+        logits = self.margin_logits(cosine, target, offset)
+        return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}" + (f", label_smoothing={self.label_smoothing:g}" if self.label_smoothing else "")
