@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from annsoftmax_ref.active_sets import ActiveSet
 from annsoftmax_ref.checks import check_embeddings, check_labels
+from annsoftmax_ref.loss import add_offsets
 from annsoftmax_ref.rows import cosines, unit_rows
 
 
@@ -18,6 +20,8 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
 
     recall: of each sample's k nearest other classes, the share in its active set.
     captured_mass: of the full softmax's mass on other classes, sum of e^{s z}, the share in its active set.
+    z_error: of the partition function over other classes as the active set gives it, log-weights included, the
+    signed relative error, (Z_active - Z) / Z, the samples' mean: captured_mass - 1 where classes have no weights.
     gradient_error: |g - g_full| / |g_full| of the loss's gradient with respect to the embeddings [B, d].
     code_age: mean number of steps since a class's code was written (None without an index).
     stale_bits: share of code bits that a fresh encoding would change (None without an index).
@@ -33,17 +37,20 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
         head.sync()
         active = head.selector.select(x, labels, head.weight, generator)
         cosine = cosines(x, head.prototypes())  # [B, N]
-    inside = torch.zeros_like(cosine, dtype=torch.bool)
+    stands_for = torch.zeros_like(cosine)  # [B, N]: how many classes each active one counts for
     for group in active:
-        member = inside.new_zeros(head.num_classes)
-        member[group.classes] = True
-        inside[group.samples] = member
+        row = stands_for.new_zeros(head.num_classes)
+        row[group.classes] = 1.0 if group.log_weights is None else group.log_weights.exp().to(row.dtype)
+        stands_for[group.samples] = row
+    inside = stands_for > 0
     cosine.scatter_(1, labels.unsqueeze(1), -torch.inf)  # other classes only
     nearest = cosine.topk(max(k, 1), dim=1).indices
-    mass = (head.objective.scale * cosine).softmax(dim=1)
+    logits = head.objective.scale * cosine
+    mass = (logits if head.bias is None else logits + head.bias).softmax(dim=1)
     result = {
         "recall": inside.gather(1, nearest).double().mean().item() if k else 1.0,
         "captured_mass": (mass * inside).sum(dim=1).mean().item() if k else 1.0,
+        "z_error": (mass * stands_for).sum(dim=1).mean().item() - 1 if k else 0.0,
         "gradient_error": _gradient_error(head, x, labels, active),
         "code_age": None,
         "stale_bits": None,
@@ -54,13 +61,22 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
     return result
 
 
-def _gradient_error(head, x: Tensor, labels: Tensor, active) -> float:
-    objective, prototypes = head.objective, head.prototypes()
+def _gradient_error(head, x: Tensor, labels: Tensor, active: list[ActiveSet]) -> float:
+    full = _gradient(head, x, labels, [ActiveSet(slice(None), slice(None), labels)])
+    sampled = _gradient(head, x, labels, active)
+    return ((sampled - full).norm() / full.norm().clamp_min(1e-30)).item()
+
+
+def _gradient(head, x: Tensor, labels: Tensor, active: list[ActiveSet]) -> Tensor:
+    """Gradient [B, d] of the summed loss of x [B, d], rows of length 1, over the active sets."""
+    prototypes, total = head.prototypes(), 0.0
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
-        (full,) = torch.autograd.grad(objective(leaf @ prototypes.T, labels).sum(), leaf)
-        loss = sum(objective(leaf[g.samples] @ prototypes[g.classes].T, g.targets, g.log_weights).sum() for g in active)
-        (sampled,) = torch.autograd.grad(loss, leaf)
+        for g in active:
+            offset = add_offsets(None if head.bias is None else head.bias.detach()[g.classes], g.log_weights)
+            losses = head.objective(leaf[g.samples] @ prototypes[g.classes].T, g.targets, offset)
+            weights = 1.0 if head.class_weights is None else head.class_weights[labels[g.samples]]
+            total = total + (losses * weights).sum()
+        (gradient,) = torch.autograd.grad(total, leaf)
     # Only the part across x turns the embedding: its length does not enter the loss.
-    full, sampled = (g - (g * x).sum(dim=1, keepdim=True) * x for g in (full, sampled))
-    return ((sampled - full).norm() / full.norm().clamp_min(1e-30)).item()
+    return gradient - (gradient * x).sum(dim=1, keepdim=True) * x

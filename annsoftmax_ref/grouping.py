@@ -49,6 +49,9 @@ def _split(x: Tensor, samples: Tensor, sizes: list[int]) -> list[Tensor]:
 
 def _leading_direction(part: Tensor) -> Tensor:
     centred = part.double() - part.double().mean(dim=0)
-    direction = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
+    if len(centred) < centred.shape[1]:  # the smaller of the two Gram matrices has the same leading direction
+        direction = centred.T @ torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -1]
+    else:
+        direction = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
     sign = direction[direction.abs().argmax()].sign()
     return (direction * sign).to(part.dtype)

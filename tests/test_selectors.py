@@ -88,6 +88,10 @@ SELECTORS = [
     lambda: NearestClasses(0.2, groups=3, grouping="similar", rerank=False),
     lambda: NearestClasses(1.0, groups=2),
     lambda: NearestClasses(0.3, rotate=True, centre=True, nlist=1),
+    lambda: NearestClasses(0.2, groups=3, grouping="similar", tail=0.5),
+    lambda: NearestClasses(0.2, groups=3, grouping="similar", priority=True),
+    lambda: NearestClasses(0.3, rotate=True, centre=True, priority=True),
+    lambda: NearestClasses(0.2, mass_target=0.9, priority=True, rerank=False),
 ]
 
 

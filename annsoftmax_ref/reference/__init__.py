@@ -30,6 +30,7 @@ objective and gradients; then the row update (shown dense: `sgd_catch_up` makes 
 True
 """
 
+from .estimators import group_scores, log_partition, priority_sample, uniform_tail, with_log_weights
 from .index import (
     assign,
     asymmetric_scores,
@@ -45,7 +46,6 @@ from .index import (
     spherical_kmeans,
 )
 from .objectives import (
-    OBJECTIVES,
     active_loss,
     arcface,
     cosface,
@@ -54,7 +54,6 @@ from .objectives import (
     dsoftmax,
     full_loss,
     log_sum_exp,
-    make_objective,
     normalize,
     normalize_backward,
     softmax_loss,
@@ -69,6 +68,16 @@ from .selection import (
     similarity_groups,
     union_active,
 )
+from .variants import (
+    OBJECTIVES,
+    arcface_insightface,
+    combined,
+    dsoftmax_b,
+    dsoftmax_k,
+    make_objective,
+    smoothed_cross_entropy,
+    weighted,
+)
 
 __all__ = [
     "OBJECTIVES",
@@ -77,27 +86,34 @@ __all__ = [
     "adamw_catch_up",
     "adamw_step",
     "arcface",
+    "arcface_insightface",
     "assign",
     "asymmetric_scores",
     "brute_force",
     "build_lists",
+    "combined",
     "cosface",
     "cosine_logits",
     "cross_entropy",
     "dsoftmax",
+    "dsoftmax_b",
+    "dsoftmax_k",
     "encode",
     "full_loss",
+    "group_scores",
     "group_sizes",
     "grouped_loss",
     "hamming",
     "kmeans_init",
     "kmeans_step",
+    "log_partition",
     "log_sum_exp",
     "make_objective",
     "normalize",
     "normalize_backward",
     "pack_bits",
     "principal_direction",
+    "priority_sample",
     "random_groups",
     "random_rotation",
     "search",
@@ -105,7 +121,11 @@ __all__ = [
     "sgd_missed_matrix",
     "sgd_step",
     "similarity_groups",
+    "smoothed_cross_entropy",
     "softmax_loss",
     "spherical_kmeans",
+    "uniform_tail",
     "union_active",
+    "weighted",
+    "with_log_weights",
 ]
