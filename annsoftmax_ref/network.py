@@ -1,4 +1,4 @@
-"""The backbone: a small convolutional network from a drawing to its embedding."""
+"""The backbones: small networks from an image, a row of features or a sparse text to its embedding."""
 
 from __future__ import annotations
 
@@ -7,40 +7,105 @@ from torch import Tensor, nn
 
 from annsoftmax_ref.checks import check_positive_int
 
+LAST = 7  # pixels a side that the convolutions halve an image to, at most
+
 
 class ConvNet(nn.Module):
-    """images [B, 1, 32, 32] float -> embeddings [B, embedding_size].
+    """images [B, channels, size, size] float -> embeddings [B, embedding_size].
 
-    Three convolutions halve the image to 16, 8 and 4 pixels a side (``width``, 2 ``width``, 4 ``width`` channels,
-    each with batch normalisation and ReLU); one linear layer reads all of the last. The embedding is normalised over
-    the batch and not scaled after it (as in ArcFace's networks), so that its cosines start well spread.
+    Convolutions halve the image until it has at most 7 pixels a side: 32 to 16, 8 and 4 (``width``, 2 ``width``,
+    4 ``width`` channels, and so on, each with batch normalisation and ReLU); one linear layer reads all of the last.
+    The embedding is normalised over the batch and not scaled after it (as in ArcFace's networks), so that its cosines
+    start well spread.
     ``seed`` sets the starting weights, whatever torch's global generator stands at. 0.36 million weights at
     the defaults.
     """
 
-    def __init__(self, embedding_size: int = 128, width: int = 32, seed: int = 0):
+    def __init__(self, embedding_size: int = 128, width: int = 32, seed: int = 0, channels: int = 1, size: int = 32):
         super().__init__()
         check_positive_int("embedding_size", embedding_size)
         check_positive_int("width", width)
+        check_positive_int("channels", channels)
+        if check_positive_int("size", size) <= LAST:
+            raise ValueError(f"size is {size}; it should be at least {LAST + 1}, pixels a side")
         self.embedding_size = embedding_size
+        self.shape = (channels, size, size)
+        layers, out = [], width
+        while size > LAST:
+            layers.append((channels, out, 3 if layers else 5))
+            channels, out, size = out, 2 * out, (size + 1) // 2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.features = nn.Sequential(
-                *_halving(1, width, kernel=5), *_halving(width, 2 * width), *_halving(2 * width, 4 * width)
-            )
-            self.embed = nn.Linear(4 * width * 4 * 4, embedding_size)
+            self.features = nn.Sequential(*(part for layer in layers for part in _halving(*layer)))
+            self.embed = nn.Linear(channels * size * size, embedding_size)
             self.normalise = nn.BatchNorm1d(embedding_size, affine=False)
         # Channels last is the layout that the CPU's and the GPU's convolutions are fastest in.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.dim() != 4 or images.shape[1:] != (1, 32, 32):
-            raise ValueError(f"images has shape {list(images.shape)}; it should be [B, 1, 32, 32]")
+        if images.dim() != 4 or images.shape[1:] != self.shape:
+            raise ValueError(
+                f"images has shape {list(images.shape)}; it should be [B, {', '.join(map(str, self.shape))}]"
+            )
         features = self.features(images.contiguous(memory_format=torch.channels_last))
         return self.normalise(self.embed(features.flatten(1)))
 
 
-def _halving(channels: int, out: int, kernel: int = 3) -> tuple[nn.Module, ...]:
+class FeatureNet(nn.Module):
+    """features [B, width] float of any scale -> embeddings [B, embedding_size]: one hidden layer, for features that
+    another network made. They are normalised over the batch on their way in; the embedding as in ``ConvNet``."""
+
+    def __init__(self, width: int, embedding_size: int = 128, hidden: int = 512, seed: int = 0):
+        super().__init__()
+        for name, value in (("width", width), ("embedding_size", embedding_size), ("hidden", hidden)):
+            check_positive_int(name, value)
+        self.embedding_size = embedding_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(
+                nn.BatchNorm1d(width, affine=False),
+                nn.Linear(width, hidden, bias=False),
+                nn.BatchNorm1d(hidden),
+                nn.ReLU(inplace=True),
+                nn.Linear(hidden, embedding_size),
+                nn.BatchNorm1d(embedding_size, affine=False),
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)
+
+
+class TextNet(nn.Module):
+    """b sparse points (``datasets.SparseRows``) -> embeddings [b, embedding_size].
+
+    A point is brought to length 1 (texts are of any) and summed up out of its features' vectors, ``hidden`` numbers
+    each; then one layer as in ``FeatureNet``. The gradient of the vectors is dense: num_features * hidden numbers.
+    """
+
+    def __init__(self, num_features: int, embedding_size: int = 128, hidden: int = 256, seed: int = 0):
+        super().__init__()
+        for name, value in (("num_features", num_features), ("embedding_size", embedding_size), ("hidden", hidden)):
+            check_positive_int(name, value)
+        self.embedding_size = embedding_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.vectors = nn.EmbeddingBag(num_features, hidden, mode="sum", include_last_offset=True)
+            self.layers = nn.Sequential(
+                nn.BatchNorm1d(hidden),
+                nn.ReLU(inplace=True),
+                nn.Linear(hidden, embedding_size),
+                nn.BatchNorm1d(embedding_size, affine=False),
+            )
+
+    def forward(self, points) -> Tensor:
+        offsets, features, values = points
+        row = torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
+        squares = torch.zeros(len(offsets) - 1, device=values.device).index_add(0, row, values.square())
+        values = values / squares.sqrt().clamp(min=1e-12)[row]
+        return self.layers(self.vectors(features, offsets, per_sample_weights=values))
+
+
+def _halving(channels: int, out: int, kernel: int) -> tuple[nn.Module, ...]:
     # No bias: the normalisation takes it away again.
     return (
         nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2, bias=False),

@@ -8,6 +8,8 @@ from statistics import mean
 
 from matplotlib.figure import Figure
 
+from annsoftmax_ref.compare import headline_title
+
 # Okabe and Ito's colours, told apart by the colour-blind; a marker each, for print without colour.
 STYLES = {
     "full": ("#000000", "o", "-"),
@@ -21,7 +23,7 @@ OTHERS = [("#56B4E9", "X", "-"), ("#F0E442", "*", "-."), ("#56B4E9", "<", ":"), 
 
 
 def accuracy_curves(rows: list[dict]) -> Figure:
-    """Rows of ``compare`` (one objective): accuracy on faces never seen, against epochs and against seconds."""
+    """Rows of ``compare`` (one objective): accuracy (or what stands for it) against epochs and against seconds."""
     figure = Figure(figsize=(10, 4), dpi=100, layout="constrained", facecolor="white")
     by_epoch, by_second = figure.subplots(1, 2, sharey=True)
     heads = list(dict.fromkeys(row["head"] for row in rows))
@@ -33,7 +35,7 @@ def accuracy_curves(rows: list[dict]) -> Figure:
         seconds = [mean(run[i]["seconds"] for run in runs) for i in range(len(epochs))]
         for axes, x in ((by_epoch, epochs), (by_second, seconds)):
             axes.plot(x, accuracy, color=colour, marker=marker, linestyle=line, label=f"{head} {accuracy[-1]:.1f} %")
-    by_epoch.set(xlabel="epoch", ylabel="accuracy, % of held-out drawings")
+    by_epoch.set(xlabel="epoch", ylabel=f"{headline_title(rows[0])}, % of held-out samples")
     by_second.set(xlabel="seconds of training")
     first = rows[0]
     seeds = len({row["seed"] for row in rows})

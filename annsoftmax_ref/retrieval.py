@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,13 +46,39 @@ def mean_average_precision(embeddings: Tensor, labels: Tensor, chunk: int | None
     unit, labels = unit_rows(embeddings, labels)
     sums, queries = 0.0, 0
     for cosine, mates in _queries(unit, labels, chunk):
-        order = cosine.argsort(dim=1, descending=True, stable=True)  # the query itself, at -inf, comes last
-        query, place = mates.gather(1, order).nonzero(as_tuple=True)  # by query, then by rank
+        query, other = mates.nonzero(as_tuple=True)
+        ranks = _ranks(cosine, query, other)
+        by_rank = (query * (cosine.shape[1] + 1) + ranks).argsort()  # query is in order, so it stays as it is
         total = mates.sum(dim=1)
         found = torch.arange(1, len(query) + 1, device=unit.device) - (total.cumsum(0) - total)[query]
-        sums += float((found.double() / (place + 1) / total[query]).sum())
+        sums += float((found.double() / ranks[by_rank] / total[query]).sum())
         queries += len(cosine)
     return sums / queries if queries else None
+
+
+def _ranks(cosine: Tensor, query: Tensor, other: Tensor) -> Tensor:
+    """cosine [q, n]; pairs query, other [p], by query -> [p] int64, the rank (from 1) of ``other`` in the query's row.
+
+    Looked up in the row's sorted cosines; only where several are equal are those of lower index counted.
+    """
+    lengths = torch.bincount(query, minlength=len(cosine))
+    column = torch.arange(len(query), device=query.device) - (lengths.cumsum(0) - lengths)[query]
+    score = cosine[query, other]
+    wanted = cosine.new_zeros(len(cosine), int(lengths.max()))
+    wanted[query, column] = -score
+    descending = _sorted_rows(-cosine)
+    before = torch.searchsorted(descending, wanted)[query, column]
+    upto = torch.searchsorted(descending, wanted, right=True)[query, column]
+    index = torch.arange(cosine.shape[1], device=query.device)
+    for tied in (upto - before > 1).nonzero()[:, 0].split(rows_at_a_time(cosine.shape[1])):
+        equal = cosine[query[tied]] == score[tied].unsqueeze(1)
+        before[tied] += (equal & (index < other[tied].unsqueeze(1))).sum(dim=1)
+    return before + 1
+
+
+def _sorted_rows(values: Tensor) -> Tensor:
+    """Each row from low to high. On the CPU by NumPy, whose sort is vectorised: 7 times faster than torch's."""
+    return torch.from_numpy(np.sort(values.numpy(), axis=1)) if values.device.type == "cpu" else values.sort(dim=1)[0]
 
 
 def unit_rows(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

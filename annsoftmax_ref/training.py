@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 
 from annsoftmax_ref import checkpoint as files
 from annsoftmax_ref import evaluation
-from annsoftmax_ref.datasets.augment import to_float
 from annsoftmax_ref.objectives import OBJECTIVES
 from annsoftmax_ref.recipe import Recipe, build_optimizer, build_scheduler, default_recipe
 
@@ -79,14 +78,19 @@ def fit(
     on_epoch: Callable[[History], None] | None = None,
     progress: bool = True,
 ) -> History:
-    """Train ``model`` (images [B, 1, 32, 32] -> [B, d]) and ``head`` on ``data.train``; test after each epoch.
+    """Train ``model`` (to embeddings [B, d]) and ``head`` on ``data.train``; test after each epoch.
+
+    ``data.train.batch(index)`` gives inputs and labels [B]. Inputs in uint8 are images, which the recipe augments and
+    the model reads as floats [B, C, H, W]; all others, features and sparse texts, it reads as they are. A set with
+    ``draws`` is given the epoch's generator, too, to draw one of a sample's labels with.
 
     recipe: default, that of the head's objective; ``epochs`` replaces its number of epochs.
     optimizer, scheduler: default, the recipe's. An optimizer given without a scheduler keeps its learning rate.
     seed: of the order of the data and of the augmentation, for each epoch anew.
     checkpoint: a file written after each epoch. With ``resume`` training goes on from it if it is there, and ends
         bit for bit where it would have ended without the interruption.
-    evaluate: default, ``evaluation.accuracy`` on ``data.test``, or ``retrieval`` if its classes are unseen ones.
+    evaluate: default, the headline of ``evaluation.evaluate``: ``accuracy`` on ``data.test``, ``retrieval`` if its
+        classes are unseen ones, precision at 1 if a sample is of several.
     diagnose_every: sample ``head.diagnose`` every so many steps; each sample costs about a full softmax's step.
     on_epoch: called with the history after each epoch, when the checkpoint is written.
 
@@ -104,7 +108,7 @@ def fit(
     if optimizer is None:
         optimizer = build_optimizer(model, head, recipe)
         scheduler = scheduler or build_scheduler(optimizer, recipe, steps * recipe.epochs)
-    evaluate = evaluate or _default_evaluation(model, head, data)
+    evaluate = evaluate or (lambda: evaluation.score(model, head, data))
 
     # Numbers that resuming needs to find unchanged.
     run = {"seed": seed, "recipe": dataclasses.asdict(recipe), "samples": len(data.train), "classes": data.num_classes}
@@ -148,9 +152,7 @@ def _run_epoch(
     losses, head_ms, aside, start = [], [], 0.0, time.perf_counter()
     lr = optimizer.param_groups[0]["lr"]
     for step, index in enumerate(order):
-        images, labels = data.train.batch(index)
-        images, labels = images.to(device), labels.to(device)
-        inputs = recipe.augmentation(images, generator) if recipe.augmentation else to_float(images)
+        inputs, labels = _batch(data.train, index, recipe, generator, device)
         loss, milliseconds, embeddings = train_step(model, head, optimizer, inputs, labels)
         if scheduler is not None:
             scheduler.step()
@@ -171,10 +173,17 @@ def _run_epoch(
     return Epoch(epoch + 1, seconds, float(np.mean(losses)), math.nan, median(head_ms), lr)
 
 
-def train_step(
-    model: nn.Module, head: nn.Module, optimizer, inputs: Tensor, labels: Tensor
-) -> tuple[float, float, Tensor]:
-    """One step on inputs [B, 1, 32, 32] float, labels [B]: the loss, the head's milliseconds, the embeddings [B, d].
+def _batch(train, index: Tensor, recipe: Recipe, generator: torch.Generator, device: torch.device):
+    """The samples ``index`` as the model reads them, images augmented, and their labels [B], on the device."""
+    inputs, labels = train.batch(index, generator) if getattr(train, "draws", False) else train.batch(index)
+    if recipe.augmentation and evaluation.are_images(inputs):
+        return recipe.augmentation(inputs.to(device), generator), labels.to(device)
+    return evaluation.to_model(inputs, device), labels.to(device)
+
+
+def train_step(model: nn.Module, head: nn.Module, optimizer, inputs, labels: Tensor) -> tuple[float, float, Tensor]:
+    """One step on the inputs of B samples, as the model reads them, and labels [B]: the loss, the head's
+    milliseconds, the embeddings [B, d].
 
     The optimizer steps twice, each time for the parameters that have a gradient: the head's, then the backbone's.
     """
@@ -226,12 +235,6 @@ def _steps_per_epoch(samples: int, recipe: Recipe) -> int:
         _check_numbers(steps_per_epoch=recipe.steps_per_epoch)
         return recipe.steps_per_epoch
     return max(1, samples // recipe.batch_size)
-
-
-def _default_evaluation(model, head, data) -> Callable[[], float]:
-    if getattr(data, "split", "faces") == "embedding":
-        return lambda: evaluation.retrieval(model, data.test)
-    return lambda: evaluation.accuracy(model, head, data.test)
 
 
 def _objective_name(head: nn.Module) -> str:

@@ -52,29 +52,43 @@ def make_pairs(labels: Tensor, count: int, seed: int) -> Pairs:
     Both halves are drawn evenly, without repetition, from all pairs of their kind. They alternate (same, different,
     same, ...), so that consecutive folds are balanced. Raises ValueError if count is odd or more than the labels give.
     """
-    count, seed = check_positive_int("count", count), check_seed(seed)
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
-        kind = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels is of type {kind}; it should be a tensor [n] of integers")
+    count = check_positive_int("count", count)
     if count % 2:
         raise ValueError(f"count is {count}; it should be even, for as many same as different pairs")
-    values = labels.cpu().numpy()
-    order = values.argsort(kind="stable")
-    position, end = np.arange(len(values)), np.searchsorted(values[order], values[order], side="right")
-    rng = np.random.default_rng(seed)
-    first, second = np.empty(count, np.int64), np.empty(count, np.int64)
-    # A sample in sorted order is paired with those after it: up to its class's end the same, from there different.
-    for offset, kind, start, stop in ((0, "same", position + 1, end), (1, "different", end, len(values))):
-        total = int((stop - start).sum())
+    drawn = draw_pairs(labels, count // 2, count // 2, seed)
+    found = int(drawn.same.sum())
+    for kind, total in (("same", found), ("different", len(drawn.same) - found)):
         if total < count // 2:
             raise ValueError(
                 f"count is {count}, which needs {count // 2} {kind} pairs, but labels gives {total}; "
                 f"it should be at most {2 * total}"
             )
-        a, b = _numbered_pairs(rng.choice(total, count // 2, replace=False), start, stop - start)
-        first[offset::2], second[offset::2] = np.minimum(order[a], order[b]), np.maximum(order[a], order[b])
-    same = torch.arange(count) % 2 == 0
-    return Pairs(torch.from_numpy(first), torch.from_numpy(second), same)
+    turn = torch.arange(count).view(2, -1).T.flatten()
+    return Pairs(*(part[turn] for part in drawn))
+
+
+def draw_pairs(labels: Tensor, same: int, different: int, seed: int) -> Pairs:
+    """labels [n] integers -> ``same`` pairs of one class, then ``different`` of two; of a kind that has fewer, all.
+
+    Each is drawn evenly, without repetition, from all pairs of its kind.
+    """
+    seed = check_seed(seed)
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
+        kind = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels is of type {kind}; it should be a tensor [n] of integers")
+    values = labels.cpu().numpy()
+    order = values.argsort(kind="stable")
+    position, end = np.arange(len(values)), np.searchsorted(values[order], values[order], side="right")
+    rng = np.random.default_rng(seed)
+    drawn = []
+    # A sample in sorted order is paired with those after it: up to its class's end the same, from there different.
+    for wanted, start, stop in ((same, position + 1, end), (different, end, len(values))):
+        total = int((stop - start).sum())
+        numbers = rng.choice(total, min(wanted, total), replace=False)
+        drawn.append(_numbered_pairs(numbers, start, stop - start))
+    a, b = (order[np.concatenate(side)] for side in zip(*drawn, strict=True))
+    kind = torch.arange(len(a)) < len(drawn[0][0])
+    return Pairs(torch.from_numpy(np.minimum(a, b)), torch.from_numpy(np.maximum(a, b)), kind)
 
 
 def _numbered_pairs(numbers: np.ndarray, start: np.ndarray, partners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -64,3 +64,12 @@ def test_each_amount(images):
 
 def test_any_batch_size_and_shape():
     assert Augmentation()(torch.zeros(1, 20, 28, dtype=torch.uint8), seeded()).shape == (1, 1, 20, 28)
+
+
+def test_colour_moves_as_grey_does(images):
+    moves = Augmentation(noise=0)
+    grey = moves(images, torch.Generator().manual_seed(3))
+    colour = moves(images.unsqueeze(1).expand(-1, 3, -1, -1), torch.Generator().manual_seed(3))
+    assert colour.shape == (len(images), 3, *images.shape[1:])
+    for channel in range(3):
+        assert torch.equal(colour[:, channel], grey[:, 0])

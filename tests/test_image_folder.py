@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from annsoftmax_ref import compare
+from annsoftmax_ref import compare, tasks
 from annsoftmax_ref.datasets.image_folder import ImageFolder, load_image_folder
 
 
@@ -72,7 +72,7 @@ def test_separate_folders(tmp_path, name):
         write(tmp_path / "train" / f"c{k}" / "x.png", k)
     for k in (0, 2):
         write(tmp_path / name / f"c{k}" / "y.png", 10 + k)
-    data = compare.load_task(f"folder:{tmp_path}")
+    data = tasks.load_task(f"folder:{tmp_path}")
     assert (len(data.train), len(data.test), data.num_classes) == (3, 2, 3)
     assert data.test.batch(torch.arange(2))[1].tolist() == [0, 2]
     write(tmp_path / name / "new" / "y.png", 0)
@@ -94,7 +94,7 @@ def test_clear_errors(folder, tmp_path_factory):
         (lambda: load_image_folder(folder, held_out=0.01), "no image of any class"),
         (lambda: load_image_folder(folder, size=0), "size is 0"),
         (lambda: ImageFolder(folder).batch(torch.tensor([0.5])), "index is of shape"),
-        (lambda: compare.load_task("folder:"), "folder:PATH"),
+        (lambda: tasks.load_task("folder:"), "folder:PATH"),
     ]:
         with pytest.raises(ValueError, match=words):
             call()

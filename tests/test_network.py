@@ -1,9 +1,10 @@
-"""The backbone: shapes, starting weights, gradients."""
+"""The backbones: shapes, starting weights, gradients."""
 
 import pytest
 import torch
 
-from annsoftmax_ref.network import ConvNet
+from annsoftmax_ref.datasets import SparseRows
+from annsoftmax_ref.network import ConvNet, FeatureNet, TextNet
 
 
 def test_shapes_and_gradients():
@@ -47,3 +48,54 @@ def test_wrong_sizes(bad, kind):
         ConvNet(bad)
     with pytest.raises(kind, match="width is"):
         ConvNet(16, bad)
+
+
+@pytest.mark.parametrize("channels, size, last", [(3, 32, 4), (1, 112, 7), (3, 28, 7), (1, 8, 4), (1, 33, 5)])
+def test_other_images(channels, size, last):
+    model = ConvNet(16, 4, channels=channels, size=size)
+    assert model(torch.rand(3, channels, size, size)).shape == (3, 16)
+    assert model.features(torch.rand(1, channels, size, size)).shape[2:] == (last, last)
+    with pytest.raises(ValueError, match=rf"it should be \[B, {channels}, {size}, {size}\]"):
+        model(torch.rand(3, channels, size + 1, size))
+
+
+def test_too_small_images():
+    with pytest.raises(ValueError, match="size is 7; it should be at least 8"):
+        ConvNet(16, 4, size=7)
+
+
+def test_features_of_any_scale():
+    model = FeatureNet(6, 16, hidden=8, seed=1)
+    rows = torch.randn(50, 6)
+    out = model(rows)
+    assert out.shape == (50, 16)
+    torch.testing.assert_close(model(1000 * rows + 3), out, rtol=1e-2, atol=1e-2)
+    assert torch.equal(out, FeatureNet(6, 16, hidden=8, seed=1)(rows))
+
+
+def points(*rows):
+    lengths = torch.tensor([0, *map(len, rows)])
+    pairs = [pair for row in rows for pair in row]
+    return SparseRows(
+        lengths.cumsum(0), torch.tensor([f for f, _ in pairs], dtype=torch.int64), torch.tensor([v for _, v in pairs])
+    )
+
+
+def test_texts_have_their_length_taken_out():
+    model = TextNet(10, 16, hidden=8, seed=1).eval()
+    some = points([(0, 3.0), (7, 4.0)], [], [(9, 0.5)])
+    out = model(some)
+    assert out.shape == (3, 16) and out.isfinite().all()
+    vectors = model.vectors.weight
+    sums = torch.stack([0.6 * vectors[0] + 0.8 * vectors[7], torch.zeros(8), vectors[9]])
+    torch.testing.assert_close(out, model.layers(sums))
+    out.square().sum().backward()
+    assert vectors.grad[[0, 7, 9]].any(dim=1).all() and not vectors.grad[[1, 2, 8]].any()
+
+
+@pytest.mark.parametrize("kind", [FeatureNet, TextNet])
+def test_wrong_sizes_of_the_others(kind):
+    with pytest.raises(ValueError, match="embedding_size is 0"):
+        kind(4, 0)
+    with pytest.raises(TypeError, match="is 2.5"):
+        kind(2.5, 4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from annsoftmax_ref.verification import (
+    draw_pairs,
     identification,
     make_pairs,
     pair_scores,
@@ -49,6 +50,16 @@ def test_all_pairs_of_a_kind_can_be_drawn():
         pairs = make_pairs(labels, 8, seed)
         drawn |= set(zip(pairs.first[~pairs.same].tolist(), pairs.second[~pairs.same].tolist(), strict=True))
     assert drawn == every[False]
+
+
+def test_more_of_a_kind_than_there_are_gives_all():
+    labels = torch.tensor([4, 4, 4, 9, 9])
+    pairs = draw_pairs(labels, 3, 100, seed=2)
+    assert pairs.same.tolist() == [True] * 3 + [False] * 6
+    assert len(set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))) == 9
+    assert (pairs.first < pairs.second).all() and torch.equal(labels[pairs.first] == labels[pairs.second], pairs.same)
+    assert draw_pairs(torch.arange(4), 5, 2, seed=0).same.tolist() == [False, False]
+    assert draw_pairs(torch.zeros(1, dtype=torch.int64), 5, 5, seed=0).same.tolist() == []
 
 
 def test_pairs_are_drawn_evenly():

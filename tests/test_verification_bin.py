@@ -1,6 +1,5 @@
 """Verification pairs from a pickle that may not run anything."""
 
-import io
 import os
 import pickle
 import random
@@ -9,17 +8,11 @@ import struct
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from written import png
 
 from annsoftmax_ref.datasets.verification_bin import VerificationPairs, load_plain_pickle
 
 SAME = [True, False, True, True, False]
-
-
-def png(shade):
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8), shade).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 IMAGES = [png(10 * k) for k in range(10)]

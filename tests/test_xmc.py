@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from annsoftmax_ref.datasets.xmc import XMCFile
+from annsoftmax_ref.datasets.xmc import XMCFile, load_xmc
 
 LINES = [
     "3,0 1:0.5 7:1.25",
@@ -140,3 +140,24 @@ def test_damage_is_told_or_believable(path):
         assert (labels < points.num_classes).all() and (rows.features < points.num_features).all()
         assert rows.values.isfinite().all() and len(offsets) == len(points) + 1
     assert told > 150
+
+
+def test_train_and_test(path, tmp_path):
+    (tmp_path / "test.txt").write_text("1 10 4\n0,3 1:1\n")
+    data = load_xmc(path, tmp_path / "test.txt")
+    assert (len(data.train), len(data.test), data.num_classes, data.num_features) == (4, 1, 4, 10)
+    assert list(data.class_names) == ["0", "1", "2", "3"] and data.split == "multilabel"
+    data = load_xmc(path, held_out=0.25, seed=1)
+    assert (len(data.train), len(data.test)) == (3, 1)
+    rows = torch.cat([data.train.rows, data.test.rows])
+    assert rows.sort().values.tolist() == [0, 1, 2, 3] and data.train.draws
+    index = torch.full((50,), int((data.train.rows == 2).nonzero()[0]) if 2 in data.train.rows else 0)
+    drawn = data.train.batch(index, torch.Generator().manual_seed(1))[1]
+    assert torch.equal(drawn, data.train.batch(index, torch.Generator().manual_seed(1))[1])
+    kept = XMCFile(path).batch_all(data.test.rows)
+    assert all(torch.equal(a, b) for a, b in zip(data.test.batch_all([0])[1:], kept[1:], strict=True))
+    (tmp_path / "test.txt").write_text("1 11 4\n0,3 1:1\n")
+    with pytest.raises(ValueError, match="test.txt has num_features 11; it should be 10"):
+        load_xmc(path, tmp_path / "test.txt")
+    with pytest.raises(IndexError, match="index holds 3"):
+        load_xmc(path, held_out=0.25).train.batch(torch.tensor([3]))

@@ -5,7 +5,7 @@ any number of classes out of pairs of characters. Each gives an object with ``tr
 ``num_classes`` and ``class_names``; ``train.batch(index)`` gives images [b, 32, 32] uint8 and labels [b].
 
 Real sets are read only when a batch asks: ``load_image_folder`` (ImageNet, Products-10K), ``load_record_io`` (MS1MV3,
-Glint360K, WebFace), ``load_memmap`` (features made before), ``XMCFile`` (Amazon-670K), ``VerificationPairs`` (LFW).
+Glint360K, WebFace), ``load_memmap`` (features made before), ``load_xmc`` (Amazon-670K), ``VerificationPairs`` (LFW).
 """
 
 from annsoftmax_ref.datasets.augment import Augmentation, to_float
@@ -16,7 +16,7 @@ from annsoftmax_ref.datasets.memmap import MappedFeatures, load_memmap
 from annsoftmax_ref.datasets.pairs import PairData, PairSet, load_pairs
 from annsoftmax_ref.datasets.record_io import RecordFile, RecordSet, load_record_io
 from annsoftmax_ref.datasets.verification_bin import VerificationPairs
-from annsoftmax_ref.datasets.xmc import SparseRows, XMCFile
+from annsoftmax_ref.datasets.xmc import SparseRows, XMCFile, load_xmc
 from annsoftmax_ref.datasets.zipf import zipf_subset
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "load_memmap",
     "load_pairs",
     "load_record_io",
+    "load_xmc",
     "to_float",
     "zipf_subset",
 ]

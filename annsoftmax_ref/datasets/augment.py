@@ -11,8 +11,8 @@ from torch import Tensor
 
 
 def to_float(images: Tensor) -> Tensor:
-    """images [B, H, W] uint8 -> [B, 1, H, W] float32 in [0, 1], what the network reads."""
-    return images.unsqueeze(1).float().div_(255)
+    """images uint8 [B, H, W] or, in colour, [B, 3, H, W] -> [B, 1 or 3, H, W] float32 in [0, 1], for a network."""
+    return (images.unsqueeze(1) if images.dim() == 3 else images).float().div_(255)
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,13 @@ class Augmentation:
     noise: float = 0.03  # standard deviation of what is added to every pixel (white is 1)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """images [B, H, W] uint8 -> [B, 1, H, W] float32; outside the drawing is empty.
+        """images uint8 [B, H, W] or [B, 3, H, W] -> [B, 1 or 3, H, W] float32; outside the image is empty (black).
 
         All four moves are one affine map, so each image is resampled once (Jaderberg et al. 2015, equation 1).
         ``generator`` is one of the CPU, wherever the images are: the same draws on every device.
         """
-        batch, height, width = images.shape
+        images = to_float(images)
+        batch, _, height, width = images.shape
         draw = (torch.rand(batch, 6, generator=generator) * 2 - 1).to(images.device)
         angle = draw[:, 0] * math.radians(self.rotation)
         cos, sin = angle.cos(), angle.sin()
@@ -41,8 +42,8 @@ class Augmentation:
         right, down = draw[:, 4] * self.shift * 2 / width, draw[:, 5] * self.shift * 2 / height
         rows = [cos * wide, (cos * slant - sin) * high, right, sin * wide, (sin * slant + cos) * high, down]
         matrix = torch.stack(rows, dim=1).view(batch, 2, 3)
-        grid = F.affine_grid(matrix, [batch, 1, height, width], align_corners=False)
-        moved = F.grid_sample(to_float(images), grid, align_corners=False)
+        grid = F.affine_grid(matrix, images.shape, align_corners=False)
+        moved = F.grid_sample(images, grid, align_corners=False)
         if self.noise == 0:
             return moved
         grain = torch.randn(moved.shape, generator=generator).to(moved.device)

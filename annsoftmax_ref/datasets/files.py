@@ -42,6 +42,19 @@ class Part:
         return self.whole.batch(self.rows[check_index(index, len(self))])
 
 
+class Numbers:
+    """The names "0", "1", ... of classes that have none, made when asked for: there may be a hundred million."""
+
+    def __init__(self, count: int):
+        self._range = range(count)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __getitem__(self, k: int) -> str:
+        return str(self._range[k])
+
+
 def check_index(index, length: int) -> np.ndarray:
     """index [b], whole numbers in [0, length) -> the same as int64; IndexError names the first one outside."""
     rows = np.asarray(index)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.datasets.files import FileData, check_file, check_index, check_share
+from annsoftmax_ref.datasets.files import FileData, Numbers, check_file, check_index, check_share
 
 FEATURE_TYPES = ("float16", "float32")
 
@@ -112,20 +112,7 @@ def load_memmap(
         raise ValueError(f"{os.fspath(features)} has {count} rows; it should have at least 2, to train and to test on")
     cut = count - min(max(1, int(held_out * count + 0.5)), count - 1)
     train, test = MappedFeatures(*settings, stop=cut), MappedFeatures(*settings, start=cut)
-    return FileData(train, test, num_classes, _Numbers(num_classes))
-
-
-class _Numbers:
-    """The names "0", "1", ... of classes that have none, made when asked for: there may be a hundred million."""
-
-    def __init__(self, count: int):
-        self._range = range(count)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-    def __getitem__(self, k: int) -> str:
-        return str(self._range[k])
+    return FileData(train, test, num_classes, Numbers(num_classes))
 
 
 def _is_npy(path: str | os.PathLike) -> bool:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.datasets.files import check_file, check_index
+from annsoftmax_ref.datasets.files import FileData, Numbers, Part, check_file, check_index, check_share, hold_out
 
 HEADER = re.compile(rb"(\d{1,12})[ \t]+(\d{1,12})[ \t]+(\d{1,12})[ \t]*\r?\n")
 NUMBER = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
@@ -43,6 +44,8 @@ class XMCFile:
 
     Raises ValueError, with file and line, for a header that is none and for more or fewer lines than it says.
     """
+
+    draws = True  # a generator for ``batch`` is of use: ``fit`` gives its own
 
     def __init__(self, path: str | os.PathLike, keep_unlabelled: bool = False):
         self.path = check_file("path", path)
@@ -107,6 +110,44 @@ class XMCFile:
         labels, features, values = ([one[k] for one in read] for k in range(3))
         points = SparseRows(_offsets(features), _joined(features, torch.int64), _joined(values, torch.float32))
         return points, labels
+
+
+class XMCPart(Part):
+    """Some of a file's points."""
+
+    draws = True
+
+    def batch(self, index: Tensor, generator: torch.Generator | None = None) -> tuple[SparseRows, Tensor]:
+        return self.whole.batch(self.rows[check_index(index, len(self))], generator)
+
+    def batch_all(self, index: Tensor) -> tuple[SparseRows, Tensor, Tensor]:
+        return self.whole.batch_all(self.rows[check_index(index, len(self))])
+
+
+@dataclass
+class XMCData(FileData):
+    """As ``FileData``; a test point is of several classes, and ``test.batch_all`` gives them all."""
+
+    num_features: int
+    split: str = "multilabel"
+
+
+def load_xmc(
+    train: str | os.PathLike, test: str | os.PathLike | None = None, held_out: float = 0.1, seed: int = 0
+) -> XMCData:
+    """Two files, to train and to test on; without the second a share ``held_out`` of the first, drawn by ``seed``,
+    is tested on. Raises ValueError for files that are broken or whose headers count other features or labels."""
+    check_share(held_out)
+    whole = XMCFile(train)
+    if test is None:
+        parts = [XMCPart(part.whole, part.rows) for part in hold_out(whole, held_out, seed, whole.path)]
+    else:
+        parts = [whole, XMCFile(test)]
+        for name in ("num_features", "num_classes"):
+            ours, theirs = (getattr(part, name) for part in parts)
+            if ours != theirs:
+                raise ValueError(f"{parts[1].path} has {name} {theirs}; it should be {ours}, as {whole.path} has")
+    return XMCData(*parts, whole.num_classes, Numbers(whole.num_classes), num_features=whole.num_features)
 
 
 def _find_lines(file, count: int, path: str, keep_unlabelled: bool) -> tuple[np.ndarray, np.ndarray]:
