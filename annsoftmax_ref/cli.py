@@ -24,7 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_compare(commands)
     from annsoftmax_ref.bench.command import add_bench
+    from annsoftmax_ref.table_command import add_table
 
+    add_table(commands)
     add_bench(
         commands.add_parser("bench", help="measure times").add_subparsers(
             dest="bench", required=True, metavar="WHAT", parser_class=_Parser
@@ -38,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     try:
         arguments.run(arguments)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"annsoftmax {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -76,8 +78,9 @@ def _doctor(arguments) -> None:
 
 
 def _add_compare(commands) -> None:
-    from annsoftmax_ref.head import DEFAULT_HEADS, HEADS
+    from annsoftmax_ref.factory import DEFAULT_HEADS, HEADS
     from annsoftmax_ref.objectives import OBJECTIVES
+    from annsoftmax_ref.tasks import NAMES
 
     parser = subcommand(
         commands,
@@ -86,7 +89,7 @@ def _add_compare(commands) -> None:
         "train heads on the same data and print a table",
         "annsoftmax compare --task glyphs --heads full random ann --objective cosface --rate 0.1",
     )
-    parser.add_argument("--task", default="glyphs", help="glyphs, pairs:NUMBER_OF_CLASSES, fonts:FOLDER or folder:PATH")
+    parser.add_argument("--task", default="glyphs", help=NAMES)
     parser.add_argument("--heads", nargs="+", default=list(DEFAULT_HEADS), choices=HEADS)
     parser.add_argument("--objective", default="cosface", choices=list(OBJECTIVES))
     parser.add_argument("--rate", type=float, default=0.1, help="part of the classes that a group is scored against")
@@ -94,6 +97,9 @@ def _add_compare(commands) -> None:
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--verify", nargs="+", default=[], metavar="PATH.bin", help="test on these pairs, too (LFW, CFP-FP, AgeDB-30)"
+    )
     parser.add_argument("--plot", metavar="PATH", help="draw accuracy against epochs and seconds (.png, .svg, .pdf)")
 
 
@@ -104,7 +110,7 @@ def _compare(arguments) -> None:
 
     def announce(row: dict) -> None:
         print(
-            f"{row['head']:<8} seed {row['seed']}: accuracy {row['accuracy']:.1%} "
+            f"{row['head']:<8} seed {row['seed']}: {compare.headline_title(row)} {row['accuracy']:.1%} "
             f"after {row['seconds']:.0f} s of training",
             flush=True,
         )
@@ -112,7 +118,7 @@ def _compare(arguments) -> None:
     def tick(head: str, history) -> None:  # in a log file, a line an epoch instead of a bar
         last = history.epochs[-1]
         print(
-            f"{head:<8} epoch {last.epoch}: loss {last.loss:.3f}, accuracy {last.accuracy:.1%}, {last.seconds:.0f} s",
+            f"{head:<8} epoch {last.epoch}: loss {last.loss:.3f}, test {last.accuracy:.1%}, {last.seconds:.0f} s",
             flush=True,
         )
 
@@ -128,6 +134,7 @@ def _compare(arguments) -> None:
         progress=terminal,
         on_row=None if quiet else announce,
         on_epoch=None if quiet or terminal else tick,
+        verify=arguments.verify,
     )
     if not quiet:
         print("\n" + compare.table(rows))

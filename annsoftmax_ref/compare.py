@@ -8,29 +8,11 @@ from statistics import mean, stdev
 
 import torch
 
-from annsoftmax_ref import memory
-from annsoftmax_ref.datasets import load_fonts, load_glyphs, load_image_folder, load_pairs
-from annsoftmax_ref.head import DEFAULT_HEADS, make_head
-from annsoftmax_ref.network import ConvNet
-from annsoftmax_ref.training import History, default_recipe, fit
-
-EMBEDDING_SIZE = 128
-DIAGNOSE_EVERY = 100  # steps; each look costs about one step of the full softmax and is not in the times
-
-
-def load_task(task: str):
-    """``glyphs``, ``pairs:NUMBER_OF_CLASSES``, ``fonts:FOLDER`` or ``folder:PATH`` (a folder of images a class)
-    -> a data set (``annsoftmax_ref.datasets``)."""
-    name, _, detail = task.partition(":")
-    if name == "glyphs" and not detail:
-        return load_glyphs()
-    if name == "pairs" and (not detail or detail.isdecimal()):
-        return load_pairs(int(detail or 100_000))
-    if name == "fonts" and detail:
-        return load_fonts(detail)
-    if name == "folder" and detail:
-        return load_image_folder(detail)
-    raise ValueError(f"task is {task!r}; it should be glyphs, pairs:NUMBER_OF_CLASSES, fonts:FOLDER or folder:PATH")
+from annsoftmax_ref import evaluation, runs
+from annsoftmax_ref.factory import DEFAULT_HEADS, make_head
+from annsoftmax_ref.runs import Run
+from annsoftmax_ref.tasks import load_verification
+from annsoftmax_ref.training import History
 
 
 def find_device(name: str) -> torch.device:
@@ -54,67 +36,32 @@ def compare(
     progress: bool = True,
     on_row: Callable[[dict], None] | None = None,
     on_epoch: Callable[[str, History], None] | None = None,
+    verify=(),
 ) -> list[dict]:
     """Train every head with every seed; one row each, as DESIGN.md gives them, with the history of its epochs.
 
     accuracy, recall and captured_mass are fractions; recall and captured_mass are means over training, one look
-    every ``DIAGNOSE_EVERY`` steps. What does not apply to a head is None. on_row is called with each new row, on_epoch
-    with a head's name and its history so far.
+    every ``runs.DIAGNOSE_EVERY`` steps. What does not apply to a head is None. metrics is the report of
+    ``evaluation.evaluate`` after the last epoch; accuracy is its headline: top-1, or recall at 1 for unseen classes.
+    verify: .bin files of pairs of faces (LFW, CFP-FP, ...) to test on as well; in metrics as "lfw:fold_accuracy".
+    on_row is called with each new row, on_epoch with a head's name and its history so far.
     """
-    place = find_device(device)
-    recipe = default_recipe(objective)
-    for head in heads:  # a wrong name or rate is told before anything is trained
-        make_head(head, 2, 2, objective, rate, groups)
-    data = load_task(task)
+    place = str(find_device(device))
+    options = {name: (("groups", groups),) if name == "ann" else () for name in heads}
+    planned = [Run(task, name, objective, rate, seed, options[name], None, epochs) for seed in seeds for name in heads]
+    for run in planned:  # a wrong name or rate is told before anything is trained
+        make_head(run.head, 2, 2, objective, rate, **dict(run.options))
+    verification = load_verification(verify, runs.load(task))
     rows = []
-    for seed in seeds:
-        for name in heads:
-            model = ConvNet(EMBEDDING_SIZE, seed=seed).to(place)
-            head = make_head(name, data.num_classes, EMBEDDING_SIZE, recipe.make_objective(), rate, groups, seed)
-            with memory.peak_memory(place) as peak:
-                history = fit(
-                    model,
-                    head.to(place),
-                    data,
-                    recipe,
-                    epochs=epochs,
-                    seed=seed,
-                    progress=progress,
-                    diagnose_every=DIAGNOSE_EVERY,
-                    on_epoch=on_epoch and partial(on_epoch, name),
-                )
-            sampled = name != "full"
-            rows.append(
-                {
-                    "head": name,
-                    "objective": objective,
-                    "rate": rate if sampled else 1.0,
-                    "groups": groups if name == "ann" else None,
-                    "seed": seed,
-                    "epochs": len(history.epochs),
-                    "num_classes": data.num_classes,
-                    "accuracy": history.accuracy,
-                    "loss": history.epochs[-1].loss,
-                    "seconds": history.epochs[-1].seconds,
-                    "head_ms": mean(e.head_ms for e in history.epochs),
-                    "captured_mass": _mean_of(history, "captured_mass"),
-                    "recall": _mean_of(history, "recall"),
-                    "peak_mb": peak["peak_mb"],
-                    "task": task,
-                    "history": history.to_dict()["epochs"],
-                }
-            )
-            if on_row is not None:
-                on_row(rows[-1])
+    for run in planned:
+        row = runs.train(run, place, progress, on_epoch and partial(on_epoch, run.head), verification)
+        rows.append(row | {"groups": row["options"].get("groups"), "epochs": len(row["history"])})
+        if on_row is not None:
+            on_row(rows[-1])
     return rows
 
 
-def _mean_of(history: History, name: str) -> float | None:
-    return mean(d[name] for d in history.diagnostics) if history.diagnostics else None
-
-
 COLUMNS = [
-    ("accuracy", "accuracy", lambda v: f"{v:.1%}"),
     ("loss", "loss", lambda v: f"{v:.2f}"),
     ("captured_mass", "mass", lambda v: f"{v:.0%}"),
     ("recall", "recall", lambda v: f"{v:.0%}"),
@@ -122,20 +69,42 @@ COLUMNS = [
     ("head_ms", "head ms/step", lambda v: f"{v:.1f}"),
     ("peak_mb", "peak MB", lambda v: f"{v:.0f}"),
 ]
+METRICS = {  # of a row's report, and their titles
+    "accuracy": "accuracy",
+    "top5": "top-5",
+    "head": "frequent",
+    "middle": "middle",
+    "tail": "rare",
+    "recall_at_1": "recall@1",
+    "recall_at_10": "recall@10",
+    "map": "mAP",
+    "tar_at_far_1e-2": "TAR@FAR=1e-2",
+    "tar_at_far_1e-3": "TAR@FAR=1e-3",
+    "tar_at_far_1e-4": "TAR@FAR=1e-4",
+    "fold_accuracy": "10 folds",
+    "rank1": "rank-1",
+    "precision_at_1": "P@1",
+    "precision_at_3": "P@3",
+    "precision_at_5": "P@5",
+}
 
 
 def table(rows: list[dict]) -> str:
-    """Rows as a Markdown table, means over seeds, with a sentence for each objective on what it shows."""
-    titles = ["objective", "head", "classes scored", "seeds", *(title for _, title, _ in COLUMNS)]
+    """Rows as a Markdown table, means over seeds, with a sentence for each objective on what it shows.
+
+    The columns of the report are those that the rows have: of classification, or of embedding learning.
+    """
+    known = dict.fromkeys(name for row in rows for name, value in metrics_of(row).items() if value is not None)
+    reported = sorted(known, key=lambda name: (":" in name, list(METRICS).index(name) if name in METRICS else 0))
+    named = [*map(_title, reported), *(title for _, title, _ in COLUMNS)]
+    titles = ["objective", "head", "classes scored", "seeds", *named]
     lines = []
     for (objective, head), group in _grouped(rows).items():
         cells = [objective, head, f"{group[0]['rate']:.0%}", str(len(group))]
+        cells += [_fraction([metrics_of(row).get(name) for row in group]) for name in reported]
         for field, _, form in COLUMNS:
             values = [row[field] for row in group if row[field] is not None]
-            cell = form(mean(values)) if values else "-"
-            if field == "accuracy" and len(values) > 1:
-                cell += f" ± {100 * stdev(values):.1f}"
-            cells.append(cell)
+            cells.append(form(mean(values)) if values else "-")
         lines.append(cells)
     widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
     form = "| " + " | ".join(f"{{:<{w}}}" for w in widths) + " |"
@@ -143,8 +112,33 @@ def table(rows: list[dict]) -> str:
     return "\n".join([form.format(*titles), rule, *(form.format(*line) for line in lines), "", *findings(rows)])
 
 
+def metrics_of(row: dict) -> dict[str, float | None]:
+    """The row's report; of one recorded before there were reports, the accuracy."""
+    return row.get("metrics") or {"accuracy": row["accuracy"]}
+
+
+def headline_title(row: dict) -> str:
+    """What the row's ``accuracy`` is: "accuracy", or "recall@1" for unseen classes, "P@1" for several a sample."""
+    return METRICS[evaluation.headline(metrics_of(row))]
+
+
+def _title(name: str) -> str:
+    """Of a number of the report; "lfw:fold_accuracy" is that of a verification set."""
+    of, _, kind = name.rpartition(":")
+    return f"{of} {METRICS[kind]}".strip()
+
+
+def _fraction(values: list[float | None]) -> str:
+    values = [value for value in values if value is not None]
+    if not values:
+        return "-"
+    return f"{mean(values):.1%}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
 def findings(rows: list[dict]) -> list[str]:
     """How ann stands to full and to random, a sentence each, whichever way it went."""
+    measure = headline_title(rows[0])
+    ending = "." if measure == "accuracy" else f" in {measure}."
     accuracy = {key: 100 * mean(row["accuracy"] for row in group) for key, group in _grouped(rows).items()}
     sentences = []
     for objective in dict.fromkeys(row["objective"] for row in rows):
@@ -153,7 +147,7 @@ def findings(rows: list[dict]) -> list[str]:
             against = accuracy.get((objective, other))
             if ann is not None and against is not None:
                 word = "ahead of" if ann >= against else "behind"
-                sentences.append(f"{objective}: ann is {abs(ann - against):.1f} points {word} {other}.")
+                sentences.append(f"{objective}: ann is {abs(ann - against):.1f} points {word} {other}{ending}")
     return sentences
 
 

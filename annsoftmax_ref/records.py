@@ -22,7 +22,17 @@ def write_record(record: dict, path: str | os.PathLike) -> None:
     text = json.dumps(record, indent=1) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
-        return
+    else:
+        _write(text, path)
+
+
+def write_rows(rows: list[dict], path: str | os.PathLike) -> None:
+    """Rows alone, a line each, for files that grow: ``read_record(path)["rows"]`` gives them back."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    _write(f'{{"rows": [\n{lines}\n]}}\n', path)
+
+
+def _write(text: str, path: str | os.PathLike) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".tmp")

@@ -49,7 +49,7 @@ def _search(arguments) -> None:
     from annsoftmax_ref.bench import search
     from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
     from annsoftmax_ref.checks import check_positive_int
-    from annsoftmax_ref.selectors import default_nlist
+    from annsoftmax_ref.nearest import default_nlist
 
     for name in ("classes", "dim", "batch", "k"):
         check_positive_int(name, getattr(arguments, name))

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from annsoftmax_ref.compare import EMBEDDING_SIZE
 from annsoftmax_ref.datasets import load_glyphs
-from annsoftmax_ref.head import make_head
+from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.network import ConvNet
+from annsoftmax_ref.runs import EMBEDDING_SIZE
 from annsoftmax_ref.training import default_recipe, fit
 
 QUERIES = 256

@@ -21,11 +21,11 @@ class Vectors:
 
 def trained_vectors(batch: int, seed: int = 0, epochs: int | None = None, progress: bool = True) -> Vectors:
     """Prototypes of a full-softmax CosFace head trained on the glyphs, and embeddings of held-out drawings."""
-    from annsoftmax_ref.compare import EMBEDDING_SIZE
     from annsoftmax_ref.datasets import load_glyphs
     from annsoftmax_ref.evaluation import embed
-    from annsoftmax_ref.head import make_head
+    from annsoftmax_ref.factory import make_head
     from annsoftmax_ref.network import ConvNet
+    from annsoftmax_ref.runs import EMBEDDING_SIZE
     from annsoftmax_ref.training import default_recipe, fit
 
     data = load_glyphs(progress=progress)
