@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -143,23 +143,32 @@ def _cpu_identity() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def _find_or_build(flags: str) -> ctypes.CDLL | BuildError:
-    text = source()
-    flags = f"{COMMON_FLAGS} {flags} {os.environ.get('ANNSOFTMAX_EXTRA_FLAGS', '')}"
+def cached_library(kind: str, text: str, flags: str, compile: Callable[[str, str, str, str], Path]) -> Path:
+    """The library that ``compile(name, text, flags, workplace)`` makes of a text, made if it is not there yet.
+
+    kind: the beginning of its name; the rest is a hash of the text, the flags and this machine.
+    compile: leaves main.cpp and the library in the folder ``workplace``, and returns the library's path there.
+    Raises BuildError or OSError.
+    """
     identity = "\0".join((text, flags, torch.__version__, sys.platform, _cpu_identity()))
-    name = "annsoftmax_cpu_" + hashlib.sha256(identity.encode()).hexdigest()[:16]
+    name = f"{kind}_{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     library = build_folder() / name / f"{name}.so"
+    if not library.exists():
+        _build(name, text, flags, library, compile)
+    return library
+
+
+def _find_or_build(flags: str) -> ctypes.CDLL | BuildError:
+    flags = f"{COMMON_FLAGS} {flags} {os.environ.get('ANNSOFTMAX_EXTRA_FLAGS', '')}"
     try:
-        if not library.exists():
-            _build(name, text, flags, library)
-        return ctypes.CDLL(str(library))
+        return ctypes.CDLL(str(cached_library("annsoftmax_cpu", source(), flags, _compile)))
     except BuildError as error:
         return error
     except OSError as error:
-        return BuildError(f"the C++ kernels in {library.parent} cannot be written or loaded: {error}")
+        return BuildError(f"the C++ kernels in {build_folder()} cannot be written or loaded: {error}")
 
 
-def _build(name: str, text: str, flags: str, library: Path) -> None:
+def _build(name: str, text: str, flags: str, library: Path, compile: Callable[[str, str, str, str], Path]) -> None:
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
         raise BuildError(
@@ -169,19 +178,19 @@ def _build(name: str, text: str, flags: str, library: Path) -> None:
     folder = build_folder()
     folder.mkdir(parents=True, exist_ok=True)
     _delete_leftovers(folder)
-    logger.warning("building the C++ kernels in %s, once, for about 10 seconds", folder)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder, ignore_cleanup_errors=True) as workplace:
-        built = _compile(name, text, flags, workplace)
+        built = compile(name, text, flags, workplace)
         library.parent.mkdir(exist_ok=True)
         Path(workplace, "main.cpp").replace(library.parent / "main.cpp")  # for a debugger and for readers
         built.replace(library)
-    logger.info("built the C++ kernels in %.1f s", time.perf_counter() - start)
+    logger.info("built %s in %.1f s", name, time.perf_counter() - start)
 
 
 def _compile(name: str, text: str, flags: str, workplace: str) -> Path:
     from torch.utils.cpp_extension import load_inline  # takes half a second, which a later load is spared
 
+    logger.warning("building the C++ kernels in %s, once, for about 10 seconds", build_folder())
     try:
         with _ninja_on_path():
             # Fresh lists: load_inline changes those that it is given.

@@ -22,19 +22,24 @@ LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so")  # the last so that th
 CANARY = '#include <cstdint>\nextern "C" int64_t canary(int64_t n) { int64_t* x = new int64_t[n]; return x[n]; }'
 
 
-def environment() -> dict[str, str]:
-    """The variables under which python runs with sanitized kernels. Raises SystemExit where that is impossible."""
+def preload(names: tuple[str, ...]) -> str:
+    """The value of LD_PRELOAD for these run-time libraries of the compiler. Raises SystemExit if it lacks one."""
     compiler = os.environ.get("CXX", "c++")
     found = [
         subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
-        for name in LIBRARIES
+        for name in names
     ]
-    missing = [name for name, path in zip(LIBRARIES, found, strict=True) if not os.path.isabs(path)]
+    missing = [name for name, path in zip(names, found, strict=True) if not os.path.isabs(path)]
     if missing:
         raise SystemExit(f"sanitize: {compiler} has no {' and no '.join(missing)}; install the sanitizers of gcc")
+    return " ".join(found)
+
+
+def environment() -> dict[str, str]:
+    """The variables under which python runs with sanitized kernels. Raises SystemExit where that is impossible."""
     return {
         **os.environ,
-        "LD_PRELOAD": " ".join(found),
+        "LD_PRELOAD": preload(LIBRARIES),
         "ANNSOFTMAX_EXTRA_FLAGS": FLAGS,
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
