@@ -23,8 +23,8 @@ OBJECTIVES = ("cross_entropy", "cosface", "arcface", "dsoftmax")
 RATES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 # 20,000 classes, and batches that fit into 1/200 of them; an epoch is 1,250 steps.
 PAIRS = {"task": "pairs:20000", "batch_size": 96, "epochs": 1}
-# Half the recipe's epochs: enough for full softmax to end above 90 %, and no more than a minute a run.
-GLYPHS, UNSEEN, ZIPF = ({"task": task, "epochs": 4} for task in ("glyphs", "glyphs:unseen", "glyphs:zipf"))
+# Fewer epochs than the recipe has: enough for full softmax to end well above 85 %, in under a minute a run.
+GLYPHS, UNSEEN, ZIPF = ({"task": task, "epochs": 5} for task in ("glyphs", "glyphs:unseen", "glyphs:zipf"))
 
 
 @dataclass(frozen=True)
