@@ -27,7 +27,7 @@ class Run:
     """What one training is made of; equal runs give equal rows (times aside).
 
     head, objective, task: by their names. rate: of a sampling head. options: of its selector, as sorted pairs.
-    batch_size, epochs: None for the recipe's.
+    batch_size, epochs, steps (of an epoch): None for the recipe's.
     """
 
     task: str
@@ -38,6 +38,7 @@ class Run:
     options: tuple[tuple[str, object], ...] = ()
     batch_size: int | None = None
     epochs: int | None = None
+    steps: int | None = None
 
     def __post_init__(self):
         if self.head == "full":
@@ -66,8 +67,9 @@ def train(
     Raises ValueError for a name or number that does not exist, before anything is trained.
     """
     recipe = default_recipe(run.objective)
-    if run.batch_size is not None:
-        recipe = dataclasses.replace(recipe, batch_size=run.batch_size)
+    recipe = dataclasses.replace(
+        recipe, batch_size=run.batch_size or recipe.batch_size, steps_per_epoch=run.steps or recipe.steps_per_epoch
+    )
     data, place = load(run.task), torch.device(device)
     model = tasks.make_model(data, EMBEDDING_SIZE, seed=run.seed).to(place)
     objective = recipe.make_objective()

@@ -37,6 +37,8 @@ def _table(arguments) -> None:
     check_positive_int("jobs", arguments.jobs)
     store, names = Store(arguments.store), list(tables.TABLES) if arguments.name == "all" else [arguments.name]
     chosen = [tables.TABLES[name] for name in names]
+    if arguments.jobs > 1 and any(table.timed for table in chosen) and not arguments.show:
+        raise ValueError(f"jobs is {arguments.jobs}; it should be 1 for times that mean something: {arguments.name}")
     if arguments.plot and (len(chosen) > 1 or chosen[0].draw is None):
         raise ValueError(f"plot is {arguments.plot}, but the table {arguments.name} has none; leave it out")
     runs = [run for table in chosen for run in table.runs]

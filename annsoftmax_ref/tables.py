@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from statistics import mean
 
 from matplotlib.figure import Figure
 
-from annsoftmax_ref.reports import Cells, cross, gaps, listing, parts, percent, plain
+from annsoftmax_ref.reports import Cells, Format, Rows, cross, gaps, listing, parts, percent, plain
 from annsoftmax_ref.runs import Run, Store
 from annsoftmax_ref.table_plots import group_curves, rate_curves, recall_points, training_curves
 
@@ -24,18 +25,21 @@ RATES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 # 20,000 classes, and batches that fit into 1/200 of them; an epoch is 1,250 steps.
 PAIRS = {"task": "pairs:20000", "batch_size": 96, "epochs": 1}
 # Fewer epochs than the recipe has: enough for full softmax to end well above 85 %, in under a minute a run.
+# Large enough for the head to be most of a step's time, and looked at every 100 steps.
+TIMED = {"task": "pairs:50000", "epochs": 12, "steps": 100}
 GLYPHS, UNSEEN, ZIPF = ({"task": task, "epochs": 5} for task in ("glyphs", "glyphs:unseen", "glyphs:zipf"))
 
 
 @dataclass(frozen=True)
 class Table:
     """question: what it answers. cells: the runs of each cell by its labels. report: cells of rows -> Markdown.
-    draw: cells of rows -> a plot, if the table has one."""
+    draw: cells of rows -> a plot, if the table has one. timed: its times mean something, if nothing else runs."""
 
     question: str
     cells: dict[tuple[str, ...], list[Run]]
     report: Callable[[Cells], str]
     draw: Callable[[Cells], Figure] | None = None
+    timed: bool = False
 
     @property
     def runs(self) -> list[Run]:
@@ -191,6 +195,29 @@ def report_training(cells: Cells) -> str:
     return "\n\n".join(tables)
 
 
+def seconds_to(row: dict, accuracy: float) -> float | None:
+    """Seconds of training until the test accuracy first stood there, in a straight line between two looks."""
+    before = (0.0, 0.0)
+    for epoch in row["history"]:
+        now = (epoch["seconds"], epoch["accuracy"])
+        if now[1] >= accuracy:
+            return before[0] + (now[0] - before[0]) * (accuracy - before[1]) / (now[1] - before[1])
+        before = now
+    return None
+
+
+def report_seconds(cells: Cells) -> str:
+    def until(accuracy: float) -> Format:
+        def text(rows: Rows) -> str:
+            found = [seconds_to(row, accuracy) for row in rows]
+            return "-" if not found or None in found else f"{mean(found):.0f}"
+
+        return text
+
+    columns = {f"s to {accuracy:.0%}": until(accuracy) for accuracy in (0.5, 0.7, 0.8, 0.85)}
+    return listing(cells, columns | {"top-1, %": percent("accuracy"), "head ms": plain("head_ms")}, "head")
+
+
 def make_tables() -> dict[str, Table]:
     rates = rate_cells()
     return {
@@ -229,6 +256,12 @@ def make_tables() -> dict[str, Table]:
             recall_cells(),
             report_recall,
             recall_points,
+        ),
+        "seconds": Table(
+            "How many seconds to a given accuracy (50,000 pairs, 1/100)?",
+            {(head,): seeded(head=head, rate=0.01, **TIMED) for head in HEADS},
+            report_seconds,
+            timed=True,
         ),
         "beyond": Table("What do options beyond the paper bring?", beyond_cells(), report_beyond),
     }

@@ -28,7 +28,7 @@ def made_up(run: Run) -> dict:
         "head_ms": 1.0 + next(COUNTER),
         "looks": looks,
         **{name: 0.2 for name in looks},
-        "history": [],
+        "history": [{"seconds": 10.0, "accuracy": 0.4}, {"seconds": 20.0, "accuracy": 0.9}],
     }
 
 
@@ -88,6 +88,12 @@ def test_cross_puts_first_labels_down_and_second_across():
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
+def test_seconds_to_an_accuracy_are_read_off_the_line_between_looks():
+    row = {"history": [{"seconds": 10.0, "accuracy": 0.4}, {"seconds": 20.0, "accuracy": 0.9}]}
+    assert tables.seconds_to(row, 0.4) == 10.0 and tables.seconds_to(row, 0.65) == pytest.approx(15.0)
+    assert tables.seconds_to(row, 0.2) == pytest.approx(5.0) and tables.seconds_to(row, 0.95) is None
+
+
 @pytest.mark.parametrize("name", [name for name, table in tables.TABLES.items() if table.draw])
 def test_plots_show_every_line(name, store):
     table = tables.TABLES[name]
@@ -121,6 +127,7 @@ def test_the_command_trains_what_is_missing_prints_and_records(tmp_path, monkeyp
         (["rates", "--jobs", "0"], "jobs is 0"),
         (["classification", "--plot", "a.png"], "the table classification has none"),
         (["rates", "--device", "tpu"], "device is 'tpu'"),
+        (["seconds", "--jobs", "2"], "jobs is 2"),
     ],
 )
 def test_bad_calls_end_in_one_line(arguments, words, tmp_path, capsys):

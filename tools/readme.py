@@ -1,4 +1,4 @@
-"""Fill the README's tables from the records in results/: `python tools/readme.py write` (or `check`).
+"""Fill the tables of the documents from the records in results/: `python tools/readme.py write` (or `check`).
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a key of TABLES.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
-from annsoftmax_ref import compare
+from annsoftmax_ref import runs, tables
 from annsoftmax_ref.bench import search, step
 from annsoftmax_ref.records import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
-OBJECTIVES = ("cross_entropy", "cosface", "arcface", "dsoftmax")
+DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "tables" / "README.md")
 
 
-def compare_table() -> str:
-    records = [read_record(ROOT / "results" / "compare" / f"{name}.json") for name in OBJECTIVES]
-    rows = [row for record in records for row in record["rows"]]
-    return compare.table(rows) + "\n\n" + source(records[0], "results/compare/")
+def runs_table(name: str) -> str:
+    """One of ``annsoftmax table``, from the store of runs."""
+    table, store = tables.TABLES[name], runs.Store(ROOT / tables.STORE)
+    rows = [store.rows[run] for run in table.runs if run in store.rows]
+    places = sorted({place(row["environment"]) for row in rows})
+    return f"{table.render(store)}\n\n*{'; '.join(places)}; `annsoftmax table {name}`; records in `{tables.STORE}`.*"
 
 
 def search_table() -> str:
@@ -60,21 +62,8 @@ def large_search_table() -> str:
     return f"{search.table(rows)}\n\n{record['vectors']}. {source(record, 'results/cpu/search_1m.json')}"
 
 
-def backends_table() -> str:
-    """Mean accuracy of every head with the C++ kernels and in plain torch, same seeds."""
-    lines = ["| objective | head | C++ kernels | plain torch |", "|---|---|---|---|"]
-    for path in sorted((ROOT / "results" / "compare" / "cpp").glob("*.json")):
-        pair = [read_record(folder / path.name)["rows"] for folder in (path.parent, path.parent.parent)]
-        for head in ("full", "random", "ann"):
-            accuracy = [[100 * row["accuracy"] for row in rows if row["head"] == head] for rows in pair]
-            cells = [f"{mean(values):.1f}% ± {stdev(values):.1f}" for values in accuracy]
-            lines.append(f"| {path.stem} | {head} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n\n*Records in `results/compare/cpp/` and `results/compare/`.*"
-
-
 TABLES = {
-    "backends": backends_table,
-    "compare": compare_table,
+    **{name: partial(runs_table, name) for name in tables.TABLES},
     "search": search_table,
     "steps": steps_table,
     "large_search": large_search_table,
@@ -83,10 +72,12 @@ TABLES = {
 
 def source(record: dict, path: str) -> str:
     """Where the numbers come from: machine, versions, date, command."""
-    machine = record["environment"]
+    return f"*{place(record['environment'])}; `{record['command']}`; records in `{path}`.*"
+
+
+def place(machine: dict) -> str:
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-    place = f"{machine['gpu'] or machine['cpu']}, {threads}"
-    return f"*{place}, torch {machine['torch']}, {machine['date']}; `{record['command']}`; records in `{path}`.*"
+    return f"{machine['gpu'] or machine['cpu']}, {threads}, torch {machine['torch']}, {machine['date']}"
 
 
 def filled(text: str) -> str:
@@ -97,18 +88,16 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    if sys.argv[1:] == ["write"]:
-        readme.write_text(filled(text))
-        return 0
-    if sys.argv[1:] == ["check"]:
-        if filled(text) != text:
-            print("README.md: a table differs from its record in results/; run: python tools/readme.py write")
-            return 1
-        return 0
-    print(__doc__)
-    return 2
+    if sys.argv[1:] not in (["write"], ["check"]):
+        print(__doc__)
+        return 2
+    stale = [path for path in DOCUMENTS if filled(path.read_text()) != path.read_text()]
+    for path in stale:
+        if sys.argv[1] == "write":
+            path.write_text(filled(path.read_text()))
+        else:
+            print(f"{path.relative_to(ROOT)}: a table differs from its record; run: python tools/readme.py write")
+    return int(sys.argv[1] == "check" and bool(stale))
 
 
 if __name__ == "__main__":
