@@ -20,6 +20,7 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
 
     recall: of each sample's k nearest other classes, the share in its active set.
     captured_mass: of the full softmax's mass on other classes, sum of e^{s z}, the share in its active set.
+    active_share: the share of the classes in a sample's active set, their mean.
     z_error: of the partition function over other classes as the active set gives it, log-weights included, the
     signed relative error, (Z_active - Z) / Z, the samples' mean: captured_mass - 1 where classes have no weights.
     gradient_error: |g - g_full| / |g_full| of the loss's gradient with respect to the embeddings [B, d].
@@ -50,6 +51,7 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
     result = {
         "recall": inside.gather(1, nearest).double().mean().item() if k else 1.0,
         "captured_mass": (mass * inside).sum(dim=1).mean().item() if k else 1.0,
+        "active_share": inside.double().mean().item(),
         "z_error": (mass * stands_for).sum(dim=1).mean().item() - 1 if k else 0.0,
         "gradient_error": _gradient_error(head, x, labels, active),
         "code_age": None,

@@ -19,7 +19,7 @@ from annsoftmax_ref.training import History, default_recipe, fit
 
 EMBEDDING_SIZE = 128
 DIAGNOSE_EVERY = 100  # steps; each look costs about one step of the full softmax and is not in the times
-LOOKS = ("recall", "captured_mass", "gradient_error")
+LOOKS = ("recall", "captured_mass", "gradient_error", "active_share")
 
 
 @dataclass(frozen=True)

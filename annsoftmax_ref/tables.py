@@ -170,6 +170,7 @@ SELECTION = {
     "gradient error": plain("gradient_error", 2),
     "head ms": plain("head_ms"),
 }
+BUDGET = {"classes scored, %": percent("active_share")}
 
 
 def report_recall(cells: Cells) -> str:
@@ -177,7 +178,9 @@ def report_recall(cells: Cells) -> str:
 
 
 def report_beyond(cells: Cells) -> str:
-    return "\n\n".join(f"{task}:\n\n{listing(part, SELECTION, 'option')}" for task, part in parts(cells, 0).items())
+    return "\n\n".join(
+        f"{task}:\n\n{listing(part, SELECTION | BUDGET, 'option')}" for task, part in parts(cells, 0).items()
+    )
 
 
 def report_training(cells: Cells) -> str:

@@ -265,6 +265,7 @@ def test_diagnostics_by_hand():
             masses.append(sum(w for c, w in weight.items() if c in inside) / sum(weight.values()))
     assert found["recall"] == pytest.approx(np.mean(recalled))
     assert found["captured_mass"] == pytest.approx(np.mean(masses))
+    assert found["active_share"] == pytest.approx(np.mean([len(g.classes) for g in active for _ in g.samples]) / 53)
     _, dx, _ = ref.grouped_loss(
         unit.numpy(),
         head.weight.detach().numpy(),
