@@ -16,7 +16,7 @@ QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format sanitize bench soak clean
+.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format sanitize emulate gpu bench soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -85,6 +85,18 @@ format: $(STAMP)  ## let ruff fix and format code and notebooks
 
 sanitize: $(STAMP)  ## run the C++ kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(QUIET_ENV) $(BIN)/python -m kernels_inline.sanitize
+
+EMULATED := tests/test_emulator.py tests/test_cuda_*.py
+
+emulate: $(STAMP)  ## run the CUDA kernels on the CPU: their tests, the compile check, and counts of memory accesses
+	$(QUIET_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(EMULATED)
+	$(BENCH) compile --json results/cuda/compile.json
+	$(BENCH) kernels --device cpu --json results/cpu/kernels_emulated.json
+
+# With a python of one's own that has a CUDA build of torch:  make gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+gpu:  ## with a GPU: its tests, compute-sanitizer, and the benchmarks, into results/gpu/ or $$OUT
+	PYTHONPATH=. $(GPU_PYTHON) tools/gpu.py
 
 clean:  ## remove what builds, tests and the demo left behind (.venv stays; delete it to start afresh)
 	rm -rf build dist *.egg-info results/demo .pytest_cache .ruff_cache .hypothesis

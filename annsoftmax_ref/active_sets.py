@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from kernels_inline.sets_ops import union_active as union_active_cpp
+from kernels_inline.sets_ops import union_active as union_active_by_kernel
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def union_active(
     none starves. Returns (classes [count] ascending, targets [b]).
     Raises ValueError if the labels alone are more than ``count`` classes.
     """
-    if backend.cpp(candidates):
-        return union_active_cpp(candidates.contiguous(), labels, fill_order, count, num_classes)
+    if backend.kernels(candidates, launcher="union_active"):
+        return union_active_by_kernel(candidates.contiguous(), labels, fill_order, count, num_classes)
     k = candidates.shape[1]
     unranked = k + 1
     # rank[c]: 0 for a label, 1 + best column for a candidate, unranked for the rest.

@@ -56,6 +56,8 @@ def _can_be_had(place: torch.device, launcher: str | None) -> bool:
 
 
 def _why_not(place: torch.device) -> str | None:
+    if place.type == "cpu":
+        return build.why_not()
     try:
         build.library_for(place)
     except build.BuildError as error:

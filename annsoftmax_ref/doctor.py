@@ -10,6 +10,7 @@ import torch
 from annsoftmax_ref import machine
 from annsoftmax_ref.datasets.cache import cache_folder
 from kernels_inline import build
+from kernels_inline.cuda import nvcc, nvrtc
 
 PACKAGES = ("torch", "numpy", "matplotlib", "pillow", "tqdm", "ninja", "jupyterlab", "ipywidgets", "nbval", "faiss-cpu")
 OPTIONAL = {"jupyterlab": "notebooks", "ipywidgets": "notebooks", "nbval": "dev", "faiss-cpu": "peers"}
@@ -24,7 +25,8 @@ def examine() -> dict:
         "cpu_features": machine.cpu_features(),
         "packages": {name: machine.version_of(name) for name in PACKAGES},
         "compiler": machine.tool_version(compiler) if compiler else None,
-        "nvcc": machine.tool_version("nvcc"),
+        "nvcc": machine.tool_version(str(nvcc.find())) if nvcc.find() else None,
+        "nvrtc": str(nvrtc.find()) if nvrtc.find() else None,
         "torch_cuda": torch.version.cuda,
         "gpu": gpu,
         "cache": str(cache_folder()),
@@ -35,10 +37,16 @@ def examine() -> dict:
 
 
 def _backend(gpu: str | None) -> str:
-    """What a head runs on. Builds the C++ kernels if this machine has not built them yet."""
+    """What a head runs on. Builds the C++ kernels, and with a GPU the CUDA ones, if they have not been built here."""
     reason = build.why_not()
     cpu = "C++ kernels" if reason is None else f"plain torch ({reason})"
-    return f"CPU: {cpu}" + ("; GPU: plain torch" if gpu else "")
+    if not gpu:
+        return f"CPU: {cpu}"
+    try:
+        how = build.library_for(torch.device("cuda", torch.cuda.current_device())).how
+        return f"CPU: {cpu}; GPU: CUDA kernels (by {how})"
+    except build.BuildError as error:
+        return f"CPU: {cpu}; GPU: plain torch ({error})"
 
 
 def _missing(facts: dict):
@@ -54,7 +62,8 @@ def _missing(facts: dict):
             "install": "conda install -c conda-forge cxx-compiler (or apt-get install g++)",
         }
     if facts["torch_cuda"] and facts["nvcc"] is None:
-        yield {"what": "nvcc", "needed_for": "CUDA kernels", "install": "conda install -c conda-forge cuda-nvcc"}
+        need = "CUDA kernels" if facts["nvrtc"] is None else "CUDA kernels by load_inline; NVRTC builds them without it"
+        yield {"what": "nvcc", "needed_for": need, "install": "conda install -c conda-forge cuda-nvcc"}
     if facts["torch_cuda"] and facts["gpu"] is None:
         yield {"what": "a GPU that torch can use", "needed_for": "CUDA", "install": "an NVIDIA driver (see nvidia-smi)"}
 
@@ -68,6 +77,7 @@ def report(facts: dict) -> str:
         f"gpu        {facts['gpu'] or 'none'} (torch built for CUDA {facts['torch_cuda'] or '-'})",
         f"compiler   {facts['compiler'] or 'none'}",
         f"nvcc       {facts['nvcc'] or 'none'}",
+        f"nvrtc      {facts['nvrtc'] or 'none'}",
         "packages   " + ", ".join(f"{name} {version or 'missing'}" for name, version in facts["packages"].items()),
         f"cache      {facts['cache']}",
         f"runs with  {facts['backend']}",

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from annsoftmax_ref import backend
-from annsoftmax_ref.bits import hamming, pack_bits, words_for
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
+from kernels_inline.bits import hamming, pack_bits, words_for
 from kernels_inline.lists_ops import write_codes_
-from kernels_inline.rerank_ops import rerank as rerank_cpp
+from kernels_inline.rerank_ops import rerank as rerank_by_kernel
 from kernels_inline.search_ops import ivf_scan, ivf_scan_asymmetric, ivf_scan_asymmetric_torch, ivf_scan_torch
 from kernels_inline.upkeep_ops import assign, encode, kmeans_sums
 
@@ -91,7 +91,7 @@ class IVFBinaryIndex(nn.Module):
 
     def nearest_list(self, unit_rows: Tensor) -> Tensor:
         """unit_rows [n, d] -> the list of the nearest centroid [n] (ties to the lowest)."""
-        if backend.cpp(unit_rows):
+        if backend.kernels(unit_rows, launcher="row_argmax"):
             return assign(unit_rows, self.centroids)
         return (unit_rows @ self.centroids.T).argmax(dim=1)
 
@@ -113,7 +113,7 @@ class IVFBinaryIndex(nn.Module):
     def write_codes(self, ids: Tensor, codes: Tensor) -> None:
         """New codes [n, W] of rows ids [n], made by ``update_rows`` or by the optimizer as it moved the rows."""
         lists = self.lists
-        if backend.cpp(codes):
+        if backend.kernels(codes, launcher="write_codes"):
             write_codes_(
                 self.codes, lists.slot_codes, self.written, self.assignment, lists.place, ids, codes, int(self.clock)
             )
@@ -123,7 +123,7 @@ class IVFBinaryIndex(nn.Module):
 
     def _encode_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
         lists = self.assignment[ids]
-        if backend.cpp(rows, self.centroids):
+        if backend.kernels(rows, self.centroids, launcher="sign_codes"):
             return encode(
                 rows, ids, self.rotation, self.centroids if self.centre else None, lists if self.centre else None
             )
@@ -159,8 +159,8 @@ class IVFBinaryIndex(nn.Module):
         ids, scores = self._scan(queries, probed, k)
         if not rerank:
             return ids, scores
-        if backend.cpp(queries, rows):
-            return rerank_cpp(queries, rows.detach(), ids)
+        if backend.kernels(queries, rows, launcher="rerank"):
+            return rerank_by_kernel(queries, rows.detach(), ids)
         return self._rerank(queries, rows, ids)
 
     def code_age(self) -> float:
@@ -177,7 +177,7 @@ class IVFBinaryIndex(nn.Module):
 
     def _scan(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best codes in the lists probed [B, nprobe], ties to the lower id: ids, scores [B, k]."""
-        lists, fast = self.lists, backend.cpp(queries)
+        lists, fast = self.lists, backend.kernels(queries, launcher="ivf_scan")
         if self.asymmetric:
             queries, scan = queries.float(), ivf_scan_asymmetric if fast else ivf_scan_asymmetric_torch
             sizes: tuple[int, ...] = (k, self.num_rows)
@@ -213,7 +213,7 @@ class IVFBinaryIndex(nn.Module):
 
     def _move_centroids(self, unit_rows: Tensor, lists: Tensor, sizes: Tensor | None = None) -> None:
         """c <- unit(c + (n / size) (mean - c)) for the n rows given of each list; sizes None: c <- unit(mean)."""
-        if backend.cpp(unit_rows):
+        if backend.kernels(unit_rows, launcher="list_sums"):
             sums, n = kmeans_sums(unit_rows, lists, self.nlist)
         else:
             sums = torch.zeros_like(self.centroids).index_add_(0, lists, unit_rows)

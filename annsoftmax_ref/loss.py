@@ -1,6 +1,6 @@
 """From embeddings and the rows of one active set to the loss: product, margin, softmax, cross entropy.
 
-In plain torch each of these is a pass over the [b, A] matrix, and autograd keeps several of them. The C++ kernel
+In plain torch each of these is a pass over the [b, A] matrix, and autograd keeps several of them. The kernel
 turns the cosines into their gradient in place, so that one matrix is made and kept. What concerns only the sample's
 own label, its class's weight and whether it is to be ignored, is here too, for every objective alike.
 """
@@ -31,11 +31,12 @@ def scored_loss(
 ) -> Tensor:
     """x [b, d] and directions [A, d], rows of length 1, targets [b] -> share * sum of the samples' losses, a scalar.
 
-    offset [A]: added to the logits; the C++ kernel has none. weights [b]: each sample's factor; None: 1.
+    offset [A]: added to the logits; the kernel has none. weights [b]: each sample's factor; None: 1.
     generator: of what the objective draws at random.
     """
     kind = _kernel(objective)
-    if kind is None or offset is not None or not backend.cpp(x) or not _product_has_kernel(x.device.type):
+    fused = kind is not None and offset is None and _product_has_kernel(x.device.type)
+    if not fused or not backend.kernels(x, launcher="margin_softmax"):
         losses = objective.loss_of(x, directions, targets, offset, generator)
         return share * (losses if weights is None else losses * weights).sum()
     return _FusedLoss.apply(x, directions, targets, kind, objective.scale, objective.margin, share, weights)

@@ -11,6 +11,7 @@ from annsoftmax_ref import rows as weight_rows
 from annsoftmax_ref.active_sets import ActiveSet, active_count
 from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.estimators import draw_distinct, priority_active, tail_active
+from annsoftmax_ref.flat import flat_active
 from annsoftmax_ref.grouping import random_groups, similarity_groups
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.mass_budget import MassBudget, captured_mass, scaled_cosines
@@ -34,6 +35,8 @@ class NearestClasses(Selector):
     sample_rate: A / N, for each group. groups: active sets per batch. grouping: "random" or "similar".
     nlist, nprobe: lists, and how many of them a sample probes. candidates: classes a sample may bring in.
     rerank: order candidates by exact cosine rather than Hamming distance.
+    flat: 1 or 2 to score the codes of all classes instead, with so many bits a number of the sample; then there are
+    no lists, candidates and re-ranking (``annsoftmax_ref.flat``: for GPUs; slow on a CPU).
     refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 50,000 classes).
     rotate, centre, asymmetric: see IVFBinaryIndex. None takes a default from the sizes.
 
@@ -60,6 +63,7 @@ class NearestClasses(Selector):
         rotate: bool = False,
         centre: bool = False,
         asymmetric: bool = False,
+        flat: int = 0,
         tail: float = 0.0,
         priority: bool = False,
         mass_target: float | None = None,
@@ -82,6 +86,11 @@ class NearestClasses(Selector):
         self.rerank = rerank
         self.refresh_steps = refresh_steps
         self.rotate, self.centre, self.asymmetric = rotate, centre, asymmetric
+        if flat not in (0, 1, 2) or isinstance(flat, bool):
+            raise ValueError(f"flat is {flat!r}; it should be 0, 1 or 2")
+        if flat and (centre or tail or priority):
+            raise ValueError(f"flat is {flat} with centre, tail or priority; it goes with none of them")
+        self.flat = flat
         self.tail, self.priority = check_share("tail", tail), priority
         if not isinstance(priority, bool):
             raise TypeError(f"priority is {priority!r}; it should be True or False")
@@ -107,7 +116,7 @@ class NearestClasses(Selector):
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         super().bind(num_classes, embedding_size, scale)
-        self.nlist = self.nlist or default_nlist(num_classes)
+        self.nlist = 1 if self.flat else self.nlist or default_nlist(num_classes)
         self.nprobe = self.nprobe or min(self.nlist, math.ceil(2 * math.sqrt(self.nlist)))  # 16 of 64, 64 of 1,024
         # Looking at 1,000 rows a step costs next to nothing; fewer classes are gone through in 50 steps.
         self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 1000))
@@ -128,18 +137,27 @@ class NearestClasses(Selector):
             groups = [g.to(labels.device) for g in random_groups(len(labels), self.groups, generator)]
         else:
             groups = similarity_groups(x, self.groups)
+        if self.flat:
+            active = self._flat_sets(groups, x, labels, generator)
+        else:
+            active = self._searched_sets(groups, x, labels, weight, generator)
+        self._mass = None if self.budget is None else self._captured_mass(active, x, weight, generator)
+        return active
+
+    def _flat_sets(self, groups, x, labels, generator) -> list[ActiveSet]:
+        turned = x @ self.index.rotation.to(x.dtype) if self.rotate else x
+        return flat_active(turned, groups, labels, self.index.codes, self.active_classes, self.flat, generator)
+
+    def _searched_sets(self, groups, x, labels, weight, generator) -> list[ActiveSet]:
         k = self.candidates_per_sample(max(len(g) for g in groups))
         # The order of candidates decides only which of them are cut: where all find room, it is not asked for.
         cut = k * max(len(g) for g in groups) > (1 - self.tail) * self.active_classes
         found, scores = self.index.search(x, weight, k, self.nprobe, self.rerank and (cut or self.priority))
         if self.priority:
-            active = self._priority_sets(groups, x, found, self._logits(scores), labels, weight, generator)
-        elif self.tail:
-            active = [self._tail_set(samples, x, found, labels, generator) for samples in groups]
-        else:
-            active = [self._union(samples, found[samples], labels, generator) for samples in groups]
-        self._mass = None if self.budget is None else self._captured_mass(active, x, weight, generator)
-        return active
+            return self._priority_sets(groups, x, found, self._logits(scores), labels, weight, generator)
+        if self.tail:
+            return [self._tail_set(samples, x, found, labels, generator) for samples in groups]
+        return [self._union(samples, found[samples], labels, generator) for samples in groups]
 
     def _tail_set(self, samples, x, found, labels, generator) -> ActiveSet:
         classes, targets, log_weights = tail_active(
@@ -218,7 +236,7 @@ class NearestClasses(Selector):
         return (
             f"sample_rate={self.sample_rate:g}, groups={self.groups}, grouping={self.grouping}, "
             f"nlist={self.nlist}, nprobe={self.nprobe}, rerank={self.rerank}, tail={self.tail:g}, "
-            f"priority={self.priority}"
+            f"priority={self.priority}, flat={self.flat}"
         )
 
 

@@ -28,6 +28,7 @@ class RowSGD(RowOptimizer):
     """
 
     buffers = ("momentum_buffer",)
+    launcher = "row_sgd"
 
     def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
         _check_hyper(lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -62,17 +63,18 @@ class RowSGD(RowOptimizer):
         buf.mul_(mu).add_(grad)
         weight.add_(grad.add(buf, alpha=mu) if group["nesterov"] else buf, alpha=-lr)
 
-    def apply_cpp(self, weight, ids, state, group) -> None:
-        row_sgd_catch_up_(weight, state["momentum_buffer"], state["last"], ids, state["table"], state["step"])
+    def apply_by_kernel(self, weight, ids, state, group) -> None:
+        table = self.table_for(weight, state)
+        row_sgd_catch_up_(weight, state["momentum_buffer"], state["last"], ids, table, state["step"])
 
-    def move_cpp(self, weight, grad, ids, state, group, with_codes) -> Tensor:
+    def move_by_kernel(self, weight, grad, ids, state, group, with_codes) -> Tensor:
         return row_sgd_(
             weight,
             state["momentum_buffer"],
             state["last"],
             ids,
             grad,
-            state["table"],
+            self.table_for(weight, state),
             state["step"],
             group["lr"],
             group["momentum"],
@@ -92,6 +94,7 @@ class RowAdamW(RowOptimizer):
     """
 
     buffers = ("exp_avg", "exp_avg_sq")
+    launcher = "row_adamw"
 
     def __init__(
         self,
@@ -137,19 +140,19 @@ class RowAdamW(RowOptimizer):
         denominator = (avg_sq.sqrt() / (1 - beta2**step) ** 0.5).add_(group["eps"])
         weight.addcdiv_(avg, denominator, value=-lr / (1 - beta1**step))
 
-    def apply_cpp(self, weight, ids, state, group) -> None:
+    def apply_by_kernel(self, weight, ids, state, group) -> None:
         row_adamw_catch_up_(
             weight,
             state["exp_avg"],
             state["exp_avg_sq"],
             state["last"],
             ids,
-            state["table"],
+            self.table_for(weight, state),
             state["step"],
             group["eps"],
         )
 
-    def move_cpp(self, weight, grad, ids, state, group, with_codes) -> Tensor:
+    def move_by_kernel(self, weight, grad, ids, state, group, with_codes) -> Tensor:
         return row_adamw_(
             weight,
             state["exp_avg"],
@@ -157,7 +160,7 @@ class RowAdamW(RowOptimizer):
             state["last"],
             ids,
             grad,
-            state["table"],
+            self.table_for(weight, state),
             state["step"],
             group["lr"],
             *group["betas"],

@@ -25,6 +25,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     """
 
     buffers: tuple[str, ...] = ()
+    launcher: str  # its kernel
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -57,7 +58,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             state["table"] = self.identity().repeat(WINDOW + 1, 1)
         if self._has_kernel(weight):
             wanted = getattr(weight, "wants_codes", False)
-            codes = self.move_cpp(weight.detach(), grad, ids, state, group, wanted)
+            codes = self.move_by_kernel(weight.detach(), grad, ids, state, group, wanted)
             # The version tells whether anyone has changed the weight since.
             weight.row_codes = (ids, codes, weight._version) if wanted else None
         else:
@@ -74,8 +75,8 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         if not state or state["last"] is None:
             return
         if self._has_kernel(weight):
-            ids = torch.arange(len(weight)) if ids is None else ids
-            self.apply_cpp(weight.detach(), ids, state, self._group_of(weight))
+            ids = torch.arange(len(weight), device=weight.device) if ids is None else ids
+            self.apply_by_kernel(weight.detach(), ids, state, self._group_of(weight))
             return
         last = state["last"] if ids is None else state["last"].index_select(0, ids)
         lagging = (last < state["step"]).nonzero().squeeze(1)
@@ -133,9 +134,13 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             state[name].index_copy_(0, ids, part)
         state["last"].index_fill_(0, ids, state["step"])
 
+    def _has_kernel(self, weight: Tensor) -> bool:
+        return weight.dim() == 2 and weight.is_contiguous() and backend.kernels(weight, launcher=self.launcher)
+
     @staticmethod
-    def _has_kernel(weight: Tensor) -> bool:
-        return weight.dim() == 2 and weight.is_contiguous() and backend.cpp(weight)
+    def table_for(weight: Tensor, state: dict) -> Tensor:
+        """The table by age where the kernel can read it. At 40 KB the copy to a GPU is not waited for."""
+        return state["table"].to(weight.device, non_blocking=True)
 
     def _group_of(self, weight: Tensor) -> dict:
         return next(g for g in self.param_groups if any(p is weight for p in g["params"]))
@@ -157,9 +162,11 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         """Step number ``step`` with a gradient, on rows that are up to date, in place."""
 
     @abstractmethod
-    def apply_cpp(self, weight: Tensor, ids: Tensor, state: dict, group: dict) -> None:
-        """``apply`` by the C++ kernel, to those of rows ids [n] of the whole weight that lag."""
+    def apply_by_kernel(self, weight: Tensor, ids: Tensor, state: dict, group: dict) -> None:
+        """``apply`` by the kernel, to those of rows ids [n] of the whole weight that lag."""
 
     @abstractmethod
-    def move_cpp(self, weight: Tensor, grad: Tensor, ids: Tensor, state: dict, group: dict, with_codes: bool) -> Tensor:
-        """``move`` by the C++ kernel, for rows ids [n] of the whole weight -> their sign codes, if wanted."""
+    def move_by_kernel(
+        self, weight: Tensor, grad: Tensor, ids: Tensor, state: dict, group: dict, with_codes: bool
+    ) -> Tensor:
+        """``move`` by the kernel, for rows ids [n] of the whole weight -> their sign codes, if wanted."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline.search_ops import popcount
-
 WORD = 64
 
 
@@ -16,7 +14,8 @@ def words_for(dim: int) -> int:
 
 
 def pack_bits(bits: Tensor) -> Tensor:
-    """bits [..., d] bool -> words [..., ceil(d / 64)] int64; bit j is bit j % 64 of word j // 64, the rest 0."""
+    """bits [..., d], bool or 0 and 1, -> words [..., ceil(d / 64)] int64; bit j is bit j % 64 of word j // 64, the
+    rest 0."""
     dim = bits.shape[-1]
     padded = torch.nn.functional.pad(bits, (0, words_for(dim) * WORD - dim))
     weights = torch.ones(WORD, dtype=torch.int64, device=bits.device) << torch.arange(WORD, device=bits.device)
@@ -33,3 +32,11 @@ def unpack_bits(words: Tensor, dim: int) -> Tensor:
 def hamming(a: Tensor, b: Tensor) -> Tensor:
     """Number of different bits between codes a, b [..., W] int64 (broadcast) -> [...] int64."""
     return popcount(a ^ b).sum(dim=-1)
+
+
+def popcount(x: Tensor) -> Tensor:
+    """Bits set in each int64, by masks and shifts (Hacker's Delight, 5-1)."""
+    x = x - ((x >> 1) & 0x5555555555555555)
+    x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return ((x * 0x0101010101010101) >> 56) & 0xFF

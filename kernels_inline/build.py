@@ -30,6 +30,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kernels_inline import choice
+
 SOURCES = Path(__file__).parent
 NATIVE = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
 # Instruction sets that the tests compare. The empty one is what every x86-64 CPU has.
@@ -93,12 +95,43 @@ def using(flags: str) -> Iterator[None]:
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> int:
-    """Call the library's function ``name`` and return its code.
+    """Call the function ``name`` of the library for the tensors' device and return its code.
 
-    Tensors are passed as pointers to their first element (None: a null pointer), so they must be contiguous and
-    on the CPU; that, and their sizes, are for the caller to check. int and bool become int64_t, float double.
+    Tensors are passed as pointers to their first element (None: a null pointer), so they must be contiguous; that,
+    and their sizes, are for the caller to check. int and bool become int64_t, float double. Tensors on a GPU go to
+    the CUDA library, on the present stream; those on the CPU to the C++ library, or under the backend "emulator" to
+    the CUDA kernels run on the CPU. Raises ValueError for tensors on several devices, BuildError, and RuntimeError
+    for an error of CUDA's.
     """
-    return _function(load(), name)(*map(_c_value, arguments))
+    places = {argument.device for argument in arguments if isinstance(argument, Tensor)} or {torch.device("cpu")}
+    if len(places) > 1:
+        raise ValueError(f"the tensors for {name} are on {', '.join(sorted(map(str, places)))}; one device is needed")
+    return library_for(places.pop()).call(name, *arguments)
+
+
+class CppLibrary:
+    """The C++ kernels, with the two calls that every library has (the others are in cuda/library.py)."""
+
+    def __init__(self, library: ctypes.CDLL):
+        self.library = library
+
+    def has(self, name: str) -> bool:
+        return hasattr(self.library, name)
+
+    def call(self, name: str, *arguments: Tensor | int | float | None) -> int:
+        return function_of(self.library, name)(*map(c_value, arguments))
+
+
+def library_for(place: torch.device):
+    """What runs the kernels for tensors there: an object with ``has(name)`` and ``call(name, *arguments)``.
+
+    Raises BuildError where there is none.
+    """
+    if place.type == "cpu" and choice.current() != "emulator":
+        return CppLibrary(load())
+    from kernels_inline.cuda import library
+
+    return library.load(place)
 
 
 def runnable_variants() -> dict[str, str]:
@@ -119,7 +152,7 @@ def source() -> str:
     return "\n".join(f'#line 1 "{path.name}"\n{path.read_text()}' for path in sorted(SOURCES.glob("*.cpp")))
 
 
-def _c_value(value):
+def c_value(value):
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
     if value is None:
@@ -128,7 +161,7 @@ def _c_value(value):
 
 
 @functools.cache
-def _function(library: ctypes.CDLL, name: str):
+def function_of(library: ctypes.CDLL, name: str):
     function = getattr(library, name)
     function.restype = ctypes.c_int64
     return function
@@ -147,7 +180,7 @@ def cached_library(kind: str, text: str, flags: str, compile: Callable[[str, str
     """The library that ``compile(name, text, flags, workplace)`` makes of a text, made if it is not there yet.
 
     kind: the beginning of its name; the rest is a hash of the text, the flags and this machine.
-    compile: leaves main.cpp and the library in the folder ``workplace``, and returns the library's path there.
+    compile: leaves main.cpp or cuda.cu, and the library, in the folder ``workplace``, and returns the library's path.
     Raises BuildError or OSError.
     """
     identity = "\0".join((text, flags, torch.__version__, sys.platform, _cpu_identity()))
@@ -182,7 +215,9 @@ def _build(name: str, text: str, flags: str, library: Path, compile: Callable[[s
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder, ignore_cleanup_errors=True) as workplace:
         built = compile(name, text, flags, workplace)
         library.parent.mkdir(exist_ok=True)
-        Path(workplace, "main.cpp").replace(library.parent / "main.cpp")  # for a debugger and for readers
+        for kept in (Path(workplace, part) for part in ("main.cpp", "cuda.cu")):
+            if kept.exists():  # for a debugger and for readers
+                kept.replace(library.parent / kept.name)
         built.replace(library)
     logger.info("built %s in %.1f s", name, time.perf_counter() - start)
 
@@ -192,7 +227,7 @@ def _compile(name: str, text: str, flags: str, workplace: str) -> Path:
 
     logger.warning("building the C++ kernels in %s, once, for about 10 seconds", build_folder())
     try:
-        with _ninja_on_path():
+        with ninja_on_path():
             # Fresh lists: load_inline changes those that it is given.
             path = load_inline(
                 name,
@@ -205,12 +240,12 @@ def _compile(name: str, text: str, flags: str, workplace: str) -> Path:
                 no_implicit_headers=True,
             )
     except (RuntimeError, OSError, ImportError) as error:
-        raise BuildError(f"the C++ kernels cannot be compiled: {_first_cause(str(error))}") from error
+        raise BuildError(f"the C++ kernels cannot be compiled: {first_cause(str(error))}") from error
     return Path(path)
 
 
 @contextlib.contextmanager
-def _ninja_on_path() -> Iterator[None]:
+def ninja_on_path() -> Iterator[None]:
     """load_inline wants ninja on PATH; an environment that is not activated has it beside its python."""
     before = os.environ.get("PATH", "")
     places = [before, str(Path(sys.executable).parent)]
@@ -225,7 +260,7 @@ def _ninja_on_path() -> Iterator[None]:
         os.environ["PATH"] = before
 
 
-def _first_cause(message: str) -> str:
+def first_cause(message: str) -> str:
     """The compiler's first error, else the first line of what went wrong."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return next((line for line in lines if re.search(r"\berror: ", line)), lines[0] if lines else "no message")

@@ -1,16 +1,18 @@
-"""What every op asks of its tensors before it passes them to C++ as pointers."""
+"""What every op asks of its tensors before it passes them to a kernel as pointers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+DEVICES = ("cpu", "cuda")  # that kernels run on; all tensors of a call are on the same one (build.call sees to it)
+
 
 def check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple) -> None:
-    """ValueError, in one sentence, unless the tensor can be passed to C++ as a pointer to so many elements."""
+    """ValueError, in one sentence, unless the tensor can be passed to a kernel as a pointer to so many elements."""
     fits = tensor.dtype == dtype and tuple(tensor.shape) == tuple(shape) and tensor.is_contiguous()
-    if not fits or tensor.device.type != "cpu":
-        wanted = f"a contiguous {dtype} tensor of shape {list(shape)} on the CPU"
+    if not fits or tensor.device.type not in DEVICES:
+        wanted = f"a contiguous {dtype} tensor of shape {list(shape)} on the CPU or a CUDA device"
         raise ValueError(f"{name} is {described(tensor)}; it should be {wanted}")
 
 

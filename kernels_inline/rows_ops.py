@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from kernels_inline import build
+from kernels_inline.bits import words_for
 from kernels_inline.checks import check
-
-WORD = 64
 
 
 @torch.library.custom_op("annsoftmax::row_sgd_", mutates_args=("weight", "momentum", "last"))
@@ -118,7 +117,7 @@ _PROBLEMS = {
 
 def _empty_codes(weight: Tensor, ids: Tensor, with_codes: bool) -> Tensor:
     rows = ids.shape[0] if with_codes else 0
-    return weight.new_empty(rows, (weight.shape[1] + WORD - 1) // WORD, dtype=torch.int64)
+    return weight.new_empty(rows, words_for(weight.shape[1]), dtype=torch.int64)
 
 
 @row_sgd_.register_fake

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from kernels_inline import build
+from kernels_inline.bits import pack_bits, popcount
+from kernels_inline.checks import DEVICES
 
 PLANES = 4
 ERRORS = {
@@ -33,7 +35,7 @@ ERRORS = {
 @torch.library.custom_op(
     "annsoftmax::ivf_scan",
     mutates_args=(),
-    device_types="cpu",
+    device_types=DEVICES,
     schema="(Tensor query_codes, Tensor probed, Tensor slots, Tensor slot_codes, Tensor ends, int k, int num_rows,"
     " int dim) -> (Tensor, Tensor)",
 )
@@ -55,7 +57,7 @@ def ivf_scan(query_codes, probed, slots, slot_codes, ends, k, num_rows, dim):
 @torch.library.custom_op(
     "annsoftmax::ivf_scan_asymmetric",
     mutates_args=(),
-    device_types="cpu",
+    device_types=DEVICES,
     schema="(Tensor queries, Tensor probed, Tensor slots, Tensor slot_codes, Tensor ends, int k, int num_rows)"
     " -> (Tensor, Tensor)",
 )
@@ -78,9 +80,8 @@ def quantise_queries(queries: Tensor) -> tuple[Tensor, Tensor]:
     """queries [B, d] -> bit planes [B, 1, 4, W] int64 and step [B, 1]; queries ~ step * (u - 7.5)."""
     step = queries.abs().amax(dim=1, keepdim=True).clamp_min(1e-30) / 8
     levels = ((queries / step).floor() + 8).clamp(0, 15).to(torch.int64)
-    bits = (levels.unsqueeze(1) >> torch.arange(PLANES).view(1, -1, 1)) & 1
-    bits = torch.nn.functional.pad(bits, (0, -queries.shape[1] % 64)).unflatten(2, (-1, 64))
-    return (bits << torch.arange(64)).sum(dim=-1).unsqueeze(1), step
+    bits = (levels.unsqueeze(1) >> torch.arange(PLANES, device=queries.device).view(1, -1, 1)) & 1
+    return pack_bits(bits).unsqueeze(1), step
 
 
 def _scores(ids: Tensor, distances: Tensor, step: Tensor, dim: int) -> Tensor:
@@ -89,8 +90,8 @@ def _scores(ids: Tensor, distances: Tensor, step: Tensor, dim: int) -> Tensor:
 
 def _scan(planes: Tensor, probed: Tensor, slots, slot_codes, ends, k: int, num_rows: int, most: int):
     batch, per_query, count, words = planes.shape
-    ids = torch.empty(batch, k, dtype=torch.int64)
-    distances = torch.empty(batch, k, dtype=torch.int32)
+    ids = planes.new_empty(batch, k)
+    distances = planes.new_empty(batch, k, dtype=torch.int32)
     code = build.call(
         "ivf_scan", planes.contiguous(), probed.contiguous(), slots, slot_codes, ends,
         batch, per_query, probed.shape[1], count, *slots.shape, words, num_rows, most, k, ids, distances,
@@ -104,8 +105,9 @@ def _check(planes, probed, slots, slot_codes, ends, k, num_rows, dim):
     """One sentence on the first argument that does not fit. planes [B, Q, P, W]."""
     named = {"probed": probed, "slots": slots, "slot_codes": slot_codes, "ends": ends, "query_codes": planes}
     for name, tensor in named.items():
-        if tensor.dtype != torch.int64 or tensor.device.type != "cpu":
-            raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be int64 on the CPU")
+        if tensor.dtype != torch.int64 or tensor.device.type not in DEVICES:
+            wanted = "int64 on the CPU or a CUDA device"
+            raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be {wanted}")
         if name.startswith(("slot", "ends")) and not tensor.is_contiguous():
             raise ValueError(f"{name} has strides {tensor.stride()}; it should be contiguous")
     if slots.dim() != 2 or probed.dim() != 2:
@@ -154,17 +156,9 @@ def _scan_torch(planes, probed, slots, slot_codes, ends, k, num_rows, most):
         popcount(codes ^ planes[:, :, p].unsqueeze(-1)).sum(dim=2) << p for p in range(planes.shape[2])
     )  # [B, nprobe, capacity]
     ids = slots[probed]
-    free = (ids < 0) | (torch.arange(slots.shape[1]) >= ends[probed].unsqueeze(-1))
+    free = (ids < 0) | (torch.arange(slots.shape[1], device=slots.device) >= ends[probed].unsqueeze(-1))
     keys = torch.where(free, (most + 1) * (num_rows + 1) + num_rows, found * (num_rows + 1) + ids).flatten(1)
     keys = torch.nn.functional.pad(keys, (0, k), value=(most + 1) * (num_rows + 1) + num_rows)
     keys = keys.topk(k, dim=1, largest=False).values
     ids = keys % (num_rows + 1)
     return ids.masked_fill(ids == num_rows, -1), (keys // (num_rows + 1)).to(torch.int32)
-
-
-def popcount(x: Tensor) -> Tensor:
-    """Bits set in each int64, by masks and shifts (Hacker's Delight, 5-1)."""
-    x = x - ((x >> 1) & 0x5555555555555555)
-    x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
-    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
-    return ((x * 0x0101010101010101) >> 56) & 0xFF

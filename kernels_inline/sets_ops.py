@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from kernels_inline import build
+from kernels_inline import build, choice
+from kernels_inline.checks import DEVICES
 
 ERRORS = {
     1: "labels holds a class id that is not in 0..num_classes-1",
@@ -19,7 +20,7 @@ ERRORS = {
 @torch.library.custom_op(
     "annsoftmax::union_active",
     mutates_args=(),
-    device_types="cpu",
+    device_types=DEVICES,
     schema="(Tensor candidates, Tensor labels, Tensor fill_order, int count, int num_classes) -> (Tensor, Tensor)",
 )
 def union_active(candidates, labels, fill_order, count, num_classes):
@@ -31,16 +32,14 @@ def union_active(candidates, labels, fill_order, count, num_classes):
     places of the labels among them. Raises ValueError if the labels alone are more than ``count`` classes.
     """
     _check(candidates, labels, fill_order, count, num_classes)
-    classes, targets = torch.empty(count, dtype=torch.int64), torch.empty_like(labels)
+    if len(labels) > count and (labels.is_cuda or choice.current() == "emulator"):
+        _check_room(len(labels.unique()), count)  # the CUDA kernel cannot tell; it is waited for only in this case
+    classes, targets = labels.new_empty(count), torch.empty_like(labels)
     code = build.call(
         "union_active", candidates, labels, fill_order, *candidates.shape, len(fill_order), count, num_classes,
         classes, targets,
     )  # fmt: skip
-    if code < 0:
-        raise ValueError(
-            f"labels holds {-code} distinct classes, more than the {count} active classes of a "
-            "group; raise sample_rate or lower the batch size"
-        )
+    _check_room(-code, count)
     if code:
         raise ValueError(ERRORS[code])
     return classes, targets
@@ -51,10 +50,19 @@ def _(candidates, labels, fill_order, count, num_classes):
     return labels.new_empty(count), torch.empty_like(labels)
 
 
+def _check_room(distinct: int, count: int) -> None:
+    if distinct > count:
+        raise ValueError(
+            f"labels holds {distinct} distinct classes, more than the {count} active classes of a "
+            "group; raise sample_rate or lower the batch size"
+        )
+
+
 def _check(candidates, labels, fill_order, count: int, num_classes: int) -> None:
     for name, tensor in {"candidates": candidates, "labels": labels, "fill_order": fill_order}.items():
-        if tensor.dtype != torch.int64 or tensor.device.type != "cpu":
-            raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be int64 on the CPU")
+        if tensor.dtype != torch.int64 or tensor.device.type not in DEVICES:
+            wanted = "int64 on the CPU or a CUDA device"
+            raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be {wanted}")
         if not tensor.is_contiguous():
             raise ValueError(f"{name} has strides {tensor.stride()}; it should be contiguous")
     if candidates.dim() != 2 or labels.shape != candidates.shape[:1] or fill_order.dim() != 1:

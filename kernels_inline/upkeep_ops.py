@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels_inline import build
+from kernels_inline.bits import pack_bits
+from kernels_inline.checks import DEVICES
 
 ERRORS = {1: "ids holds a row number that is not in 0..N-1", 2: "lists holds a list number that is not in 0..nlist-1"}
 CHUNK = 1 << 14  # rows whose product with the rotation is held at once
@@ -21,7 +23,7 @@ SCORES = 1 << 21  # scores of rows against centroids that are held at once: 8 MB
 @torch.library.custom_op(
     "annsoftmax::encode",
     mutates_args=(),
-    device_types="cpu",
+    device_types=DEVICES,
     schema="(Tensor rows, Tensor ids, Tensor? rotation=None, Tensor? centroids=None, Tensor? lists=None) -> Tensor",
 )
 def encode(rows, ids, rotation=None, centroids=None, lists=None):
@@ -34,14 +36,14 @@ def encode(rows, ids, rotation=None, centroids=None, lists=None):
     """
     _check_encode(rows, ids, rotation, centroids, lists)
     words = -(-rows.shape[1] // 64)
-    codes = torch.empty(len(ids), words, dtype=torch.int64)
+    codes = ids.new_empty(len(ids), words)
     nlist = 0 if centroids is None else len(centroids)
     if rotation is None:
         _call("sign_codes", rows, ids, centroids, lists, len(ids), *rows.shape, nlist, words, codes)
         return codes
     for start in range(0, len(ids), CHUNK):
         part, part_lists = ids[start : start + CHUNK], None if lists is None else lists[start : start + CHUNK]
-        unit = torch.empty(len(part), rows.shape[1])
+        unit = rows.new_empty(len(part), rows.shape[1])
         _call("gather_unit_rows", rows, part, centroids, part_lists, len(part), *rows.shape, nlist, unit)
         rotated, out = unit @ rotation, codes[start : start + CHUNK]
         _call("sign_codes", rotated, None, None, None, len(part), *rotated.shape, 0, words, out)
@@ -49,7 +51,7 @@ def encode(rows, ids, rotation=None, centroids=None, lists=None):
 
 
 @torch.library.custom_op(
-    "annsoftmax::assign", mutates_args=(), device_types="cpu", schema="(Tensor rows, Tensor centroids) -> Tensor"
+    "annsoftmax::assign", mutates_args=(), device_types=DEVICES, schema="(Tensor rows, Tensor centroids) -> Tensor"
 )
 def assign(rows, centroids):
     """rows [n, d], centroids [nlist, d] float32 -> the list of the largest dot product [n], the lowest of equals.
@@ -59,9 +61,9 @@ def assign(rows, centroids):
     _check_floats(rows=rows, centroids=centroids)
     if rows.shape[1] != centroids.shape[1] or not len(centroids):
         raise ValueError(f"centroids has shape {list(centroids.shape)}; it should be [nlist >= 1, {rows.shape[1]}]")
-    lists = torch.empty(len(rows), dtype=torch.int64)
+    lists = rows.new_empty(len(rows), dtype=torch.int64)
     step = max(64, SCORES // len(centroids))
-    scores = torch.empty(min(step, len(rows)), len(centroids))
+    scores = rows.new_empty(min(step, len(rows)), len(centroids))
     transposed = centroids.T
     for start in range(0, len(rows), step):
         part, out = rows[start : start + step], lists[start : start + step]
@@ -73,7 +75,7 @@ def assign(rows, centroids):
 @torch.library.custom_op(
     "annsoftmax::kmeans_sums",
     mutates_args=(),
-    device_types="cpu",
+    device_types=DEVICES,
     schema="(Tensor rows, Tensor lists, int nlist) -> (Tensor, Tensor)",
 )
 def kmeans_sums(rows, lists, nlist):
@@ -85,7 +87,7 @@ def kmeans_sums(rows, lists, nlist):
     _check_numbers(len(rows), lists=lists)
     if nlist < 1:
         raise ValueError(f"nlist is {nlist}; it should be at least 1")
-    sums, counts = torch.empty(nlist, rows.shape[1]), torch.empty(nlist, dtype=torch.int64)
+    sums, counts = rows.new_empty(nlist, rows.shape[1]), lists.new_empty(nlist)
     _call("list_sums", rows, lists, *rows.shape, nlist, sums, counts)
     return sums, counts
 
@@ -112,8 +114,7 @@ def encode_torch(rows, ids, rotation=None, centroids=None, lists=None) -> Tensor
         unit = unit - centroids[lists]
     if rotation is not None:
         unit = unit @ rotation
-    bits = F.pad(unit > 0, (0, -rows.shape[1] % 64)).unflatten(1, (-1, 64)).to(torch.int64)
-    return (bits << torch.arange(64)).sum(dim=-1)
+    return pack_bits(unit > 0)
 
 
 def assign_torch(rows: Tensor, centroids: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ def assign_torch(rows: Tensor, centroids: Tensor) -> Tensor:
 
 def kmeans_sums_torch(rows: Tensor, lists: Tensor, nlist: int) -> tuple[Tensor, Tensor]:
     """``kmeans_sums`` in plain torch."""
-    sums = torch.zeros(nlist, rows.shape[1]).index_add_(0, lists, rows)
+    sums = rows.new_zeros(nlist, rows.shape[1]).index_add_(0, lists, rows)
     return sums, torch.bincount(lists, minlength=nlist)
 
 
@@ -149,10 +150,10 @@ def _check_encode(rows, ids, rotation, centroids, lists) -> None:
 
 def _check_floats(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or tensor.dim() != 2 or tensor.device.type != "cpu":
+        if tensor.dtype != torch.float32 or tensor.dim() != 2 or tensor.device.type not in DEVICES:
             raise TypeError(
                 f"{name} is {tensor.dtype} {list(tensor.shape)} on {tensor.device}; "
-                "it should be float32 with 2 axes on the CPU"
+                "it should be float32 with 2 axes on the CPU or a CUDA device"
             )
         if not tensor.is_contiguous():
             raise ValueError(f"{name} has strides {tensor.stride()}; it should be contiguous")
@@ -160,7 +161,8 @@ def _check_floats(**tensors: Tensor) -> None:
 
 def _check_numbers(count: int, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.int64 or tensor.device.type != "cpu":
-            raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be int64 on the CPU")
+        if tensor.dtype != torch.int64 or tensor.device.type not in DEVICES:
+            wanted = "int64 on the CPU or a CUDA device"
+            raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be {wanted}")
         if tensor.shape != (count,) or not tensor.is_contiguous():
             raise ValueError(f"{name} has shape {list(tensor.shape)}; it should be [{count}] and contiguous")

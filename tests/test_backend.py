@@ -205,23 +205,26 @@ def test_two_forward_passes_before_their_backward_passes():
 
 def test_without_a_compiler_torch_runs_and_says_so_once(monkeypatch, caplog):
     monkeypatch.setattr(build, "why_not", lambda: "there is no compiler")
-    backend._kernels_can_be_had.cache_clear()
+    caches = backend._can_be_had, backend._say_once
+    for cache in caches:
+        cache.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
-                assert not backend.cpp(torch.zeros(1))
+                assert not backend.kernels(torch.zeros(1))
         assert caplog.text.count("plain torch runs instead of the C++ kernels: there is no compiler") == 1
     finally:
-        backend._kernels_can_be_had.cache_clear()
+        for cache in caches:
+            cache.cache_clear()
 
 
 def test_choices(monkeypatch):
-    assert not backend.cpp(torch.zeros(1, dtype=torch.float64))
+    assert not backend.kernels(torch.zeros(1, dtype=torch.float64))
     with backend.use("torch"):
-        assert not backend.cpp(torch.zeros(1))
+        assert not backend.kernels(torch.zeros(1))
     monkeypatch.setenv("ANNSOFTMAX_BACKEND", "torch")
     assert backend.current() == "torch"
     with backend.use("cpp"):
-        assert backend.cpp(torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+        assert backend.kernels(torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="backend is 'gpu'"), backend.use("gpu"):
         pass

@@ -160,3 +160,40 @@ def test_bench_upkeep_compares_with_an_index_made_anew(capsys, monkeypatch):
     record = run_json(capsys, "upkeep", "--steps", "20", "--every", "10")
     assert [row["step"] for row in record["rows"]] == [10, 20]
     assert all(0 < row["recall"] <= 1 and row["stale_bits"] < 0.05 for row in record["rows"])
+
+
+def test_bench_kernels_counts_what_each_version_does(capsys):
+    from annsoftmax_ref.bench.kernels import ON_GPU
+
+    record = run_json(capsys, "kernels", "--kernels", "sign_codes", "flat_map", "--device", "cpu")
+    rows = {(row["kernel"], row["version"]): row for row in record["rows"]}
+    assert list(rows) == [("sign_codes", v) for v in (1, 2, 3)] + [("flat_map", v) for v in (1, 2, 3, 4)]
+    assert record["ceilings"] == {} and all(row[name] is None for row in rows.values() for name in ON_GPU)
+    assert all(row["wrong"] is None and row["what"] and row["global_load_bytes"] > 0 for row in rows.values())
+    # What the ladder is about: neighbouring threads on neighbouring addresses, and queries kept in shared memory.
+    assert rows["sign_codes", 2]["global_sectors"] * 4 < rows["sign_codes", 1]["global_sectors"]
+    assert rows["flat_map", 1]["shared_loads"] == 0 < rows["flat_map", 2]["shared_loads"]
+    assert rows["flat_map", 2]["global_load_bytes"] * 4 < rows["flat_map", 1]["global_load_bytes"]
+    # The bytes of the formula are those of the ideal kernel: for reading every row once, and writing its code.
+    size = rows["sign_codes", 3]["size"]
+    assert rows["sign_codes", 3]["bytes"] == size["A"] * (4 * size["d"] + 8 * -(-size["d"] // 64) + 8)
+
+
+def test_bench_kernels_does_not_hide_a_wrong_result(capsys, monkeypatch):
+    from kernels_inline.cuda.registry import Kernel
+
+    monkeypatch.setattr(Kernel, "expected_outputs", lambda self, arguments: [arguments[3] * 0 - 1])
+    assert cli.main(["bench", "kernels", "--kernels", "row_argmax", "--device", "cpu"]) == 2
+    captured = capsys.readouterr()
+    assert "row_argmax: argument 3 is not as expected at [0]" in captured.out
+    assert "the results of row_argmax_1, row_argmax_2, row_argmax_3 are not the expected ones" in captured.err
+    assert cli.main(["bench", "kernels", "--kernels", "sort"]) == 2
+    assert "kernel is 'sort'; it should be one of sign_codes, " in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_bench_kernels_times_them_beside_the_ceilings(capsys):
+    record = run_json(capsys, "kernels", "--kernels", "sign_codes", "flat_map", "--sizes", "small", "--rounds", "3")
+    assert record["ceilings"]["copy_gb_per_s"] > 0 and record["ceilings"]["popcount_bits_per_s"] > 0
+    for row in record["rows"]:
+        assert row["wrong"] is None and 0 < row["ms_min"] <= row["ms_median"] <= row["ms_max"]

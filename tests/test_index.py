@@ -6,8 +6,8 @@ import torch
 
 from annsoftmax_ref import IVFBinaryIndex
 from annsoftmax_ref import reference as ref
-from annsoftmax_ref.bits import hamming, pack_bits, unpack_bits
 from annsoftmax_ref.lists import InvertedLists
+from kernels_inline.bits import hamming, pack_bits, unpack_bits
 
 
 def clustered(n, d, seed=0, clusters=8):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annsoftmax_ref import RowAdamW, RowSGD
-from annsoftmax_ref.bits import pack_bits
 from kernels_inline import build
+from kernels_inline.bits import pack_bits
 from kernels_inline.rows_ops import row_adamw_, row_adamw_catch_up_, row_sgd_, row_sgd_catch_up_
 
 WINDOW = 40

@@ -92,6 +92,8 @@ SELECTORS = [
     lambda: NearestClasses(0.2, groups=3, grouping="similar", priority=True),
     lambda: NearestClasses(0.3, rotate=True, centre=True, priority=True),
     lambda: NearestClasses(0.2, mass_target=0.9, priority=True, rerank=False),
+    lambda: NearestClasses(0.3, groups=3, flat=1),
+    lambda: NearestClasses(0.3, flat=2, rotate=True, grouping="random"),
 ]
 
 

@@ -1,9 +1,13 @@
-"""``annsoftmax bench search | step | growth | upkeep | soak``: the arguments, and the records they end in."""
+"""``annsoftmax bench search | step | growth | upkeep | soak``: the arguments, and the records they end in.
+
+(``kernels`` and ``compile`` are in kernels_command.py.)
+"""
 
 from __future__ import annotations
 
 import sys
 
+from annsoftmax_ref.bench.kernels_command import add_compile, add_kernels
 from annsoftmax_ref.cli import subcommand
 
 
@@ -14,6 +18,8 @@ def add_bench(commands) -> None:
     _add_growth(commands)
     _add_upkeep(commands)
     _add_soak(commands)
+    add_kernels(commands)
+    add_compile(commands)
 
 
 def _add_search(commands) -> None:

@@ -31,6 +31,8 @@ True
 """
 
 from .estimators import group_scores, log_partition, priority_sample, uniform_tail, with_log_weights
+from .flat import flat_map, flat_thresholds, query_planes
+from .flat_select import select_map
 from .index import (
     assign,
     asymmetric_scores,
@@ -128,4 +130,8 @@ __all__ = [
     "union_active",
     "weighted",
     "with_log_weights",
+    "flat_map",
+    "flat_thresholds",
+    "query_planes",
+    "select_map",
 ]

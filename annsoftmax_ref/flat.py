@@ -1,0 +1,42 @@
+"""Flat search: the active sets straight from the codes of all classes, without lists and without candidates.
+
+Each sample's threshold is the score that about k classes reach, measured on a part of the classes. A class's byte is
+by how much it passes the threshold of the group's sample that it passes by most; the ``count`` largest bytes are the
+active set. Search, union and removal of duplicates are one pass over the codes: N W words read for each group, which
+binary tensor cores do faster than lists can be probed (``kernels_inline/cuda/flat.cu``; on the CPU plain torch does
+it, slowly). Ours: the paper has an inverted file.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from annsoftmax_ref.active_sets import ActiveSet
+from kernels_inline.flat_ops import flat_map, flat_thresholds, query_planes
+from kernels_inline.select_ops import select_map
+
+STRIDE = 8  # the thresholds are measured on every eighth class, from a start that is drawn
+
+
+def flat_active(
+    x: Tensor, groups: list[Tensor], labels: Tensor, codes: Tensor, count: int, planes: int, generator: torch.Generator
+) -> list[ActiveSet]:
+    """x [B, d] unit rows, rotated as the codes were; groups partition 0..B-1; codes [N, W] -> a set for each group.
+
+    planes: 1 (signs of the samples) or 2 (four levels a number). Exactly ``count`` classes each, the labels always in.
+    """
+    dim, order = x.shape[1], torch.cat(groups)
+    sizes = torch.tensor([0, *(len(group) for group in groups)])
+    bits = query_planes(x[order].float(), planes)
+    stride = min(STRIDE, len(codes))
+    first = int(torch.randint(stride, (), generator=generator))
+    share = max(1, count // max(len(group) for group in groups))
+    thresholds = flat_thresholds(bits, codes, dim, share, stride, first)
+    # A bit of a score of two planes weighs 1 or 2: half of a margin of theirs is about one of signs.
+    bytes_of = flat_map(bits, thresholds, codes, sizes.cumsum(0).to(x.device), dim, planes - 1)
+    active = []
+    for group, scores in zip(groups, bytes_of, strict=True):
+        classes, targets = select_map(scores, labels[group], count)
+        active.append(ActiveSet(group, classes, targets))
+    return active

@@ -1,0 +1,259 @@
+// The softmax head over its A active classes. The C++ twins are head.cpp and parts.cpp, whose names and arguments the
+// launchers have.
+//
+//   function            bytes moved (d dimensions, b samples, float32; "half": bfloat16)
+//   gather_normalise    reads 4 A d weights; writes 4 A d unit rows (half: 2 A d) and 4 A norms
+//   normalise_backward  reads 4 A d weights and 4 A d gradients (half: 2 A d); writes 4 A d gradients
+//   add_rows            reads 4 A d (half: 2 A d); reads and writes 4 A d of the total
+//
+// INDEX OF VERSIONS
+//   gather_normalise_1    a thread a row: neighbouring threads read addresses that lie a whole row apart
+//   gather_normalise_2    a warp a row, the squares summed up by shuffles
+//   gather_normalise_3    a warp a row, 4 numbers at a time
+//   normalise_backward_1  a thread a row
+//   normalise_backward_2  a warp a row
+//   normalise_backward_3  a warp a row, 4 numbers at a time
+//   add_rows_1            a thread a row
+//   add_rows_2            a warp a row
+//   add_rows_3            a warp a row, 4 numbers at a time
+//
+// Sums are taken in a fixed order: parts in float32, which are then added in double, as in head.cpp. No id is
+// looked at: an answer to the host would need a synchronisation.
+
+constexpr int THREADS = 256;
+constexpr float NORM_FLOOR = 1e-12f;
+
+// ---- Numbers ------------------------------------------------------------------------------------------------------
+__device__ float widen(float x) { return x; }
+__device__ float widen(uint16_t x) { return float_of_bf16(x); }
+__device__ void narrow(float x, float* out) { *out = x; }
+__device__ void narrow(float x, uint16_t* out) { *out = bf16_of_float(x); }
+
+__device__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+__device__ float4 load4(const uint16_t* p) {
+    const ushort4 x = *reinterpret_cast<const ushort4*>(p);
+    return make_float4(widen(x.x), widen(x.y), widen(x.z), widen(x.w));
+}
+__device__ void store4(float4 x, float* p) { *reinterpret_cast<float4*>(p) = x; }
+__device__ void store4(float4 x, uint16_t* p) {
+    *reinterpret_cast<ushort4*>(p) =
+        make_ushort4(bf16_of_float(x.x), bf16_of_float(x.y), bf16_of_float(x.z), bf16_of_float(x.w));
+}
+__device__ float dot4(float4 x, float4 y) { return (x.x * y.x + x.y * y.y) + (x.z * y.z + x.w * y.w); }
+
+__device__ float clamped_norm(double squares) { return fmaxf(float(sqrt(squares)), NORM_FLOOR); }
+
+// The rows of weight [N, d] that ids [A] name.
+struct Rows {
+    const float* weight;
+    const int64_t* ids;
+    int64_t A;
+    int d;
+
+    __device__ const float* row(int64_t a) const { return weight + ids[a] * d; }
+    bool fours() const { return d % 4 == 0 && aligned16(weight); }
+};
+
+// ---- gather_normalise ---------------------------------------------------------------------------------------------
+// unit [A, d]: the rows, of length 1; norms [A]: what they were divided by, at least 1e-12.
+
+template <class T>
+__global__ void gather_normalise_1(Rows rows, T* unit, float* norms) {
+    const int64_t a = global_thread();
+    if (a >= rows.A) return;
+    const float* row = rows.row(a);
+    double squares = 0;
+    for (int j = 0; j < rows.d; ++j) squares += double(row[j]) * row[j];
+    const float norm = clamped_norm(squares);
+    for (int j = 0; j < rows.d; ++j) narrow(row[j] / norm, unit + a * rows.d + j);
+    norms[a] = norm;
+}
+
+template <class T>
+__global__ void gather_normalise_2(Rows rows, T* unit, float* norms) {
+    const int64_t a = global_warp();
+    if (a >= rows.A) return;
+    const float* row = rows.row(a);
+    float squares = 0;
+    for (int j = lane_id(); j < rows.d; j += WARP) squares += row[j] * row[j];
+    const float norm = clamped_norm(warp_sum(double(squares)));
+    for (int j = lane_id(); j < rows.d; j += WARP) narrow(row[j] / norm, unit + a * rows.d + j);
+    if (lane_id() == 0) norms[a] = norm;
+}
+
+// The row is read a second time from the L1 cache.
+template <class T>
+__global__ void gather_normalise_3(Rows rows, T* unit, float* norms) {
+    const int64_t a = global_warp();
+    if (a >= rows.A) return;
+    const float* row = rows.row(a);
+    float squares = 0;
+    for (int j = 4 * lane_id(); j < rows.d; j += 4 * WARP) {
+        const float4 x = load4(row + j);
+        squares += dot4(x, x);
+    }
+    const float norm = clamped_norm(warp_sum(double(squares)));
+    for (int j = 4 * lane_id(); j < rows.d; j += 4 * WARP) {
+        const float4 x = load4(row + j);
+        store4(make_float4(x.x / norm, x.y / norm, x.z / norm, x.w / norm), unit + a * rows.d + j);
+    }
+    if (lane_id() == 0) norms[a] = norm;
+}
+
+template <class T>
+static int64_t launch_gather_normalise(int64_t version, Rows rows, T* unit, float* norms, void* stream) {
+    if (version < 1 || version > 3) return NO_SUCH_VERSION;
+    if (rows.A == 0) return launch_error();
+    if (version == 3 && !(rows.fours() && aligned16(unit))) version = 2;
+    const int64_t warps = blocks_for(rows.A * WARP, THREADS);
+    if (version == 1)
+        LAUNCH(gather_normalise_1<T>, blocks_for(rows.A, THREADS), THREADS, 0, stream, rows, unit, norms);
+    if (version == 2) LAUNCH(gather_normalise_2<T>, warps, THREADS, 0, stream, rows, unit, norms);
+    if (version == 3) LAUNCH(gather_normalise_3<T>, warps, THREADS, 0, stream, rows, unit, norms);
+    return launch_error();
+}
+
+// ---- normalise_backward -------------------------------------------------------------------------------------------
+// The gradient g of a unit row u = w / |w| becomes the one of w: (g - (g.u) u) / |w|. At the floor, u = w / floor, and
+// g is only divided. slope [A, d] holds g and grad [A, d] receives the result; they may be the same.
+
+// (g.u) / |w|, where dot = g.w
+__device__ float along(double dot, float norm) { return norm > NORM_FLOOR ? float(dot / norm / norm) : 0.0f; }
+
+template <class T>
+__global__ void normalise_backward_1(Rows rows, const float* norms, const T* slope, float* grad) {
+    const int64_t a = global_thread();
+    if (a >= rows.A) return;
+    const float* row = rows.row(a);
+    const float norm = norms[a];
+    double dot = 0;
+    for (int j = 0; j < rows.d; ++j) dot += double(widen(slope[a * rows.d + j])) * row[j];
+    const float share = along(dot, norm);
+    for (int j = 0; j < rows.d; ++j)
+        grad[a * rows.d + j] = (widen(slope[a * rows.d + j]) - share * row[j]) / norm;
+}
+
+template <class T>
+__global__ void normalise_backward_2(Rows rows, const float* norms, const T* slope, float* grad) {
+    const int64_t a = global_warp();
+    if (a >= rows.A) return;
+    const float* row = rows.row(a);
+    const float norm = norms[a];
+    float dot = 0;
+    for (int j = lane_id(); j < rows.d; j += WARP) dot += widen(slope[a * rows.d + j]) * row[j];
+    const float share = along(warp_sum(double(dot)), norm);
+    for (int j = lane_id(); j < rows.d; j += WARP)
+        grad[a * rows.d + j] = (widen(slope[a * rows.d + j]) - share * row[j]) / norm;
+}
+
+template <class T>
+__global__ void normalise_backward_3(Rows rows, const float* norms, const T* slope, float* grad) {
+    const int64_t a = global_warp();
+    if (a >= rows.A) return;
+    const float* row = rows.row(a);
+    const float norm = norms[a];
+    float dot = 0;
+    for (int j = 4 * lane_id(); j < rows.d; j += 4 * WARP) dot += dot4(load4(slope + a * rows.d + j), load4(row + j));
+    const float share = along(warp_sum(double(dot)), norm);
+    for (int j = 4 * lane_id(); j < rows.d; j += 4 * WARP) {
+        const float4 g = load4(slope + a * rows.d + j), x = load4(row + j);
+        store4(make_float4((g.x - share * x.x) / norm, (g.y - share * x.y) / norm, (g.z - share * x.z) / norm,
+                           (g.w - share * x.w) / norm),
+               grad + a * rows.d + j);
+    }
+}
+
+template <class T>
+static int64_t launch_normalise_backward(int64_t version, Rows rows, const float* norms, const T* slope, float* grad,
+                                         void* stream) {
+    if (version < 1 || version > 3) return NO_SUCH_VERSION;
+    if (rows.A == 0) return launch_error();
+    if (version == 3 && !(rows.fours() && aligned16(slope) && aligned16(grad))) version = 2;
+    const int64_t warps = blocks_for(rows.A * WARP, THREADS);
+    if (version == 1)
+        LAUNCH(normalise_backward_1<T>, blocks_for(rows.A, THREADS), THREADS, 0, stream, rows, norms, slope, grad);
+    if (version == 2) LAUNCH(normalise_backward_2<T>, warps, THREADS, 0, stream, rows, norms, slope, grad);
+    if (version == 3) LAUNCH(normalise_backward_3<T>, warps, THREADS, 0, stream, rows, norms, slope, grad);
+    return launch_error();
+}
+
+// ---- add_rows -----------------------------------------------------------------------------------------------------
+// total [U, d] += part [A, d] at rows places [A], which are distinct.
+
+template <class T>
+__global__ void add_rows_1(float* total, const int64_t* places, const T* part, int64_t A, int d) {
+    const int64_t a = global_thread();
+    if (a >= A) return;
+    for (int j = 0; j < d; ++j) total[places[a] * d + j] += widen(part[a * d + j]);
+}
+
+template <class T>
+__global__ void add_rows_2(float* total, const int64_t* places, const T* part, int64_t A, int d) {
+    const int64_t a = global_warp();
+    if (a >= A) return;
+    for (int j = lane_id(); j < d; j += WARP) total[places[a] * d + j] += widen(part[a * d + j]);
+}
+
+template <class T>
+__global__ void add_rows_3(float* total, const int64_t* places, const T* part, int64_t A, int d) {
+    const int64_t a = global_warp();
+    if (a >= A) return;
+    for (int j = 4 * lane_id(); j < d; j += 4 * WARP) {
+        float* sum = total + places[a] * d + j;
+        const float4 x = load4(sum), y = load4(part + a * d + j);
+        store4(make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w), sum);
+    }
+}
+
+template <class T>
+static int64_t launch_add_rows(int64_t version, float* total, const int64_t* places, const T* part, int64_t A,
+                               int64_t d, void* stream) {
+    if (version < 1 || version > 3) return NO_SUCH_VERSION;
+    if (A == 0) return launch_error();
+    if (version == 3 && (d % 4 || !aligned16(total) || !aligned16(part))) version = 2;
+    const int64_t warps = blocks_for(A * WARP, THREADS);
+    if (version == 1)
+        LAUNCH(add_rows_1<T>, blocks_for(A, THREADS), THREADS, 0, stream, total, places, part, A, int(d));
+    if (version == 2) LAUNCH(add_rows_2<T>, warps, THREADS, 0, stream, total, places, part, A, int(d));
+    if (version == 3) LAUNCH(add_rows_3<T>, warps, THREADS, 0, stream, total, places, part, A, int(d));
+    return launch_error();
+}
+
+// ---- Launchers: `half` says that unit, slope or part is bfloat16 --------------------------------------------------
+extern "C" int64_t gather_normalise_v(int64_t version, const float* weight, int64_t N, int64_t d, const int64_t* ids,
+                                      int64_t A, int64_t half, void* unit, float* norms, void* stream) {
+    const Rows rows = {weight, ids, A, int(d)};
+    return half ? launch_gather_normalise(version, rows, static_cast<uint16_t*>(unit), norms, stream)
+                : launch_gather_normalise(version, rows, static_cast<float*>(unit), norms, stream);
+}
+
+// Where `slope` is not null, it holds the gradient in bfloat16 and grad receives the result; else grad is both.
+extern "C" int64_t normalise_backward_v(int64_t version, float* grad, const uint16_t* slope, const float* weight,
+                                        int64_t N, int64_t d, const int64_t* ids, int64_t A, const float* norms,
+                                        void* stream) {
+    const Rows rows = {weight, ids, A, int(d)};
+    return slope ? launch_normalise_backward(version, rows, norms, slope, grad, stream)
+                 : launch_normalise_backward(version, rows, norms, static_cast<const float*>(grad), grad, stream);
+}
+
+extern "C" int64_t add_rows_v(int64_t version, float* total, const int64_t* places, const void* part, int64_t half,
+                              int64_t A, int64_t U, int64_t d, void* stream) {
+    return half ? launch_add_rows(version, total, places, static_cast<const uint16_t*>(part), A, d, stream)
+                : launch_add_rows(version, total, places, static_cast<const float*>(part), A, d, stream);
+}
+
+// What the ops use: the last versions.
+extern "C" int64_t gather_normalise(const float* weight, int64_t N, int64_t d, const int64_t* ids, int64_t A,
+                                    int64_t half, void* unit, float* norms, void* stream) {
+    return gather_normalise_v(3, weight, N, d, ids, A, half, unit, norms, stream);
+}
+
+extern "C" int64_t normalise_backward(float* grad, const uint16_t* slope, const float* weight, int64_t N, int64_t d,
+                                      const int64_t* ids, int64_t A, const float* norms, void* stream) {
+    return normalise_backward_v(3, grad, slope, weight, N, d, ids, A, norms, stream);
+}
+
+extern "C" int64_t add_rows(float* total, const int64_t* places, const void* part, int64_t half, int64_t A, int64_t U,
+                            int64_t d, void* stream) {
+    return add_rows_v(3, total, places, part, half, A, U, d, stream);
+}

@@ -1,0 +1,195 @@
+"""The arguments of every launcher for a given size, for registry.py: random, but the same on every call.
+
+Each function takes a size (a dict with the keys that its kernel's entry in the registry has) and a device. Results are
+left uninitialised. N rows or classes, d numbers each, A of them chosen; W words a code, P planes a query, B queries.
+"""
+
+from __future__ import annotations
+
+import torch
+
+WINDOW = 64  # ages in the tables of the row optimizers
+STEP = 20
+
+
+def _random(device: torch.device):
+    return torch.Generator(device=device).manual_seed(0)
+
+
+def _normal(*shape, device, scale=1.0):
+    return torch.randn(*shape, generator=_random(device), device=device) * scale
+
+
+def _codes(*shape, device):
+    return torch.randint(-(1 << 63), (1 << 63) - 1, shape, generator=_random(device), device=device)
+
+
+def _picks(n: int, count: int, device, step: int | None = None):
+    """count distinct numbers below n, ascending, spread evenly."""
+    return torch.arange(count, device=device) * (n // count)
+
+
+def _below(n: int, *shape, device):
+    return torch.randint(n, shape, generator=_random(device), device=device)
+
+
+def sign_codes(s, device):
+    rows, words = _normal(s["N"], s["d"], device=device), -(-s["d"] // 64)
+    codes = torch.empty(s["A"], words, dtype=torch.int64, device=device)
+    return [rows, _picks(s["N"], s["A"], device), None, None, s["A"], s["N"], s["d"], 0, words, codes]
+
+
+def gather_unit_rows(s, device):
+    rows, out = _normal(s["N"], s["d"], device=device), torch.empty(s["A"], s["d"], device=device)
+    return [rows, _picks(s["N"], s["A"], device), None, None, s["A"], s["N"], s["d"], 0, out]
+
+
+def row_argmax(s, device):
+    best = torch.empty(s["n"], dtype=torch.int64, device=device)
+    return [_normal(s["n"], s["nlist"], device=device), s["n"], s["nlist"], best]
+
+
+def list_sums(s, device):
+    sums, counts = (
+        torch.empty(s["nlist"], s["d"], device=device),
+        torch.empty(s["nlist"], dtype=torch.int64, device=device),
+    )
+    rows, lists = _normal(s["n"], s["d"], device=device), _below(s["nlist"], s["n"], device=device)
+    return [rows, lists, s["n"], s["d"], s["nlist"], sums, counts]
+
+
+def _lists(s, device):
+    """slots and their number of members: nlist lists of ``used`` classes each, in a random order."""
+    ids = torch.randperm(s["nlist"] * s["used"], generator=_random(device), device=device).view(s["nlist"], s["used"])
+    slots = torch.nn.functional.pad(ids, (0, s["capacity"] - s["used"]), value=-1)
+    return slots, torch.full((s["nlist"],), s["used"], dtype=torch.int64, device=device)
+
+
+def write_codes(s, device):
+    slots, _ = _lists(s, device)
+    n, words = s["nlist"] * s["used"], s["W"]
+    assignment, place = (
+        torch.empty(n, dtype=torch.int64, device=device),
+        torch.empty(n, dtype=torch.int64, device=device),
+    )
+    where = (slots >= 0).nonzero()
+    assignment[slots[slots >= 0]], place[slots[slots >= 0]] = where[:, 0], where[:, 1]
+    codes = torch.zeros(n, words, dtype=torch.int64, device=device)
+    slot_codes = torch.zeros(s["nlist"], words, s["capacity"], dtype=torch.int64, device=device)
+    written, ids = torch.zeros(n, dtype=torch.int32, device=device), _picks(n, s["A"], device)
+    fresh = _codes(s["A"], words, device=device)
+    return [codes, slot_codes, written, assignment, place, ids, fresh, s["A"], n, words, s["capacity"], 7]
+
+
+def gather_normalise(s, device):
+    unit, norms = torch.empty(s["A"], s["d"], device=device), torch.empty(s["A"], device=device)
+    weight = _normal(s["N"], s["d"], device=device)
+    return [weight, s["N"], s["d"], _picks(s["N"], s["A"], device), s["A"], 0, unit, norms]
+
+
+def normalise_backward(s, device):
+    weight, ids = _normal(s["N"], s["d"], device=device), _picks(s["N"], s["A"], device)
+    grad = _normal(s["A"], s["d"], device=device, scale=0.1)
+    return [grad, None, weight, s["N"], s["d"], ids, s["A"], weight[ids].norm(dim=1)]
+
+
+def add_rows(s, device):
+    total, part = _normal(s["N"], s["d"], device=device), _normal(s["A"], s["d"], device=device, scale=0.5)
+    return [total, _picks(s["N"], s["A"], device), part, 0, s["A"], s["N"], s["d"]]
+
+
+def margin_softmax(s, device):
+    cosine = _normal(s["b"], s["A"], device=device, scale=0.2).clamp_(-0.99, 0.99)
+    losses = torch.empty(s["b"], device=device)
+    targets = _below(s["A"], s["b"], device=device)
+    return [cosine, 0, s["b"], s["A"], targets, 1, 20.0, 0.2, 1 / s["b"], losses]
+
+
+def ivf_scan(s, device):
+    slots, ends = _lists(s, device)
+    slot_codes = _codes(s["nlist"], s["W"], s["capacity"], device=device)
+    queries = _codes(s["B"], 1, 1, s["W"], device=device)
+    draws = torch.rand(s["B"], s["nlist"], generator=_random(device), device=device)
+    probed = draws.argsort(dim=1)[:, : s["nprobe"]].contiguous()
+    ids = torch.empty(s["B"], s["k"], dtype=torch.int64, device=device)
+    found = torch.empty(s["B"], s["k"], dtype=torch.int32, device=device)
+    sizes = s["B"], 1, s["nprobe"], 1, s["nlist"], s["capacity"], s["W"], s["nlist"] * s["used"], 64 * s["W"], s["k"]
+    return [queries, probed, slots, slot_codes, ends, *sizes, ids, found]
+
+
+def rerank(s, device):
+    queries = torch.nn.functional.normalize(_normal(s["B"], s["d"], device=device), dim=1)
+    ids = (_below(s["N"], s["B"], 1, device=device) + torch.arange(s["k"], device=device) * 7) % s["N"]
+    ids_out, cosines = torch.empty_like(ids), torch.empty(s["B"], s["k"], device=device)
+    return [queries, _normal(s["N"], s["d"], device=device), ids, s["B"], s["k"], s["d"], ids_out, cosines]
+
+
+def _flat(s, device):
+    planes, codes = _codes(s["B"], s["P"], s["W"], device=device), _codes(s["N"] + 1, s["W"], device=device)[1:]
+    return planes, codes.contiguous(), 64 * s["W"] * (2 ** s["P"] - 1)
+
+
+def flat_thresholds(s, device):
+    planes, codes, most = _flat(s, device)
+    thresholds = torch.empty(s["B"], dtype=torch.int32, device=device)
+    return [planes, codes, s["B"], s["P"], s["W"], s["N"], most, s["k"], s["stride"], 0, thresholds]
+
+
+def flat_map(s, device):
+    planes, codes, most = _flat(s, device)
+    starts = torch.tensor([0, s["B"]], device=device)
+    thresholds = torch.full((s["B"],), most // 2 + 4 * s["W"], dtype=torch.int32, device=device)
+    found = torch.empty(1, s["N"], dtype=torch.uint8, device=device)
+    return [planes, thresholds, codes, starts, s["B"], 1, s["P"], s["W"], s["N"], most, s["P"] - 1, found]
+
+
+def _chosen(s, device):
+    classes = torch.empty(s["count"], dtype=torch.int64, device=device)
+    return _below(s["N"], s["b"], device=device), classes, torch.empty(s["b"], dtype=torch.int64, device=device)
+
+
+def union_active(s, device):
+    labels, classes, targets = _chosen(s, device)
+    candidates = _below(s["N"], s["b"], s["k"], device=device)
+    fill = torch.randperm(s["N"], generator=_random(device), device=device)[: 2 * s["count"] + 64]
+    return [candidates, labels, fill, s["b"], s["k"], len(fill), s["count"], s["N"], classes, targets]
+
+
+def select_map(s, device):
+    labels, classes, targets = _chosen(s, device)
+    scores = _below(255, s["N"], device=device).to(torch.uint8)
+    return [scores, labels, s["b"], s["count"], s["N"], classes, targets]
+
+
+def _rows(s, device, buffers: int, dtype=torch.float32):
+    """Weight, buffers, last, N, d, ids, A of a row optimizer; rows lag by 0 to 3 steps."""
+    weight = _normal(s["N"], s["d"], device=device).to(dtype)
+    first = _normal(s["N"], s["d"], device=device, scale=0.01).to(dtype)
+    held = [first, (first.float().square() + 1e-4).to(dtype)][:buffers]
+    last = STEP - 1 - torch.arange(s["N"], device=device) % 4
+    return [weight, *held, last, s["N"], s["d"], _picks(s["N"], s["A"], device), s["A"]]
+
+
+def _table(columns: int, device):
+    age = torch.arange(WINDOW + 1, dtype=torch.float64, device=device).unsqueeze(1)
+    if columns == 4:  # of SGD: ww, wv, vw, vv
+        return torch.cat([1 - 0.001 * age, -0.09 * age, 0.01 * age, 0.9**age], dim=1)
+    return torch.cat([0.999**age, 0.9**age, 0.999**age, 0.01 * age, 0.02 * age], dim=1)
+
+
+def row_step(buffers: int, dtype, s, device):
+    rows, words = _rows(s, device, buffers, dtype), -(-s["d"] // 64)
+    grad = _normal(s["A"], s["d"], device=device, scale=0.1)
+    hyper = (0.1, 0.9, 0.01, 0) if buffers == 1 else (0.01, 0.9, 0.999, 1e-8, 0.01)
+    seed = [] if dtype == torch.float32 else [11]
+    codes = torch.empty(s["A"], words, dtype=torch.int64, device=device)
+    return [*rows, grad, _table(3 + buffers, device), WINDOW, STEP, *hyper, *seed, codes]
+
+
+def row_catch_up(buffers: int, dtype, s, device):
+    eps, seed = [] if buffers == 1 else [1e-8], [] if dtype == torch.float32 else [11]
+    return [*_rows(s, device, buffers, dtype), _table(3 + buffers, device), WINDOW, STEP, *eps, *seed]
+
+
+def lag_again(buffers: int, arguments: list) -> None:
+    arguments[1 + buffers].fill_(STEP - 1)

@@ -1,0 +1,241 @@
+// Margin and softmax cross entropy over the A active classes, forward and backward in place. The C++ twin is head.cpp,
+// whose name and arguments the launcher has.
+//
+//   function        bytes moved (b samples, A cosines each; "half": bfloat16)
+//   margin_softmax  reads 4 b A cosines twice and writes 4 b A gradients (half: 2 b A each). The second reading is from
+//                   the L2 cache as far as the rows that are at work fit it
+//
+// INDEX OF VERSIONS
+//   margin_softmax_1  a thread a row, in three passes: the largest, the sum of exponentials, the gradient
+//   margin_softmax_2  a block a row, in two: a thread's sum is scaled down when a larger cosine turns up
+//   margin_softmax_3  a block a row in two passes, 16 bytes at a time
+//
+// The target is kept out of the sums and handled apart, in double: with p_y near 1, both the loss and 1 - p_y are small
+// differences of large numbers otherwise. Sums are taken in a fixed order. No target is looked at.
+
+constexpr int THREADS = 512;                // 4 such blocks on a multiprocessor: 528 rows at a time on an H100
+constexpr float LOWEST = -3.402823466e38f;  // below every cosine; not -inf, so that -inf - LOWEST is not a NaN
+
+__device__ float widen(float x) { return x; }
+__device__ float widen(uint16_t x) { return float_of_bf16(x); }
+__device__ void narrow(float x, float* out) { *out = x; }
+__device__ void narrow(float x, uint16_t* out) { *out = bf16_of_float(x); }
+
+// ---- The objectives -----------------------------------------------------------------------------------------------
+enum Kind { CROSS_ENTROPY, COSFACE, ARCFACE, DSOFTMAX };
+
+struct Objective {
+    int64_t kind;
+    double scale, margin, weight;
+    double cosine, sine, border;  // of the margin; beyond the angle pi - margin, arcface mirrors the curve
+};
+
+struct Target {
+    double cosine, slope;  // psi(z_y), which stands in the target's place, and psi'(z_y)
+};
+
+__device__ Target arcface(double z, const Objective& o) {
+    const double square = 1.0 - z * z;
+    const double sine = sqrt(fmax(square, 1e-12));
+    const double turned = z * o.cosine - sine * o.sine;
+    const double slope = o.cosine + (square < 1e-12 ? 0.0 : z / sine) * o.sine;
+    return z < o.border ? Target{-2.0 - turned, -slope} : Target{turned, slope};
+}
+
+__device__ Target apply_margin(double z, const Objective& objective) {
+    switch (objective.kind) {
+        case COSFACE: return {z - objective.margin, 1.0};
+        case ARCFACE: return arcface(z, objective);
+        case DSOFTMAX: return {0.0, 0.0};  // e^0 is the 1 of log(1 + sum over the others)
+        default: return {z, 1.0};
+    }
+}
+
+// ---- One sample ---------------------------------------------------------------------------------------------------
+// The sum of e^{s (z_k - top)} over cosines so far, the target left out; top: the largest of them.
+struct Running {
+    float top = LOWEST;
+    double sum = 0;
+
+    __device__ void rise(float higher, float scale) {  // a NaN does not count as higher, and gets into the sum
+        if (higher > top) sum *= expf(scale * (top - higher)), top = higher;
+    }
+    __device__ void take(float z, float scale) {
+        rise(z, scale);
+        sum += expf(scale * (z - top));
+    }
+};
+
+struct Gradient {
+    float top, factor;  // of class k: factor e^{s (z_k - top)}
+    float target;       // of the sample's own class
+
+    __device__ float of(float z, float scale) const { return factor * expf(scale * (z - top)); }
+};
+
+// z: the target's cosine, others: all the rest.
+__device__ Gradient finish(double z, Running others, const Objective& o, float* loss) {
+    const Target psi = apply_margin(z, o);
+    const float top = fmaxf(others.top, float(psi.cosine));
+    const double rest = others.sum * exp(o.scale * (double(others.top) - double(top)));
+    const double sum = rest + exp(o.scale * (psi.cosine - top));
+    double value = log(sum) + o.scale * (top - psi.cosine);
+    double pull = psi.slope * rest / sum;  // (1 - p_y) psi', without the cancellation of 1 - p_y
+    if (o.kind == DSOFTMAX) {
+        const double far = o.scale * (o.margin - z);
+        value += fmax(far, 0.0) + log1p(exp(-fabs(far)));  // log(1 + e^far)
+        pull = 1.0 / (1.0 + exp(-far));
+    }
+    *loss = float(value);
+    return {top, float(o.weight * o.scale / sum), float(-o.weight * o.scale * pull)};
+}
+
+// The same for a block, whose threads have a part of the cosines each.
+__device__ Gradient finish_together(double z, Running mine, const Objective& o, float* loss) {
+    __shared__ float tops[WARP];
+    __shared__ double sums[WARP];
+    __shared__ Gradient result;
+    const float top = block_max(mine.top, tops);
+    mine.rise(top, float(o.scale));
+    const Running all = {top, block_sum(mine.sum, sums)};
+    if (threadIdx.x == 0) result = finish(z, all, o, loss);
+    __syncthreads();
+    return result;
+}
+
+// ---- The versions: cosine [b, A], targets [b] -> losses [b]; cosine becomes weight * d loss / d cosine ------------
+template <class T>
+__global__ void margin_softmax_1(T* cosine, int64_t b, int64_t A, const int64_t* targets, Objective o, float* losses) {
+    const int64_t i = global_thread();
+    if (i >= b) return;
+    T* row = cosine + i * A;
+    const int64_t target = targets[i];
+    const float scale = float(o.scale);
+    Running others;
+    for (int64_t c = 0; c < A; ++c)
+        if (c != target && widen(row[c]) > others.top) others.top = widen(row[c]);
+    for (int64_t c = 0; c < A; ++c)
+        if (c != target) others.sum += expf(scale * (widen(row[c]) - others.top));
+    const Gradient gradient = finish(widen(row[target]), others, o, losses + i);
+    for (int64_t c = 0; c < A; ++c)
+        narrow(c == target ? gradient.target : gradient.of(widen(row[c]), scale), row + c);
+}
+
+template <class T>
+__global__ void margin_softmax_2(T* cosine, int64_t A, const int64_t* targets, Objective o, float* losses) {
+    T* row = cosine + blockIdx.x * A;
+    const int64_t target = targets[blockIdx.x];
+    const float scale = float(o.scale);
+    Running mine;
+    for (int64_t c = threadIdx.x; c < A; c += blockDim.x)
+        if (c != target) mine.take(widen(row[c]), scale);
+    const Gradient gradient = finish_together(widen(row[target]), mine, o, losses + blockIdx.x);
+    for (int64_t c = threadIdx.x; c < A; c += blockDim.x)
+        narrow(c == target ? gradient.target : gradient.of(widen(row[c]), scale), row + c);
+}
+
+// 16 bytes: 4 float32 or 8 bfloat16.
+template <class T>
+struct Pack {
+    static constexpr int SIZE = 16 / sizeof(T);
+    float x[SIZE];
+
+    __device__ void load(const T* p) {
+        const uint4 four = *reinterpret_cast<const uint4*>(p);
+        const uint32_t words[4] = {four.x, four.y, four.z, four.w};
+        for (int k = 0; k < SIZE; ++k)
+            x[k] = sizeof(T) == 4 ? __uint_as_float(words[k % 4])
+                                  : __uint_as_float(k % 2 ? words[k / 2] & 0xFFFF0000 : words[k / 2 % 4] << 16);
+    }
+    __device__ void store(T* p) const {
+        uint32_t words[4];
+        for (int k = 0; k < 4; ++k) {
+            const int low = 2 * k % SIZE;
+            words[k] = sizeof(T) == 4 ? __float_as_uint(x[k])
+                                      : bf16_of_float(x[low]) | uint32_t(bf16_of_float(x[low + 1])) << 16;
+        }
+        *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+};
+
+// A row in packs. It need not begin or end at a multiple of 16 bytes: less than a pack before and behind is left over.
+template <class T>
+struct Parts {
+    int64_t lead, packs, A;
+
+    __device__ Parts(const T* row, int64_t length) : A(length) {
+        lead = min(int64_t((16 - reinterpret_cast<uint64_t>(row) % 16) % 16 / sizeof(T)), A);
+        packs = (A - lead) / Pack<T>::SIZE;
+    }
+    __device__ int64_t place(int64_t pack) const { return lead + pack * Pack<T>::SIZE; }
+    // The column of what is left over that this thread has to do; A if none. Blocks have 32 threads or more.
+    __device__ int64_t left_over() const {
+        const int64_t c = threadIdx.x < lead ? int64_t(threadIdx.x) : place(packs) + threadIdx.x - lead;
+        return min(c, A);
+    }
+};
+
+template <class T>
+__global__ void margin_softmax_3(T* cosine, int64_t A, const int64_t* targets, Objective o, float* losses) {
+    T* row = cosine + blockIdx.x * A;
+    const int64_t target = targets[blockIdx.x];
+    const float scale = float(o.scale);
+    const Parts<T> parts(row, A);
+    const int64_t alone = parts.left_over();
+    Pack<T> pack;
+    Running mine;
+    if (alone < A && alone != target) mine.take(widen(row[alone]), scale);
+    for (int64_t k = threadIdx.x; k < parts.packs; k += blockDim.x) {
+        pack.load(row + parts.place(k));
+        const int64_t own = target - parts.place(k);
+        float top = LOWEST, sum = 0;
+        for (int i = 0; i < Pack<T>::SIZE; ++i) {
+            if (i == own) pack.x[i] = -INFINITY;  // its exponential is 0
+            top = pack.x[i] > top ? pack.x[i] : top;
+        }
+        mine.rise(top, scale);
+        for (int i = 0; i < Pack<T>::SIZE; ++i) sum += expf(scale * (pack.x[i] - mine.top));
+        mine.sum += sum;
+    }
+    const Gradient gradient = finish_together(widen(row[target]), mine, o, losses + blockIdx.x);
+    if (alone < A) narrow(alone == target ? gradient.target : gradient.of(widen(row[alone]), scale), row + alone);
+    for (int64_t k = threadIdx.x; k < parts.packs; k += blockDim.x) {
+        pack.load(row + parts.place(k));
+        const int64_t own = target - parts.place(k);
+        for (int i = 0; i < Pack<T>::SIZE; ++i)
+            pack.x[i] = i == own ? gradient.target : gradient.of(pack.x[i], scale);
+        pack.store(row + parts.place(k));
+    }
+}
+
+// ---- Launchers ----------------------------------------------------------------------------------------------------
+// As many threads as there are pieces of a row to do, a multiple of 32, up to THREADS.
+static int64_t threads_for(int64_t pieces) { return min(blocks_for(pieces, WARP) * WARP, int64_t(THREADS)); }
+
+template <class T>
+static int64_t launch_margin_softmax(int64_t version, T* cosine, int64_t b, int64_t A, const int64_t* targets,
+                                     Objective o, float* losses, void* stream) {
+    if (version < 1 || version > 3) return NO_SUCH_VERSION;
+    if (b == 0 || A == 0) return launch_error();
+    const int64_t packs = blocks_for(A, Pack<T>::SIZE);
+    if (version == 1)
+        LAUNCH(margin_softmax_1<T>, blocks_for(b, 32), 32, 0, stream, cosine, b, A, targets, o, losses);
+    if (version == 2) LAUNCH(margin_softmax_2<T>, b, threads_for(A), 0, stream, cosine, A, targets, o, losses);
+    if (version == 3) LAUNCH(margin_softmax_3<T>, b, threads_for(packs), 0, stream, cosine, A, targets, o, losses);
+    return launch_error();
+}
+
+extern "C" int64_t margin_softmax_v(int64_t version, void* cosine, int64_t half, int64_t b, int64_t A,
+                                    const int64_t* targets, int64_t kind, double scale, double margin, double weight,
+                                    float* losses, void* stream) {
+    const double border = cos(3.14159265358979323846 - margin);
+    const Objective o = {kind, scale, margin, weight, cos(margin), sin(margin), border};
+    return half ? launch_margin_softmax(version, static_cast<uint16_t*>(cosine), b, A, targets, o, losses, stream)
+                : launch_margin_softmax(version, static_cast<float*>(cosine), b, A, targets, o, losses, stream);
+}
+
+extern "C" int64_t margin_softmax(void* cosine, int64_t half, int64_t b, int64_t A, const int64_t* targets,
+                                  int64_t kind, double scale, double margin, double weight, float* losses,
+                                  void* stream) {
+    return margin_softmax_v(3, cosine, half, b, A, targets, kind, scale, margin, weight, losses, stream);
+}

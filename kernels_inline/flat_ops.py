@@ -1,0 +1,178 @@
+"""Search in the codes of all classes, without lists: ``flat_thresholds`` and ``flat_map``.
+
+A query is 1 or 2 bit planes (``query_planes``), and its score for a class is an integer from 0 to
+``most = dim (2^planes - 1)``: the number of bits in which plane p and the class's code agree, times 2^p, over all p.
+``flat_thresholds`` finds, in a sample of the classes, the score that about k of all classes reach. ``flat_map`` then
+scores all classes for groups of queries, and keeps one byte for each group and class:
+
+    margin(g, c) = max over the queries q of group g of score(q, c) - threshold[q]
+    map[g, c]    = clamp(64 + floor(margin(g, c) / 2^shift), 0, 254); 0 for a group without queries
+
+A byte of 64 or more: the class is among the nearest of at least one of the group's samples. 255 stays free for labels.
+The kernels are ``cuda/threshold.cu`` and ``cuda/flat.cu``; the functions ending in ``_torch`` do the same in plain
+torch, and so do the ops on the CPU, unless the backend is "emulator". NumPy twin: ``annsoftmax_ref.reference.flat``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels_inline import build, choice
+from kernels_inline.bits import pack_bits, popcount
+
+LEVEL, HIGHEST = 64, 254
+NONE = -(1 << 29)  # the margin where there is no query
+CHUNK = 1 << 22  # words that the torch twins compare at once
+# Of 4 equal steps the best for normal numbers, in units of their standard deviation (Max 1960, table II).
+STEP = 0.9957
+
+
+def query_planes(queries: Tensor, count: int) -> Tensor:
+    """queries [B, d], rotated as the codes were -> bit planes [B, count, W] int64, plane p of weight 2^p.
+
+    count 1: the signs, q_j > 0. count 2: q_j is rounded to one of 4 levels, q_j ~ step (u_j - 1.5) with
+    u_j = floor(q_j / step) + 2 in 0..3 and step = 0.9957 times the root mean square of the query, and u_j is written in
+    bits. Then the score s stands for <q, signs> ~ step (s - 1.5 d); for queries of one length all steps are the same,
+    so that their margins compare.
+    """
+    if count not in (1, 2) or queries.dim() != 2:
+        raise ValueError(
+            f"count is {count} and queries has shape {list(queries.shape)}; they should be 1 or 2 and [B, d]"
+        )
+    if count == 1:
+        bits = (queries > 0).unsqueeze(1)
+    else:
+        step = STEP * queries.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-30)
+        levels = ((queries / step).floor() + 2).clamp(0, 3).to(torch.int64)
+        bits = (levels.unsqueeze(1) >> torch.arange(2, device=queries.device).view(1, -1, 1)) & 1
+    return pack_bits(bits)
+
+
+@torch.library.custom_op(
+    "annsoftmax::flat_thresholds",
+    mutates_args=(),
+    schema="(Tensor planes, Tensor codes, int dim, int k, int stride=8, int first=0) -> Tensor",
+)
+def flat_thresholds(planes, codes, dim, k, stride=8, first=0):
+    """For each query the score that about k of the N classes reach, from the classes first, first + stride, ...
+
+    planes [B, P, W] int64, P = 1 or 2; codes [N, W] int64; dim: the number of bits in use, 0 in both where unused.
+    With r = ceil(k / stride): the r-th largest score in the sample, 0 if it has fewer than r classes. -> [B] int32
+    """
+    _check_codes(planes, codes, dim)
+    if k < 1 or stride < 1:
+        raise ValueError(f"k is {k} and stride is {stride}; both should be at least 1")
+    if not 0 <= first < min(stride, len(codes)):
+        raise ValueError(f"first is {first}; it should be from 0 to {min(stride, len(codes)) - 1}")
+    if not _on_kernels(planes):
+        return flat_thresholds_torch(planes, codes, dim, k, stride, first)
+    batch, count, words = planes.shape
+    thresholds = planes.new_empty(batch, dtype=torch.int32)
+    most = dim * (2**count - 1)
+    build.call(
+        "flat_thresholds", planes, codes, batch, count, words, len(codes), most, k, stride, first, thresholds
+    )  # fmt: skip
+    return thresholds
+
+
+@torch.library.custom_op(
+    "annsoftmax::flat_map",
+    mutates_args=(),
+    schema="(Tensor planes, Tensor thresholds, Tensor codes, Tensor starts, int dim, int shift=0) -> Tensor",
+)
+def flat_map(planes, thresholds, codes, starts, dim, shift=0):
+    """The byte of every class for every group of queries (see above).
+
+    planes [B, P, W] int64, P = 1 or 2, group after group; thresholds [B] int32, from -2^28 to 2^28; codes [N, W] int64;
+    starts [G + 1] int64: group g has the queries starts[g] to starts[g + 1] - 1. dim: the number of bits in use, 0 in
+    both where unused. shift: margins are divided by 2^shift. On a GPU the values in starts are not looked at.
+    -> [G, N] uint8
+    """
+    _check_codes(planes, codes, dim)
+    _check("thresholds", thresholds, torch.int32, (len(planes),), planes.device)
+    _check("starts", starts, torch.int64, (max(2, len(starts)) if starts.dim() == 1 else "G + 1",), planes.device)
+    if not 0 <= shift <= 16:
+        raise ValueError(f"shift is {shift}; it should be from 0 to 16")
+    if starts.device.type == "cpu" and (starts[0] != 0 or starts[-1] != len(planes) or (starts.diff() < 0).any()):
+        raise ValueError(f"starts is {starts.tolist()}; it should rise from 0 to {len(planes)}, the number of queries")
+    if not _on_kernels(planes):
+        return flat_map_torch(planes, thresholds, codes, starts, dim, shift)
+    (batch, count, words), groups = planes.shape, len(starts) - 1
+    found = planes.new_empty(groups, len(codes), dtype=torch.uint8)
+    build.call(
+        "flat_map", planes, thresholds, codes, starts, batch, groups, count, words, len(codes),
+        dim * (2**count - 1), shift, found,
+    )  # fmt: skip
+    return found
+
+
+@flat_thresholds.register_fake
+def _(planes, codes, dim, k, stride=8, first=0):
+    return planes.new_empty(planes.shape[0], dtype=torch.int32)
+
+
+@flat_map.register_fake
+def _(planes, thresholds, codes, starts, dim, shift=0):
+    return planes.new_empty(starts.shape[0] - 1, codes.shape[0], dtype=torch.uint8)
+
+
+def flat_thresholds_torch(planes, codes, dim: int, k: int, stride: int = 8, first: int = 0) -> Tensor:
+    """``flat_thresholds`` in plain torch."""
+    sample, rank = codes[first::stride], -(-k // stride)
+    if rank > len(sample):
+        return planes.new_zeros(len(planes), dtype=torch.int32)
+    parts = [_scores(part, sample, dim).topk(rank, dim=1).values[:, -1] for part in _parts(planes, len(sample))]
+    return torch.cat(parts).to(torch.int32) if parts else planes.new_zeros(0, dtype=torch.int32)
+
+
+def flat_map_torch(planes, thresholds, codes, starts, dim: int, shift: int = 0) -> Tensor:
+    """``flat_map`` in plain torch."""
+    margins = planes.new_full((len(starts) - 1, len(codes)), NONE)
+    ends = starts.tolist()
+    for group, (begin, end) in enumerate(zip(ends, ends[1:], strict=False)):
+        own = thresholds[begin:end].to(torch.int64).unsqueeze(1)
+        step = _rows_at_once(planes, len(codes))
+        for part, part_own in zip(planes[begin:end].split(step), own.split(step), strict=True):
+            if len(part):
+                margins[group] = margins[group].maximum((_scores(part, codes, dim) - part_own).amax(dim=0))
+    return (LEVEL + (margins >> shift)).clamp(0, HIGHEST).to(torch.uint8)
+
+
+def _scores(planes: Tensor, codes: Tensor, dim: int) -> Tensor:
+    """planes [b, P, W], codes [n, W] -> [b, n] int64."""
+    differing = popcount(planes.unsqueeze(1) ^ codes[None, :, None]).sum(dim=-1)  # [b, n, P]
+    weights = 1 << torch.arange(planes.shape[1], device=planes.device)
+    return ((dim - differing) * weights).sum(dim=-1)
+
+
+def _rows_at_once(planes: Tensor, classes: int) -> int:
+    return max(1, CHUNK // max(1, classes * planes.shape[1] * planes.shape[2]))
+
+
+def _parts(planes: Tensor, classes: int) -> tuple[Tensor, ...]:
+    return planes.split(_rows_at_once(planes, classes)) if len(planes) else ()
+
+
+def _on_kernels(planes: Tensor) -> bool:
+    """Whether the kernels are to run: for tensors on a GPU, and where the emulator is asked for."""
+    return planes.device.type == "cuda" or choice.current() == "emulator"
+
+
+def _check_codes(planes: Tensor, codes: Tensor, dim: int) -> None:
+    words = -(-dim // 64)
+    if dim < 1 or planes.dim() != 3 or planes.shape[1] not in (1, 2):
+        raise ValueError(
+            f"planes has shape {list(planes.shape)} and dim is {dim}; they should be [B, 1 or 2, W] and at least 1"
+        )
+    _check("planes", planes, torch.int64, (*planes.shape[:2], words), planes.device)
+    _check("codes", codes, torch.int64, (max(1, len(codes)) if codes.dim() == 2 else "N", words), planes.device)
+
+
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple, device: torch.device) -> None:
+    if tensor.dtype != dtype or tensor.device != device:
+        raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be {dtype} on {device}")
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} has shape {list(tensor.shape)}; it should be [{', '.join(map(str, shape))}]")
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} has strides {tensor.stride()}; it should be contiguous")

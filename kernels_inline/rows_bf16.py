@@ -1,0 +1,149 @@
+"""Row optimizers in bf16 with stochastic rounding: plain torch that equals ``cuda/rows.cu`` bit for bit.
+
+Rounding to the nearest loses every update that is smaller than half the spacing of bf16 numbers, 1/256 of the weight:
+training stops. Rounding up with the probability of the part that is cut off is right on average instead. (Gupta,
+Agrawal, Gopalakrishnan and Narayanan, "Deep Learning with Limited Numerical Precision", 2015.)
+
+The random bits are a hash of (seed, step, row, column), so they need no state, do not depend on the order in which rows
+are done, and are the same on every device. The arithmetic in between is float32, every operation rounded by itself.
+
+Common arguments: as in ``rows_ops``, with weight and buffers [N, d] bfloat16, grad [A, d] float32, and
+``seed``. A row that is up to date is not rounded again, so every rounding has random bits of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels_inline.bits import pack_bits
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+# ------------------------------------------------------------------------------------------------------------ rounding
+
+
+def row_states(seed: int, step: int, ids: Tensor) -> Tensor:
+    """The state of SplitMix64 for each row [n], int64."""
+    at = torch.tensor([seed, step], dtype=torch.int64, device=ids.device)
+    return _mixed(_mixed(_mixed(at[:1]) ^ at[1:]) ^ ids)
+
+
+def random_bits(states: Tensor, d: int) -> Tensor:
+    """64 random bits for each column of rows with these states [n]: outputs 0..d-1 of SplitMix64 [n, d], int64."""
+    columns = torch.arange(1, d + 1, device=states.device)
+    return _mixed(states[:, None] + columns * _signed(0x9E3779B97F4A7C15))
+
+
+def round_at_random(x: Tensor, bits: Tensor, field: int) -> Tensor:
+    """x float32 rounded to bfloat16, up or down by 16 of the bits (of the same shape): those from 16 * field on.
+
+    Up with a probability of the part that is cut off, in units of the spacing. A NaN stays a NaN.
+    """
+    whole = x.contiguous().view(torch.int32).long() & 0xFFFFFFFF
+    rounded = (whole + (bits >> 16 * field & 0xFFFF)) >> 16
+    rounded = torch.where(x.isnan(), whole >> 16 | 0x40, rounded)
+    return torch.where(rounded < 1 << 15, rounded, rounded - (1 << 16)).to(torch.int16).view(torch.bfloat16)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014; constants of Vigna's splitmix64.c), on int64 as 64 bits."""
+    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, by: int) -> Tensor:
+    return x >> by & (1 << 64 - by) - 1  # torch's own shift keeps the sign
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
+
+
+# ---------------------------------------------------------------------------------------------------------- arithmetic
+
+
+def sgd_catch_up(w: Tensor, v: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps missed, by entries [n, 4] float64 of the table. w, v [n, d] float32 -> new w, v."""
+    ww, wv, vw, vv = entries.float()[:, :, None].unbind(1)
+    return ww * w + wv * v, vw * w + vv * v
+
+
+def sgd_move(w, v, grad, lr: float, mu: float, weight_decay: float, nesterov: bool) -> tuple[Tensor, Tensor]:
+    g = grad + weight_decay * w
+    v = mu * v + g
+    return w - lr * (g + mu * v if nesterov else v), v
+
+
+def adamw_catch_up(w, m, v, entries: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps missed, by entries [n, 5] float64 of the table. w, m, v [n, d] float32 -> new w, m, v."""
+    s1, s2 = entries[:, 3:4], entries[:, 4:5]
+    floor = torch.where(s1 > 0, s2 / s1 * eps, 0.0).float()
+    shrink, keep_m, keep_v, drift = entries[:, :4].float()[:, :, None].unbind(1)
+    return shrink * w - drift * m / (_root(v) + floor).clamp_min(TINY), keep_m * m, keep_v * v
+
+
+def adamw_move(w, m, v, grad, step, lr, beta1, beta2, eps, weight_decay) -> tuple[Tensor, Tensor, Tensor]:
+    rate, lift = lr / (1.0 - beta1**step), 1.0 / (1.0 - beta2**step) ** 0.5
+    m = beta1 * m + (1.0 - beta1) * grad
+    v = beta2 * v + (1.0 - beta2) * (grad * grad)
+    return (1.0 - lr * weight_decay) * w - rate * m / (_root(v) * lift + eps), m, v
+
+
+def _root(x: Tensor) -> Tensor:
+    """The root of x float32, to the last bit; torch's own, by MKL, is now and then the neighbour."""
+    return x.double().sqrt().float()
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def row_sgd_bf16_(
+    weight, momentum, last, ids, grad, table, step, lr, mu, weight_decay, nesterov, seed, with_codes
+) -> Tensor:
+    """Catch up, then one step of torch.optim.SGD (momentum mu, coupled decay) -> codes."""
+    parts = sgd_catch_up(*_read(ids, weight, momentum), table[step - 1 - last[ids]])
+    parts = sgd_move(*parts, grad, lr, mu, weight_decay, nesterov)
+    _write(ids, (weight, momentum), parts, last, step, seed)
+    return _codes(weight, ids, with_codes)
+
+
+def row_adamw_bf16_(
+    weight, exp_avg, exp_avg_sq, last, ids, grad, table, step, lr, beta1, beta2, eps, weight_decay, seed, with_codes
+) -> Tensor:
+    """Catch up, then one step of torch.optim.AdamW -> codes."""
+    parts = adamw_catch_up(*_read(ids, weight, exp_avg, exp_avg_sq), table[step - 1 - last[ids]], eps)
+    parts = adamw_move(*parts, grad, step, lr, beta1, beta2, eps, weight_decay)
+    _write(ids, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
+    return _codes(weight, ids, with_codes)
+
+
+def row_sgd_catch_up_bf16_(weight, momentum, last, ids, table, step, seed) -> None:
+    """Apply to the rows that lag behind ``step`` the SGD steps they missed."""
+    ids = ids[last[ids] < step]
+    parts = sgd_catch_up(*_read(ids, weight, momentum), table[step - last[ids]])
+    _write(ids, (weight, momentum), parts, last, step, seed)
+
+
+def row_adamw_catch_up_bf16_(weight, exp_avg, exp_avg_sq, last, ids, table, step, eps, seed) -> None:
+    """Apply to the rows that lag behind ``step`` the AdamW steps they missed."""
+    ids = ids[last[ids] < step]
+    parts = adamw_catch_up(*_read(ids, weight, exp_avg, exp_avg_sq), table[step - last[ids]], eps)
+    _write(ids, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
+
+
+def _read(ids: Tensor, *arrays: Tensor) -> list[Tensor]:
+    return [array[ids].float() for array in arrays]
+
+
+def _write(ids, arrays, parts, last, step: int, seed: int) -> None:
+    bits = random_bits(row_states(seed, step, ids), arrays[0].shape[1])
+    for field, (array, part) in enumerate(zip(arrays, parts, strict=True)):
+        array[ids] = round_at_random(part, bits, field)
+    last[ids] = step
+
+
+def _codes(weight: Tensor, ids: Tensor, with_codes: bool) -> Tensor:
+    return pack_bits(weight[ids if with_codes else ids[:0]] > 0)

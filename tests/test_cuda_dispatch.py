@@ -1,0 +1,216 @@
+"""Which library an op's call reaches: C++, CUDA (as far as that shows without a GPU) or the emulator."""
+
+import copy
+import ctypes
+import logging
+
+import pytest
+import torch
+
+from annsoftmax_ref import NearestClasses, RowAdamW, RowSGD, SoftmaxHead, backend, make_objective
+from kernels_inline import build, sets_ops
+from kernels_inline.cuda import library, nvcc, nvrtc, registry, sources
+from kernels_inline.head_ops import gather_normalise, margin_softmax_, normalise_backward
+from kernels_inline.parts_ops import add_rows_
+from kernels_inline.rerank_ops import rerank
+from kernels_inline.upkeep_ops import assign, encode, kmeans_sums
+
+pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
+
+
+def called(monkeypatch):
+    """The names of the launchers that reach the emulator from now on."""
+    names = []
+    forward = library.Emulated.call
+
+    def call(self, name, *arguments):
+        names.append(name)
+        return forward(self, name, *arguments)
+
+    monkeypatch.setattr(library.Emulated, "call", call)
+    return names
+
+
+def test_ops_reach_the_emulator_and_return_what_cpp_returns(monkeypatch, generator):
+    names = called(monkeypatch)
+    rows, ids = torch.randn(50, 70, generator=generator), torch.arange(0, 50, 3)
+    lists = torch.randint(6, (50,), generator=generator)
+    candidates = torch.randint(-1, 50, (4, 8), generator=generator)
+    cosine = torch.randn(4, 50, generator=generator).clamp(-0.9, 0.9)
+    queries = torch.nn.functional.normalize(rows[:4], dim=1)
+    fill, total = torch.randperm(50, generator=generator), torch.zeros(50, 70)
+
+    def results():
+        unit, norms = gather_normalise(rows, ids, False)
+        changed, sums = cosine.clone(), total.clone()
+        losses = margin_softmax_(changed, torch.arange(4), 1, 10.0, 0.2, 0.25)
+        add_rows_(sums, ids, unit)
+        slope = normalise_backward(unit.bfloat16(), rows, ids, norms)
+        chosen = sets_ops.union_active(candidates, torch.arange(4), fill, 20, 50)
+        found = rerank(queries, rows, candidates[:, :4].contiguous())
+        return [
+            *(unit, norms, changed, losses, sums, slope, *chosen, *found),
+            *(encode(rows, ids), assign(rows, rows[:6].clone()), *kmeans_sums(rows, lists, 6)),
+        ]
+
+    expected = results()
+    assert names == []
+    with backend.use("emulator"):
+        ours = results()
+    assert {"gather_normalise", "margin_softmax", "add_rows", "normalise_backward", "union_active"} <= set(names)
+    assert {"rerank", "sign_codes", "row_argmax", "list_sums"} <= set(names)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+# The large eps: otherwise a gradient that is nothing but rounding moves a number as far as any other.
+@pytest.mark.parametrize("optimizer, options", [(RowSGD, dict(momentum=0.9)), (RowAdamW, dict(eps=1e-2))])
+def test_a_head_trains_on_the_emulator_as_on_cpp(monkeypatch, optimizer, options):
+    names = called(monkeypatch)
+    head = SoftmaxHead(90, 40, NearestClasses(0.4, groups=2), make_objective("cosface", 12.0, 0.2))
+    with backend.use("torch"):
+        head.selector.prepare(head.weight, head.generator)
+    results = {}
+    for name in ("cpp", "emulator"):
+        twin = copy.deepcopy(head)
+        steps = optimizer(twin.parameters(), lr=0.01, weight_decay=0.01, **options)
+        with backend.use(name):
+            for seed in range(2):
+                draw = torch.Generator().manual_seed(seed)
+                x, labels = torch.randn(7, 40, generator=draw), torch.randint(90, (7,), generator=draw)
+                twin(x, labels).backward()
+                steps.step()
+                steps.zero_grad()
+            steps.flush()
+        results[name] = twin.weight.detach()
+    kind = "sgd" if optimizer is RowSGD else "adamw"
+    assert {f"row_{kind}", f"row_{kind}_catch_up", "ivf_scan", "union_active", "margin_softmax"} <= set(names)
+    torch.testing.assert_close(results["emulator"], results["cpp"], rtol=1e-4, atol=1e-5)
+
+
+def test_too_many_labels_are_an_error_on_every_device():
+    arguments = torch.full((5, 1), -1), torch.arange(5), torch.arange(9), 3, 9
+    for name in ("cpp", "emulator"):
+        with (
+            backend.use(name),
+            pytest.raises(ValueError, match="labels holds 5 distinct classes, more than the 3 active"),
+        ):
+            sets_ops.union_active(*arguments)
+
+
+def test_every_op_has_a_cuda_launcher_of_its_own_name():
+    """Those that the C++ library exports for ops; the same arguments, and the stream."""
+    assert set(sources.launcher_files()) >= {kernel.name for kernel in registry.KERNELS}
+    cpp = build.CppLibrary(build.load())
+    shared = [kernel for kernel in registry.KERNELS if cpp.has(kernel.name)]
+    assert len(shared) >= 16
+    assert library.Emulated().has("ivf_scan") and not library.Emulated().has("nothing")
+    with backend.use("emulator"), pytest.raises(build.BuildError, match="no .cu file has a launcher nothing"):
+        build.call("nothing", torch.zeros(1))
+
+
+def test_a_stage_without_a_launcher_is_left_to_torch_and_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(build.CppLibrary, "has", lambda self, name: name != "ivf_scan")
+    backend._can_be_had.cache_clear()
+    backend._say_once.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                assert not backend.kernels(torch.zeros(1), launcher="ivf_scan")
+            assert backend.kernels(torch.zeros(1), launcher="rerank")
+        assert caplog.text.count("plain torch runs in place of the C++ kernel ivf_scan, which is not there") == 1
+    finally:
+        backend._can_be_had.cache_clear()
+        backend._say_once.cache_clear()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this is about machines without a GPU")
+def test_cuda_without_a_gpu_is_one_sentence():
+    with backend.use("cuda"), pytest.raises(build.BuildError, match="sees no NVIDIA GPU here"):
+        backend.kernels(torch.zeros(1))
+    with pytest.raises(build.BuildError, match="there are no kernels for meta"):
+        build.call("rerank", torch.zeros(1, device="meta"))
+
+
+def test_tensors_on_two_devices_are_refused():
+    with pytest.raises(ValueError, match="the tensors for rerank are on cpu, meta; one device is needed"):
+        build.call("rerank", torch.zeros(1), torch.zeros(1, device="meta"))
+
+
+def test_nvcc_comes_first_then_nvrtc_then_the_reasons_of_both(monkeypatch, caplog):
+    def fails(reason):
+        def make(capability):
+            raise build.BuildError(reason)
+
+        return make
+
+    made = build.load()
+    monkeypatch.setattr(nvcc, "build_library", lambda capability: made)
+    assert library._find_or_build((9, 0)).how == "nvcc"
+    monkeypatch.setattr(nvcc, "build_library", fails("there is no nvcc"))
+    monkeypatch.setattr(nvrtc, "build_library", lambda capability: made)
+    with caplog.at_level(logging.WARNING):
+        assert library._find_or_build((9, 0)).how == "NVRTC"
+    assert "compiled by NVRTC, because of nvcc: there is no nvcc" in caplog.text
+    monkeypatch.setattr(nvrtc, "build_library", fails("there is no NVRTC"))
+    outcome = library._find_or_build((9, 0))
+    assert str(outcome) == ("the CUDA kernels cannot be built: nvcc: there is no nvcc; NVRTC: there is no NVRTC")
+
+
+def test_load_inline_is_asked_for_the_present_device_only(monkeypatch, tmp_path):
+    """Up to the call: a CPU build of torch refuses to compile CUDA."""
+    from torch.utils import cpp_extension
+
+    given = {}
+
+    def load_inline(name, cpp_sources, cuda_sources, **options):
+        given.update(options, name=name, text=cuda_sources)
+        path = tmp_path / f"{name}.so"
+        (tmp_path / "cuda.cu").write_text(cuda_sources)
+        path.write_bytes(b"")
+        return str(path)
+
+    home = tmp_path / "cuda"
+    (home / "bin").mkdir(parents=True), (home / "include").mkdir()
+    (home / "bin" / "nvcc").touch(), (home / "include" / "cuda_runtime_api.h").touch()
+    monkeypatch.setenv("CUDA_HOME", str(home))
+    monkeypatch.setenv("ANNSOFTMAX_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr(cpp_extension, "load_inline", load_inline)
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: path)
+    path = nvcc.build_library((9, 0))
+    assert path.endswith(".so") and "annsoftmax_cuda_" in path
+    assert "-gencode=arch=compute_90,code=sm_90" in given["extra_cuda_cflags"]
+    assert not any("compute_75" in flag for flag in given["extra_cuda_cflags"])
+    assert given["functions"] is None and given["no_implicit_headers"] and not given["is_python_module"]
+    assert "#include <torch" not in given["text"] and '#include "' not in given["text"]
+    assert all(f'#line 1 "{file.name}"' in given["text"] for file in sources.files())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_kernels_run_and_agree_with_torch():
+    assert backend.kernels(torch.zeros(1, device="cuda"), launcher="ivf_scan")
+    for kernel in registry.KERNELS:
+        expected = kernel.expected_outputs(kernel.inputs(kernel.small))
+        arguments = [a.cuda() if isinstance(a, torch.Tensor) else a for a in kernel.inputs(kernel.small)]
+        assert build.call(kernel.name, *arguments) == 0
+        assert kernel.wrong(arguments, expected) is None
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_head_trains_as_on_the_cpu():
+    start = SoftmaxHead(900, 64, NearestClasses(0.2, groups=2), make_objective("cosface", 12.0, 0.2))
+    losses = {}
+    for place, name in (("cpu", "torch"), ("cuda", "cuda")):
+        head = copy.deepcopy(start).to(place)
+        optimizer = RowSGD(head.parameters(), lr=0.1, momentum=0.9)
+        losses[place] = []
+        with backend.use(name):
+            for seed in range(5):
+                draw = torch.Generator().manual_seed(seed)
+                x, labels = torch.randn(16, 64, generator=draw), torch.randint(900, (16,), generator=draw)
+                loss = head(x.to(place), labels.to(place))
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                losses[place].append(loss.item())
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05)

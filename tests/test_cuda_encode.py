@@ -1,0 +1,215 @@
+"""encode.cu and lists.cu: every version gives what plain torch or the C++ kernels give; integers bit for bit."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cuda_runners import RUNNERS, is_poisoned, poisoned, runner, versions
+
+from kernels_inline import upkeep_ops
+
+DIMS = [1, 31, 33, 64, 100, 128, 130, 260]
+
+
+@pytest.fixture(params=RUNNERS)
+def encode(request):
+    return runner(request.param, "encode.cu")
+
+
+@pytest.fixture(params=RUNNERS)
+def lists(request):
+    return runner(request.param, "lists.cu")
+
+
+def version_of(name, file="encode.cu"):
+    return pytest.mark.parametrize("version", versions(file, name))
+
+
+def sign_codes(call, version, rows, ids, centroids=None, lists=None):
+    count, dim = len(rows) if ids is None else len(ids), rows.shape[1]
+    words = -(-dim // 64)
+    codes = poisoned(count, words, dtype=torch.int64)
+    nlist = 0 if centroids is None else len(centroids)
+    arguments = rows, ids, centroids, lists, count, len(rows), dim, nlist, words, codes
+    assert call("sign_codes_v", version, *arguments) == 0
+    return codes
+
+
+def unpack(codes, dim):
+    return ((codes.unsqueeze(-1) >> torch.arange(64)) & 1).flatten(1)[:, :dim].bool()
+
+
+# -------------------------------------------------------------------------------------------------- sign_codes
+
+
+@version_of("sign_codes")
+@pytest.mark.parametrize("dim", [*DIMS, 1100])  # more than 32 pieces of 32 bits
+def test_sign_codes_equal_plain_torch_bit_for_bit(encode, version, dim):
+    rows = torch.randn(23, dim).round(decimals=0)  # zeros, also negative ones, among them
+    rows[3], rows[4, 0], rows[5] = 0, torch.nan, 1e-30 * torch.randn(dim)
+    ids = torch.randint(23, (37,))
+    expected = F.pad(rows > 0, (0, -dim % 64)).unflatten(1, (-1, 64)).to(torch.int64)
+    expected = (expected << torch.arange(64)).sum(dim=-1)
+    assert torch.equal(sign_codes(encode, version, rows, ids), expected[ids])
+    assert torch.equal(sign_codes(encode, version, rows, None), expected)
+
+
+@version_of("sign_codes")
+@pytest.mark.parametrize("dim", DIMS)
+def test_signs_of_residuals_but_for_numbers_within_rounding_of_zero(encode, version, dim):
+    rows, centroids = torch.randn(20, dim) * 3, F.normalize(torch.randn(5, dim))
+    rows[2] = 0  # a row of zeros: the clamp 1e-12, and then minus the centroid
+    rows[7] *= 1e15
+    ids, lists = torch.randint(20, (33,)), torch.randint(5, (33,))
+    ids[:2] = torch.tensor([2, 7])
+    codes = sign_codes(encode, version, rows, ids, centroids, lists)
+    exact = F.normalize(rows[ids].double(), dim=1) - centroids[lists].double()
+    wrong = unpack(codes, dim) != (exact > 0)
+    assert not (wrong & (exact.abs() > 3e-7)).any()
+    tail = (codes[:, -1:] >> (dim - 1) % 64 >> 1).flatten()
+    assert dim % 64 == 0 or (tail == 0).all()  # no bits behind the last number
+    if dim > 1:  # with one dimension row and centroid are 1 or -1, and the difference is 0 or 2
+        assert torch.equal(codes, upkeep_ops.encode_torch(rows, ids, None, centroids, lists))
+
+
+@version_of("sign_codes")
+def test_sign_codes_of_nothing_and_of_one_row(encode, version):
+    rows = torch.ones(1, 4)
+    assert sign_codes(encode, version, rows, torch.tensor([0])).tolist() == [[15]]
+    assert sign_codes(encode, version, rows, torch.empty(0, dtype=torch.int64)).shape == (0, 1)
+
+
+# -------------------------------------------------------------------------------------------------- gather_unit_rows
+
+
+@version_of("gather_unit_rows")
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("centre", [False, True])
+def test_unit_rows_are_not_worse_than_torch(encode, version, dim, centre):
+    rows, ids = torch.randn(15, dim) * 5, torch.randint(15, (19,))
+    rows[1], ids[0] = 0, 1
+    centroids, lists = (torch.randn(4, dim), torch.randint(4, (19,))) if centre else (None, None)
+    out = poisoned(19, dim, dtype=torch.float32)
+    assert encode("gather_unit_rows_v", version, rows, ids, centroids, lists, 19, 15, dim, 4, out) == 0
+    exact, plain = (
+        F.normalize(rows[ids].to(t), dim=1) - (centroids[lists].to(t) if centre else 0)
+        for t in (torch.float64, torch.float32)
+    )
+    error, torchs = ((x - exact).abs().max() for x in (out, plain))
+    assert error <= max(torchs, 1.2e-7 * exact.abs().max())
+
+
+# -------------------------------------------------------------------------------------------------- row_argmax
+
+
+@version_of("row_argmax")
+@pytest.mark.parametrize("columns", [1, 3, 31, 32, 64, 130, 200])
+def test_row_argmax_takes_the_lowest_of_equals(encode, version, columns):
+    scores = torch.randint(-2, 2, (40, columns)).float()  # many ties
+    scores[1], scores[2, :], scores[2, -1] = -torch.inf, torch.nan, -torch.inf
+    scores[3], scores[3, -1] = 0.0, -0.0
+    scores[4], scores[4, columns // 2] = -3e38, 3e38
+    best = poisoned(40, dtype=torch.int64)
+    assert encode("row_argmax_v", version, scores, 40, columns, best) == 0
+    expected = scores.nan_to_num(nan=-torch.inf, neginf=-torch.inf, posinf=torch.inf).double().numpy().argmax(axis=1)
+    expected[2] = columns - 1  # the only one that is a number
+    assert best.tolist() == expected.tolist()
+
+
+@version_of("row_argmax")
+def test_nothing_but_nan_gives_column_0(encode, version):
+    best = poisoned(2, dtype=torch.int64)
+    assert encode("row_argmax_v", version, torch.full((2, 40), torch.nan), 2, 40, best) == 0
+    assert best.tolist() == [0, 0]
+
+
+# -------------------------------------------------------------------------------------------------- list_sums
+
+
+@version_of("list_sums", "lists.cu")
+@pytest.mark.parametrize(
+    "count, dim, nlist", [(1, 1, 1), (300, 33, 7), (700, 8, 3), (40, 130, 60), (0, 5, 4), (5, 300, 2)]
+)
+def test_list_sums_add_rows_in_ascending_order(lists, version, count, dim, nlist):
+    rows, numbers = torch.randn(count, dim) * 100, torch.randint(nlist, (count,))
+    numbers[: count // 3] = nlist - 1  # a long list; others are often empty
+    sums, counts = poisoned(nlist, dim, dtype=torch.float32), poisoned(nlist, dtype=torch.int64)
+    assert lists("list_sums_v", version, rows, numbers, count, dim, nlist, sums, counts) == 0
+    expected = torch.zeros(nlist, dim)
+    for row, number in zip(rows, numbers.tolist(), strict=True):
+        expected[number] += row
+    assert torch.equal(sums, expected)
+    assert torch.equal(counts, torch.bincount(numbers, minlength=nlist))
+
+
+@pytest.mark.parametrize("nlist", [1, 1030])
+def test_list_sums_of_more_lists_than_threads_and_many_tiles(lists, nlist):
+    rows, numbers = torch.randn(1100, 2), torch.randint(nlist, (1100,))
+    results = []
+    for version in versions("lists.cu", "list_sums"):
+        sums, counts = poisoned(nlist, 2, dtype=torch.float32), poisoned(nlist, dtype=torch.int64)
+        if version != 2 or nlist == 1:  # a block a list takes long in the emulator
+            assert lists("list_sums_v", version, rows, numbers, 1100, 2, nlist, sums, counts) == 0
+            results.append((sums, counts))
+    assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(result, results[0], strict=True))
+    assert torch.equal(results[0][1], torch.bincount(numbers, minlength=nlist))
+
+
+# -------------------------------------------------------------------------------------------------- write_codes
+
+
+@version_of("write_codes", "lists.cu")
+@pytest.mark.parametrize("words, n", [(1, 1), (2, 9), (5, 60), (3, 0)])
+def test_write_codes_touches_these_rows_and_no_others(lists, version, words, n):
+    num_rows, nlist, capacity = 60, 4, 24
+    places = torch.randperm(nlist * capacity)[:num_rows]
+    assignment, place = places // capacity, places % capacity
+    ids, fresh = torch.randperm(num_rows)[:n], torch.randint(-(2**62), 2**62, (n, words))
+    codes, slot_codes = (
+        poisoned(num_rows, words, dtype=torch.int64),
+        poisoned(nlist, words, capacity, dtype=torch.int64),
+    )
+    written = poisoned(num_rows, dtype=torch.int32)
+    expected = codes.clone(), slot_codes.clone(), written.clone()
+    expected[0][ids] = fresh
+    expected[1][assignment[ids], :, place[ids]] = fresh
+    expected[2][ids] = 7
+    arguments = codes, slot_codes, written, assignment, place, ids, fresh, n, num_rows, words, capacity, 7
+    assert lists("write_codes_v", version, *arguments) == 0
+    assert all(torch.equal(a, b) for a, b in zip((codes, slot_codes, written), expected, strict=True))
+
+
+# -------------------------------------------------------------------------------------------------- launchers
+
+
+def test_the_launchers_of_the_ops_are_the_last_versions(encode):
+    rows, ids = torch.randn(9, 64), torch.randint(9, (5,))
+    for name, out, arguments in (
+        ("sign_codes", poisoned(5, 1, dtype=torch.int64), (rows, ids, None, None, 5, 9, 64, 0, 1)),
+        ("gather_unit_rows", poisoned(5, 64, dtype=torch.float32), (rows, ids, None, None, 5, 9, 64, 0)),
+        ("row_argmax", poisoned(9, dtype=torch.int64), (rows, 9, 64)),
+    ):
+        last = out.clone()
+        assert (
+            encode(name, *arguments, out) == 0 == encode(f"{name}_v", versions("encode.cu", name)[-1], *arguments, last)
+        )
+        assert torch.equal(out, last) and not is_poisoned(out)
+
+
+def test_the_launchers_of_the_lists_are_the_last_versions(lists):
+    rows, numbers = torch.randn(9, 6), torch.randint(2, (9,))
+    sums, counts = poisoned(2, 6, dtype=torch.float32), poisoned(2, dtype=torch.int64)
+    assert lists("list_sums", rows, numbers, 9, 6, 2, sums, counts) == 0
+    assert torch.equal(counts, torch.bincount(numbers, minlength=2))
+    codes, slot_codes = torch.zeros(3, 1, dtype=torch.int64), torch.zeros(1, 1, 3, dtype=torch.int64)
+    written, place, ids = torch.zeros(3, dtype=torch.int32), torch.tensor([2, 0, 1]), torch.tensor([1, 0])
+    fresh, home = torch.tensor([[5], [6]]), torch.zeros(3, dtype=torch.int64)
+    assert lists("write_codes", codes, slot_codes, written, home, place, ids, fresh, 2, 3, 1, 3, 4) == 0
+    assert codes.flatten().tolist() == [6, 5, 0] and slot_codes.flatten().tolist() == [5, 0, 6]
+    assert written.tolist() == [4, 4, 0]
+
+
+def test_a_version_that_is_not_there_does_nothing(encode):
+    rows, out = torch.randn(3, 4), poisoned(3, 1, dtype=torch.int64)
+    for version in (0, 99):
+        assert encode("sign_codes_v", version, rows, None, None, None, 3, 3, 4, 0, 1, out) == 100
+    assert is_poisoned(out)
