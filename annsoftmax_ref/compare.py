@@ -29,7 +29,7 @@ def compare(
     heads=DEFAULT_HEADS,
     objective: str = "cosface",
     rate: float = 0.1,
-    groups: int = 8,
+    groups: int | None = None,
     epochs: int | None = None,
     seeds=(0,),
     device: str = "auto",
@@ -47,7 +47,7 @@ def compare(
     on_row is called with each new row, on_epoch with a head's name and its history so far.
     """
     place = str(find_device(device))
-    options = {name: (("groups", groups),) if name == "ann" else () for name in heads}
+    options = {name: (("groups", groups),) if name == "ann" and groups is not None else () for name in heads}
     planned = [Run(task, name, objective, rate, seed, options[name], None, epochs) for seed in seeds for name in heads]
     for run in planned:  # a wrong name or rate is told before anything is trained
         make_head(run.head, 2, 2, objective, rate, **dict(run.options))

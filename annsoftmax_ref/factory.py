@@ -14,7 +14,7 @@ HEADS = ("full", "random", "ann", "lsh", "forest", "knn", "random_dense")
 DEFAULT_HEADS = HEADS[:3]  # those that a comparison trains unless told otherwise
 
 
-def make_selector(name: str, rate: float = 0.1, groups: int = 8, **options) -> Selector:
+def make_selector(name: str, rate: float = 0.1, groups: int | None = None, **options) -> Selector:
     """The selector behind a head's name in tables and on the command line (one of ``HEADS``).
 
     groups: of ann. options: the selector's further arguments.
@@ -41,7 +41,7 @@ def make_head(
     embedding_size: int,
     objective: str | Objective = "cosface",
     rate: float = 0.1,
-    groups: int = 8,
+    groups: int | None = None,
     seed: int = 0,
     bias: bool = False,
     class_weights: Tensor | None = None,

@@ -17,6 +17,7 @@ from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.mass_budget import MassBudget, captured_mass, scaled_cosines
 from annsoftmax_ref.selectors import Selector
 
+OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
 PILOT = 256  # classes drawn a step, to know what score those have that no sample found
 
 
@@ -31,8 +32,11 @@ class NearestClasses(Selector):
     From the paper: binary quantization with an inverted file, the index kept in step with training, one active
     set for each group of samples. Ours: every number below, signs of the rows themselves as codes, re-ranking,
     and the upkeep (codes of moved rows before the next search; lists and centroids a slice of rows at a time).
+    Derived in notebook 08, section "The loop".
 
-    sample_rate: A / N, for each group. groups: active sets per batch. grouping: "random" or "similar".
+    sample_rate: A / N, for each group. groups: active sets per batch; None: so many that there are about 16 places for
+    each sample of a group, but no group of less than 4. With many classes that is one group, which is the fastest.
+    grouping: "random" or "similar".
     nlist, nprobe: lists, and how many of them a sample probes. candidates: classes a sample may bring in.
     rerank: order candidates by exact cosine rather than Hamming distance.
     flat: 1 or 2 to score the codes of all classes instead, with so many bits a number of the sample; then there are
@@ -53,7 +57,7 @@ class NearestClasses(Selector):
     def __init__(
         self,
         sample_rate: float = 0.1,
-        groups: int = 8,
+        groups: int | None = None,
         grouping: str = "similar",
         nlist: int | None = None,
         nprobe: int | None = None,
@@ -70,11 +74,12 @@ class NearestClasses(Selector):
     ):
         super().__init__()
         self.sample_rate = check_rate(sample_rate)
-        self.groups = check_positive_int("groups", groups)
+        self.groups = groups
         if grouping not in ("random", "similar"):
             raise ValueError(f"grouping is {grouping!r}; it should be 'random' or 'similar'")
         self.grouping = grouping
         for name, value in (
+            ("groups", groups),
             ("nlist", nlist),
             ("nprobe", nprobe),
             ("candidates", candidates),
@@ -109,6 +114,12 @@ class NearestClasses(Selector):
         rate = self.sample_rate if self.budget is None else max(self.sample_rate, float(self.budget.rate))
         return active_count(self.num_classes, rate)
 
+    def groups_for(self, batch: int) -> int:
+        if self.groups is not None:
+            return self.groups
+        wanted = 2 ** round(math.log2(OWN_CLASSES * batch / self.active_classes))
+        return max(1, min(int(wanted), batch // 4))
+
     @property
     def plain_signs(self) -> bool:
         """Whether a row's code is just the signs of its numbers."""
@@ -134,9 +145,9 @@ class NearestClasses(Selector):
 
     def select(self, x, labels, weight, generator):
         if self.grouping == "random":
-            groups = [g.to(labels.device) for g in random_groups(len(labels), self.groups, generator)]
+            groups = [g.to(labels.device) for g in random_groups(len(labels), self.groups_for(len(labels)), generator)]
         else:
-            groups = similarity_groups(x, self.groups)
+            groups = similarity_groups(x, self.groups_for(len(x)))
         if self.flat:
             active = self._flat_sets(groups, x, labels, generator)
         else:

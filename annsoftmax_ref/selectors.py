@@ -41,9 +41,13 @@ class Selector(nn.Module, ABC):
         """A, the number of classes that each group is scored against."""
         return active_count(self.num_classes, self.sample_rate)
 
+    def groups_for(self, batch: int) -> int:
+        """How many active sets a batch of that many samples is given."""
+        return self.groups
+
     def check_budget(self, labels: Tensor) -> None:
         """ValueError if labels [B] could put more distinct classes into one group than it has active classes."""
-        largest = -(-len(labels) // min(self.groups, len(labels)))
+        largest = -(-len(labels) // min(self.groups_for(len(labels)), len(labels)))
         if largest > self.active_classes:
             distinct = min(largest, len(labels.unique()))
             if distinct > self.active_classes:

@@ -66,6 +66,18 @@ def head_cells(**fields) -> dict:
     }
 
 
+# Telling unseen classes apart by a threshold wants classes that are far away as well: see the table "embedding".
+FOR_THRESHOLDS = {"priority": True, "groups": 16}
+
+
+def embedding_cells() -> dict:
+    corrected = {
+        ("ann, priority", objective): seeded(head="ann", objective=objective, options=FOR_THRESHOLDS, **UNSEEN)
+        for objective in OBJECTIVES
+    }
+    return head_cells(**UNSEEN) | corrected
+
+
 def rate_cells() -> dict:
     sampled = {
         (head, f"1/{round(1 / rate)}"): seeded(head=head, rate=rate, **PAIRS)
@@ -130,7 +142,7 @@ def report_embedding(cells: Cells) -> str:
     metrics = {"recall_at_1": "recall@1", "tar_at_far_1e-3": "TAR@FAR=1e-3", "rank1": "rank-1"}
     tables = [cross(cells, percent(name), f"{title}, %") for name, title in metrics.items()]
     sentences = [
-        f"{objective}, {metrics[name]}: {gaps(part, name)}"
+        f"{objective}, {metrics[name]}: {gaps(part, name)} {gaps(part, name, 'ann, priority')}"
         for objective, part in parts(cells, 1).items()
         for name in ("recall_at_1", "tar_at_far_1e-3")
     ]
@@ -229,7 +241,7 @@ def make_tables() -> dict[str, Table]:
         ),
         "embedding": Table(
             "And for characters that training never saw, at a tenth of 4,163 classes?",
-            head_cells(**UNSEEN),
+            embedding_cells(),
             report_embedding,
         ),
         "frequency": Table(

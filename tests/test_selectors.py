@@ -166,3 +166,20 @@ def test_every_row_is_looked_at_within_refresh_steps():
 def test_bad_arguments_get_one_clear_sentence(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    "n, rate, batch, groups", [(5204, 0.1, 256, 8), (20_000, 0.01, 96, 8), (10**6, 0.1, 256, 1), (20_000, 0.05, 96, 2)]
+)
+def test_groups_leave_each_sample_about_sixteen_classes_of_its_own(n, rate, batch, groups):
+    selector = NearestClasses(rate)
+    selector.num_classes = n
+    assert selector.groups_for(batch) == groups
+    assert NearestClasses(rate, groups=5).groups_for(batch) == 5
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 17])
+def test_no_group_is_smaller_than_four_samples(batch):
+    selector = NearestClasses(0.01)
+    selector.num_classes = 400
+    assert selector.groups_for(batch) == max(1, batch // 4)
