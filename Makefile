@@ -16,7 +16,7 @@ QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format sanitize emulate gpu bench soak clean
+.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format sanitize emulate gpu bench soak lesson-data clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,9 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 		--json results/cpu/search_1m.json
 	$(BENCH) search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss --json results/search/glyphs.json
 	$(BENCH) upkeep --steps 2000 --json results/cpu/upkeep.json --plot results/cpu/upkeep.png
+
+lesson-data: $(STAMP)  ## train the head that the notebooks look at (about a minute)
+	$(BIN)/python -m annsoftmax_ref.lessons.trained
 
 soak: $(STAMP)  ## half an hour of uneven steps, watched for leaks, NaN and decay, into results/cpu/soak.json
 	$(BENCH) soak --minutes 30 --json results/cpu/soak.json

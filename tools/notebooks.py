@@ -248,7 +248,9 @@ def main(arguments=None):
     parser.add_argument("command", choices=["refresh", "check"])
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
     options = parser.parse_args(arguments)
-    paths = options.notebooks or sorted(FOLDER.glob("*.ipynb"))
+    paths = options.notebooks or sorted(
+        path for path in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
+    )
     missing = [str(path) for path in paths if not path.is_file()]
     if missing or not paths:
         parser.error(f"no such notebook: {', '.join(missing) or FOLDER / '*.ipynb'}")

@@ -1,0 +1,11 @@
+"""What the notebooks share: a trained head to look at, checkers for the exercises, controls to move a picture with.
+
+The pictures of one notebook are pure functions in a module named after it (``bits.py`` for notebook 04), with its
+exercises beside them.
+"""
+
+from annsoftmax_ref.lessons.controls import explore
+from annsoftmax_ref.lessons.exercises import check
+from annsoftmax_ref.lessons.trained import Trained, load_trained
+
+__all__ = ["Trained", "check", "explore", "load_trained"]

@@ -1,0 +1,37 @@
+"""Controls that move a picture: sliders and a pure function from their values to a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+
+from annsoftmax_ref.pictures import png
+
+
+def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> widgets.VBox:
+    """A box with the controls, and below them the picture ``draw(**values)``, drawn again when one of them moves.
+
+    The controls are named by ``draw``'s arguments: ``explore(draw, bits=widgets.IntSlider(...))``; each keeps its own
+    description, or gets its name for one. No ``interact`` and no Output widget: both behave differently under test.
+    ``box.controls`` is the dict of them and ``box.picture`` the Image, so that a test can set a control's ``value``
+    and see that of the picture change. A callback's error would go unseen in a notebook, so it is shown in the box.
+    """
+    picture, message = widgets.Image(format="png"), widgets.HTML()
+    for name, control in controls.items():
+        control.description = control.description or name.replace("_", " ")
+
+    def redraw(change=None) -> None:
+        try:
+            picture.value = png(draw(**{name: control.value for name, control in controls.items()}))
+            message.value = ""
+        except ValueError as error:  # values that do not go together
+            message.value = f"<b>{error}</b>"
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    box = widgets.VBox([*controls.values(), message, picture])
+    box.controls, box.picture, box.message = controls, picture, message
+    return box
