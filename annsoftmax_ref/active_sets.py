@@ -54,6 +54,7 @@ def union_active(
     Too large a union is cut by rank: every sample keeps its nearest classes (ties to the lower class id), so
     none starves. Returns (classes [count] ascending, targets [b]).
     Raises ValueError if the labels alone are more than ``count`` classes.
+    Derived in notebook 06, section "Fill up".
     """
     if backend.kernels(candidates, launcher="union_active"):
         return union_active_by_kernel(candidates.contiguous(), labels, fill_order, count, num_classes)

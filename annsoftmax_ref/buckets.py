@@ -33,6 +33,7 @@ def accuracy_by_frequency(
             (Liu et al. 2019) has (20, 100): its many, medium and few shots.
 
     Raises TypeError or ValueError, in one sentence, for anything else.
+    Derived in notebook 10, section "Ask who was seen often".
     """
     _check(correct, labels, train_counts)
     counts = train_counts.cpu()

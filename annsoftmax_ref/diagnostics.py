@@ -26,6 +26,7 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
     gradient_error: |g - g_full| / |g_full| of the loss's gradient with respect to the embeddings [B, d].
     code_age: mean number of steps since a class's code was written (None without an index).
     stale_bits: share of code bits that a fresh encoding would change (None without an index).
+    Derived in notebook 08, section "What do the active sets miss?".
     """
     check_embeddings(embeddings, head.embedding_size)
     check_labels(labels, len(embeddings), head.num_classes)

@@ -5,7 +5,7 @@ here put classes in at random, with a known chance p_c > 0 for every class, and 
 the expectation of sum_c e^{s z_c - log p_c} over the active set is Z, whatever the scores that p came from.
 
 ``tail_active``: the searched classes for themselves, and a uniform sample of the others for all of those (LSH Softmax,
-Levy, Chen and Ermon, ICLR 2018 submission; Mussmann, Levy and Ermon, UAI 2017). ``priority_active``: priority sampling
+Levy, Chan and Ermon, ICLR 2018 submission; Mussmann, Levy and Ermon, UAI 2017). ``priority_active``: priority sampling
 (Duffield, Lund and Thorup, J. ACM 2007) with one estimated logit a class, found by the search or, for all that were
 not found, measured on a few drawn ones; after "Attention via Black-Box Vector Search" (Zharkov et al. 2026), which has
 it for one query and exact scores. Ours: one sample for a group, quantised scores, positives always in. NumPy twins:

@@ -32,6 +32,7 @@ def similarity_groups(x: Tensor, num_groups: int) -> list[Tensor]:
     x [B, d], rows normalised. The batch is split in two along its leading principal direction, and the
     halves again, until there are as many groups as asked for (sizes as in ``group_sizes``). Ties go to the
     lower sample; the direction's sign is fixed by its largest component.
+    Derived in notebook 06, section "Groups of similar samples".
     """
     return _split(x, torch.arange(len(x), device=x.device), group_sizes(len(x), num_groups))
 

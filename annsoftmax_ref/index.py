@@ -132,7 +132,8 @@ class IVFBinaryIndex(nn.Module):
     @torch.no_grad()
     def refresh(self, rows: Tensor, ids: Tensor, move_centroids: bool = True) -> int:
         """Put rows ids [n] of rows [N, d] into their nearest list, rewrite their codes, and move the centroids
-        one mini-batch k-means step (Sculley 2010) towards them. Returns how many rows changed their list."""
+        one mini-batch k-means step (Sculley 2010) towards them. Returns how many rows changed their list.
+        Derived in notebook 05, section "Rows that move"."""
         unit_rows = self._normalise(rows[ids])
         lists = self.nearest_list(unit_rows)
         moved = self.lists.move(ids, lists)

@@ -27,6 +27,7 @@ def recall_at_k(
     embeddings [n, d] float, of any length; labels [n] integers; ``chunk``: queries at a time. A k beyond n - 1
     counts the whole gallery. None where no class has two samples, so that there is nothing to ask for.
     Raises TypeError or ValueError for embeddings or labels of another kind or shape, NaN, or a k below 1.
+    Derived in notebook 10, section "Search, and be judged by the list".
     """
     ks = [check_positive_int("each k of ks", k) for k in ks]
     unit, labels = unit_rows(embeddings, labels)
@@ -42,6 +43,7 @@ def mean_average_precision(embeddings: Tensor, labels: Tensor, chunk: int | None
 
     A query's average precision is the mean, over the samples of its class, of the precision at the rank where each
     is found. Arguments and errors as in ``recall_at_k``; None where no class has two samples.
+    Derived in notebook 10, section "Search, and be judged by the list".
     """
     unit, labels = unit_rows(embeddings, labels)
     sums, queries = 0.0, 0

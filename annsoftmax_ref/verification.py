@@ -110,6 +110,7 @@ def roc(scores, same) -> tuple[np.ndarray, np.ndarray]:
 
     One point for each distinct score as threshold (so pairs of equal score are accepted together), from "none
     accepted" down to "all accepted". Raises ValueError unless there are pairs of both kinds.
+    Derived in notebook 10, section "Judge pairs".
     """
     scores, same = _checked(scores, same, both=True)
     _, same_taken, different_taken = _accepted(scores, same)
@@ -122,6 +123,7 @@ def tar_at_far(scores, same, fars: Sequence[float] = (1e-2, 1e-3, 1e-4)) -> dict
     That is the threshold at the lowest score that still keeps to far; nothing is interpolated, and a tie at the
     threshold is refused whole if accepting it whole exceeds far. None where fewer than 1 / far different pairs make
     far too small to be measured. Raises ValueError without same pairs or for a far outside (0, 1].
+    Derived in notebook 10, section "Judge pairs".
     """
     for far in fars:
         if not 0 < far <= 1:
@@ -145,7 +147,7 @@ def ten_fold_accuracy(scores, same, folds: int = 10) -> FoldAccuracy:
     scores [p], same [p] bool, in folds of consecutive pairs (sizes differ by at most one), as LFW's lists come and
     as ``make_pairs`` orders them. The thresholds tried lie half-way between neighbouring scores and beyond both ends;
     of equally good ones the largest is taken. Raises ValueError for fewer pairs than folds, fewer than 2 folds, or
-    unless there are pairs of both kinds.
+    unless there are pairs of both kinds. Derived in notebook 10, section "Choose the threshold on other pairs".
     """
     scores, same = _checked(scores, same, both=True)
     if check_positive_int("folds", folds) < 2 or folds > len(scores):
@@ -179,6 +181,7 @@ def identification(embeddings: Tensor, labels: Tensor, distractors: int | Tensor
     distractors: [m, d], samples of other classes; or a number m to set aside from the embeddings: whole classes, in an
     order drawn by ``seed``, until they hold m samples (what is over is dropped), so that none is a probe's class.
     Raises ValueError if what is left has no class of two samples.
+    Derived in notebook 10, section "Find one among many".
     """
     seed = check_seed(seed)
     unit, labels = unit_rows(embeddings, labels)

@@ -17,6 +17,7 @@ class DSoftmax(Objective):
 
     L = log(1 + e^{s (d - z_y)}) + log(1 + sum_{k != y} e^{s z_k}); ``margin`` is the paper's end point d,
     the cosine at which a sample counts as close enough to its own class.
+    Derived in notebook 07, section D-Softmax.
     """
 
     default_margin = 0.9

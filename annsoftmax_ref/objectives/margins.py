@@ -18,7 +18,10 @@ def from_degrees(degrees: float) -> float:
 
 
 class CosFace(Objective):
-    """CosFace (Wang et al., CVPR 2018), equation 4: the target's cosine is lowered by the margin."""
+    """CosFace (Wang et al., CVPR 2018), equation 4: the target's cosine is lowered by the margin.
+
+    Derived in notebook 07, section CosFace.
+    """
 
     default_margin = 0.1
 
@@ -31,6 +34,7 @@ class ArcFace(Objective):
 
     The gradient is the true one of cos(theta + m). Past theta = pi - m, where cos(theta + m) would rise
     again, -2 - cos(theta + m) goes on: continuous, with a continuous slope, and falling to the end.
+    Derived in notebook 07, section ArcFace.
     """
 
     default_margin = 0.1
@@ -57,6 +61,7 @@ class InsightFaceArcFace(ArcFace):
     through, d logit_y / d z_y = s, where the true one is s sin(theta + m) / sin(theta). For small angles, where that
     factor is large, the pull to the own class is weaker than the formula's; past pi, where it is negative, it still
     pulls. The gradient is that of no function: where the loss is least, it need not vanish.
+    Derived in notebook 07, section "A gradient that is not the slope of its loss".
     """
 
     def target_cosine(self, cosine: Tensor) -> Tensor:
@@ -70,6 +75,7 @@ class CombinedMargin(Objective):
     a = m1 theta + m2 in piece k = floor(a / pi), the target's cosine is (-1)^k cos a - 2 k - m3: SphereFace's way of
     falling all the way, with a continuous slope, which gives ArcFace's past pi. The gradient is the true one.
     The default splits the margin of CosFace and ArcFace in two; it is ours.
+    Derived in notebook 07, section "The combined margin".
     """
 
     def __init__(self, scale: float | None = None, m1: float = 1.0, m2: float = 0.05, m3: float = 0.05):

@@ -14,8 +14,9 @@ def uniform_tail(searched, fill_order, A, N):
     """The searched classes for themselves, and a uniform sample of the others for all others.   -> active, log_weights
 
     searched [n] ids, n <= A; fill_order: ids in a random order, of which the first A - n = l others are taken, each
-    with probability l / (N - n).   active [A] ascending, log_weights [A]: log((N - n) / l) for these (Levy, Chen,
+    with probability l / (N - n).   active [A] ascending, log_weights [A]: log((N - n) / l) for these (Levy, Chan,
     Ermon 2018: Z_hat = sum_searched e^l_c + (N - n) / l sum_tail e^l_c)
+    Derived in notebook 02, section "Count each drawn class for those left out".
     """
     searched = np.unique(check_ids("searched", searched, N))
     active, _ = union_active(searched[None], searched[:1], fill_order, A, N)
@@ -31,6 +32,7 @@ def priority_sample(scores, uniforms, K):
     The K largest priorities score / u are kept; tau is the next one. Given the other priorities, an item is kept
     when score / u > tau, with probability p = min(1, score / tau). kept: positions, largest priority first; p [K].
     With no more than K items all are kept, p = 1.
+    Derived in notebook 02, section "Search some, and sample the rest".
     """
     scores, uniforms = np.asarray(scores, dtype=np.float64), np.asarray(uniforms, dtype=np.float64)
     if not (scores > 0).all() or not ((uniforms > 0) & (uniforms <= 1)).all():

@@ -6,6 +6,7 @@
 
 The angle between two vectors shows in their signs: under a random rotation each bit differs with
 probability angle / pi (Goemans & Williamson 1995; Charikar 2002), so Hamming distance ranks by angle.
+Derived in notebook 04, section "Why differing bits measure an angle".
 The ANN Softmax paper names the parts; their details (bits, ties, centring, re-ranking) are our choice.
 """
 
@@ -37,6 +38,7 @@ def kmeans_step(w, centroids):
 
     Each centroid becomes the sum of its list's unit rows, made unit again. A list that is empty, or whose
     rows cancel to zero, keeps its old centroid.
+    Derived in notebook 05, section "Cut the rows into lists".
     """
     w_hat, assignment = normalize(w), assign(w, centroids)
     updated = np.array(centroids, dtype=np.float64)
@@ -66,6 +68,7 @@ def build_lists(assignment, nlist):
     """The inverted file.   assignment [N] -> order [N], start [nlist + 1]
 
     List l holds the class ids order[start[l]:start[l + 1]], ascending.
+    Derived in notebook 05, section "Write the inverted file".
     """
     assignment = check_ids("assignment", assignment, nlist)
     order = np.argsort(assignment, kind="stable")
@@ -86,6 +89,7 @@ def pack_bits(bits):
     """Bits [..., d] -> int64 words [..., ceil(d / 64)]: bit j sits in word j // 64 at position j % 64.
 
     The trailing bits of the last word are 0. Words are signed only because torch has no unsigned ones.
+    Derived in notebook 04, section "Pack the bits into words".
     """
     bits = np.asarray(bits, dtype=bool)
     d = bits.shape[-1]
@@ -110,7 +114,10 @@ def encode(w, rotation=None, centroid=None):
 
 
 def hamming(a_codes, b_codes):
-    """Number of differing bits, all pairs.   [B, words], [N, words] -> int64 [B, N]"""
+    """Number of differing bits, all pairs.   [B, words], [N, words] -> int64 [B, N]
+
+    Derived in notebook 04, section "Count the differing bits".
+    """
     differing = a_codes[:, None, :] ^ b_codes[None, :, :]  # [B, N, words]
     return np.bitwise_count(differing.view(np.uint64)).sum(axis=-1, dtype=np.int64)
 
@@ -120,6 +127,7 @@ def asymmetric_scores(queries, codes):
 
         step = max|q| / 8,   q_j ~ step (floor(q_j / step) + 1/2), levels -8..7,   signs_j = +1 where bit j is set,
     else -1. Only the class is reduced to signs; the query keeps 4 bits a number (RaBitQ, Gao and Long 2024).
+    Derived in notebook 04, section "Let the query keep its numbers".
     """
     step = np.abs(queries).max(axis=1, keepdims=True) / 8
     rounded = step * (np.clip(np.floor(queries / step), -8, 7) + 0.5)
@@ -153,6 +161,7 @@ def search(x, w, centroids, assignment, codes, k, nprobe, rotation=None, centred
     the same rotation (and with centroid=centroids[assignment] if `centred`).
     Returns ids [B, k] int64 and scores [B, k]: cosines, best first, or minus the Hamming distance when
     `rerank` is off. Where the probed lists hold fewer than k classes the rest is id -1, score -inf.
+    Derived in notebook 05, section "Scan the nearest lists".
     """
     x = check_matrix("x", x)
     w = check_matrix("w", w, columns=x.shape[1])

@@ -100,7 +100,10 @@ def cross_entropy(z, target, scale):
 
 
 def cosface(z, target, scale, margin):
-    """CosFace (Wang et al., CVPR 2018): the target's logit is s (z_y - m).   -> loss, dz [B, A]"""
+    """CosFace (Wang et al., CVPR 2018): the target's logit is s (z_y - m).   -> loss, dz [B, A]
+
+    Derived in notebook 07, section CosFace.
+    """
     logits = scale * z
     logits[np.arange(len(z)), target] -= scale * margin
     loss, dlogits = softmax_loss(logits, target)
@@ -115,7 +118,7 @@ def arcface(z, target, scale, margin):
     mirror image in the line -1: same value and slope (-1 and 0) where they meet, and falling all the way.
     The slope used for the gradient is the true one:
         d cos(theta + m) / dz = cos m + z sin m / sqrt(1 - z^2)
-    z [B, A], target [B] -> loss, dz [B, A]
+    z [B, A], target [B] -> loss, dz [B, A]. Derived in notebook 07, section ArcFace.
     """
     rows = np.arange(len(z))
     zy = z[rows, target]  # [B]
@@ -138,7 +141,7 @@ def dsoftmax(z, target, scale, margin=0.9):
         loss = mean( log(1 + e^{s (d - z_y)}) + log(1 + sum_{k != y} e^{s z_k}) )
     `margin` is the paper's d. Writing a = s (d - z_y) and b = log sum_{k != y} e^{s z_k},
         d/dz_y = -s sigmoid(a),      d/dz_k = s e^{s z_k} / (1 + sum_{j != y} e^{s z_j})
-    z [B, A], target [B] -> loss, dz [B, A]
+    z [B, A], target [B] -> loss, dz [B, A]. Derived in notebook 07, section D-Softmax.
     """
     rows = np.arange(len(z))
     intra = np.logaddexp(0.0, scale * (margin - z[rows, target]))  # [B]

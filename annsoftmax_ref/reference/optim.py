@@ -43,6 +43,7 @@ def sgd_catch_up(w, buf, history, nesterov=False):
 
         (w, buf) <- M_K ... M_2 M_1 (w, buf)
     Steps are linear in (w, buf), so their product is one 2x2 matrix whatever the schedule: exact.
+    Derived in notebook 09, section "The closed form: a step is a matrix".
     """
     product = np.eye(2)
     for lr, momentum, weight_decay in history:
@@ -83,6 +84,7 @@ def adamw_catch_up(w, m, v, last_step, history, beta1=0.9, beta2=0.999, eps=1e-8
 
     Exact for eps = 0 and for one missed step. Otherwise a little low (1 / x is convex), by a share of at most
     variance(y_k) / u^2, about (eps / u)^2: nothing to see unless a gradient was as small as eps itself.
+    Derived in notebook 09, section "Adam: nearly a closed form".
     """
     if last_step < 0:
         raise ValueError(f"last_step is {last_step}; it should be at least 0")

@@ -17,6 +17,7 @@ def simhash_codes(w, planes):
     """w [N, d], planes [L, K, d] -> codes [L, N]: bit j of table t's code is 1 where planes[t, j] . w_hat > 0
 
     Two rows at an angle a get the same code of K bits with probability (1 - a / pi)^K (Charikar 2002).
+    Derived in notebook 03, section "Many bits, a bucket".
     """
     bits = np.einsum("lkd,nd->lkn", planes, normalize(check_matrix("w", w))) > 0
     return np.einsum("lkn,k->ln", bits, 1 << np.arange(planes.shape[1]))
@@ -26,6 +27,7 @@ def bucket_candidates(x, w, planes, k):
     """The first k classes that share a bucket with each sample.   x [B, d], w [N, d] -> [B, k]
 
     By the number of tables in which they share it, most first, ties to the lower id.
+    Derived in notebook 03, section "An order among the found".
     """
     shared = (simhash_codes(x, planes)[:, :, None] == simhash_codes(w, planes)[:, None, :]).sum(axis=0)  # [B, N]
     everything = np.arange(len(w))
@@ -48,6 +50,7 @@ def grow_tree(w, directions):
 
     A leaf is an array of class ids, ascending. Any other node is (direction, threshold, lower, upper): sorted by
     (direction . w_hat, id), the first ceil(n / 2) classes are below; the threshold is midway across the cut.
+    Derived in notebook 03, section "Trees instead of planes".
     """
     w_hat = normalize(check_matrix("w", w))
 
@@ -86,7 +89,10 @@ def forest_candidates(x, w, trees, n):
 
 
 def label_graph(w, k):
-    """The k nearest other classes of each class, by (-cosine, id).   w [N, d] -> [N, k]"""
+    """The k nearest other classes of each class, by (-cosine, id).   w [N, d] -> [N, k]
+
+    Derived in notebook 03, section "Ask the label, not the drawing".
+    """
     w_hat = normalize(check_matrix("w", w))
     if not 0 <= k < len(w_hat):
         raise ValueError(f"k is {k}; it should lie in 0..{len(w_hat) - 1}, the number of other classes")

@@ -38,7 +38,10 @@ def group_sizes(batch, num_groups):
 
 
 def random_groups(batch, num_groups, permutation):
-    """A permutation of 0..batch-1, cut into consecutive groups (first groups larger).   -> list of arrays"""
+    """A permutation of 0..batch-1, cut into consecutive groups (first groups larger).   -> list of arrays
+
+    Derived in notebook 06, section "Groups at random".
+    """
     sizes = group_sizes(batch, num_groups)
     permutation = check_ids("permutation", permutation, batch, length=batch)
     if len(np.unique(permutation)) != batch:
@@ -64,6 +67,7 @@ def similarity_groups(x, num_groups):
       3. sort S by (x_hat . v, sample id), ascending.
       4. h = ceil(c / 2): the first n_1 + .. + n_h samples are cut into groups 1 .. h, the others into
          h+1 .. c, each part by the same rule.
+    Derived in notebook 06, section "Groups of similar samples".
     """
     x_hat = normalize(check_matrix("x", x))
 
@@ -91,6 +95,7 @@ def union_active(candidates, labels, fill_order, A, N):
       1. to every label (ValueError if there are more than A distinct ones);
       2. to candidates by their best rank (column) over the samples, ties to the lower id;
       3. to `fill_order`, in order;   4. to the lowest ids still out.
+    Derived in notebook 06, section "Fill up".
     """
     if not 1 <= A <= N:
         raise ValueError(f"A is {A}; it should lie in 1..{N}, the number of classes")
@@ -129,6 +134,7 @@ def grouped_loss(x, w, labels, groups, actives, objective):
     x [B, d], w [N, d], labels [B], groups: index arrays that partition 0..B-1, actives: ascending class ids
     for each group, its labels among them. Returns loss (mean over the batch), dx [B, d], dw [N, d] (zero
     where no group scored the row). A group of b samples counts b / B, since its own loss is a mean over b.
+    Derived in notebook 06, section "The loss of a grouped batch".
     """
     x = check_matrix("x", x)
     w = check_matrix("w", w, columns=x.shape[1])

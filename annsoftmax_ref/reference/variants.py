@@ -41,6 +41,7 @@ def arcface_insightface(z, target, scale, margin):
     The margin is applied where no gradient is recorded, so d logit_y / d z_y is taken to be s, where it would be
     s sin(theta + m) / sin(theta). The dz given here is therefore not the slope of the loss.
     z [B, A], target [B] -> loss, dz [B, A]
+    Derived in notebook 07, section "A gradient that is not the slope of its loss".
     """
     rows = np.arange(len(z))
     zy = z[rows, target]
@@ -57,7 +58,7 @@ def combined(z, target, scale, margin):
         psi = (-1)^k cos(a) - 2 k - m3,     a = m1 theta + m2,   k = floor(a / pi)
     falls all the way: where cos(a) would rise, its mirror image goes on, one step of 2 lower a piece. Its slope is
         d psi / d z = (-1)^k sin(a) m1 / sin(theta)
-    z [B, A], target [B] -> loss, dz [B, A]
+    z [B, A], target [B] -> loss, dz [B, A]. Derived in notebook 07, section "The combined margin".
     """
     m1, m2, m3 = margin
     rows = np.arange(len(z))

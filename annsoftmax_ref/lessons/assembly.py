@@ -1,0 +1,129 @@
+"""The whole method on one batch: which classes a sample is scored against, and the exercises of notebook 08."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from annsoftmax_ref import IVFBinaryIndex, NearestClasses, pictures
+from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.datasets import load_glyphs
+from annsoftmax_ref.lessons.exercises import Exercise
+from annsoftmax_ref.lessons.trained import load_trained
+
+BATCH, NLIST = 64, 64
+ACROSS = 8  # neighbours in a row of the picture, which has two
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch and the classes around it: x [64, 128] rows of length 1, labels [64], weight [N, 128], drawings."""
+
+    x: Tensor
+    labels: Tensor
+    weight: Tensor
+    index: IVFBinaryIndex
+    images: Tensor  # [64, 32, 32]
+    drawing_of: object
+
+
+@lru_cache(maxsize=1)
+def scene() -> Scene:
+    """The first 64 drawings of the trained head's batch, and an index over its prototypes, made once."""
+    trained, data = load_trained(), load_glyphs(progress=False)
+    weight = torch.from_numpy(trained.prototypes)
+    index = IVFBinaryIndex(*weight.shape, NLIST)
+    index.train_lists(weight, torch.Generator().manual_seed(0))
+    return Scene(
+        torch.from_numpy(trained.batch[:BATCH]),
+        torch.from_numpy(trained.batch_labels[:BATCH].astype(np.int64)),
+        weight,
+        index,
+        data.train.images[torch.from_numpy(trained.batch_index[:BATCH].astype(np.int64))],
+        data.drawing_of,
+    )
+
+
+def active_sets(rate: float, groups: int, nprobe: int) -> list[ActiveSet]:
+    """What ``NearestClasses`` chooses for the batch of ``scene``. Raises ValueError if its classes find no room."""
+    here = scene()
+    selector = NearestClasses(rate, groups=groups, nlist=NLIST, nprobe=nprobe)
+    selector.bind(*here.weight.shape, scale=20.0)
+    selector.index = here.index
+    selector.check_budget(here.labels)
+    return selector.select(here.x, here.labels, here.weight, torch.Generator().manual_seed(0))
+
+
+def neighbours(sample: int) -> tuple[list[int], list[float]]:
+    """The 16 classes nearest to a sample, its own left out, exactly: ids and cosines, nearest first."""
+    if not 0 <= sample < BATCH:
+        raise ValueError(f"sample is {sample}; it should be from 0 to {BATCH - 1}")
+    here = scene()
+    cosine = here.weight @ here.x[sample]
+    cosine[here.labels[sample]] = -torch.inf
+    best = cosine.topk(2 * ACROSS)
+    return best.indices.tolist(), best.values.tolist()
+
+
+def inside(sample: int, classes: list[int], active: list[ActiveSet]) -> list[bool]:
+    """For each class: is the sample scored against it?"""
+    (mine,) = (group for group in active if sample in group.samples)
+    members = set(mine.classes.tolist())
+    return [c in members for c in classes]
+
+
+def draw(sample: int = 43, rate: float = 0.02, groups: int = 8, nprobe: int = 16) -> Figure:
+    """A sample's 16 nearest classes: those that it is scored against, and those that were missed."""
+    classes, cosines = neighbours(sample)
+    found = inside(sample, classes, active_sets(rate, groups, nprobe))
+    here = scene()
+    drawings = np.stack([np.asarray(here.drawing_of(c)) for c in classes])
+    marks = ["in" if one else "out" for one in found]
+    halves = [slice(0, ACROSS), slice(ACROSS, 2 * ACROSS)]
+    return pictures.nearest_rows(
+        np.stack([np.asarray(here.images[sample])] * 2),
+        np.stack([drawings[half] for half in halves]),
+        captions=[[f"{value:.2f}" for value in cosines[half]] for half in halves],
+        frames=[marks[half] for half in halves],
+        query_names=[
+            f"{name}: {sum(found[half])} in" for name, half in zip(("1 to 8", "9 to 16"), halves, strict=True)
+        ],
+    )
+
+
+# --- exercises ---------------------------------------------------------------------------------
+
+
+def own_seats(num_classes: int, rate: float, batch: int, groups: int) -> int:
+    """Whole places of an active set for each sample of the largest group."""
+    return max(1, math.floor(rate * num_classes + 0.5)) // -(-batch // groups)
+
+
+def captured_mass(logits: np.ndarray, own: int, active: np.ndarray) -> float:
+    shares = np.exp(logits - logits.max())
+    shares[own] = 0
+    return float(shares[active].sum() / shares.sum())
+
+
+def recall(nearest: np.ndarray, active: np.ndarray) -> float:
+    return float(np.isin(nearest, active).mean())
+
+
+EXERCISES = {
+    "own_seats": Exercise(own_seats, [(5204, 0.1, 256, 1), (5204, 0.1, 256, 8), (10**6, 0.1, 1000, 3)]),
+    "captured_mass": Exercise(
+        captured_mass,
+        [
+            (np.array([5.0, 1.0, 0.0, 1.0]), 0, np.array([0, 1])),
+            (np.array([0.0, 1000.0, 999.0]), 0, np.array([0, 2])),
+            (np.zeros(6), 5, np.array([0, 3, 5])),
+        ],
+    ),
+    "recall": Exercise(recall, [(np.array([3, 1, 2]), np.array([1, 2, 7])), (np.array([4]), np.array([0, 4]))]),
+}
