@@ -189,3 +189,19 @@ def test_a_cell_that_raises_leaves_the_notebook_as_it_was(tmp_path):
     result = run(ROOT / "tools" / "notebooks.py", "refresh", path, cwd=ROOT)
     assert result.returncode != 0 and "ZeroDivisionError" in result.stderr
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["sample.ipynb"]
+
+
+# --- the course uses what the package has ------------------------------------------------------------
+
+
+def test_every_selector_and_objective_is_used_in_a_notebook():
+    from annsoftmax_ref import AllClasses, NearestClasses, RandomClasses, rivals
+    from annsoftmax_ref.objectives import OBJECTIVES
+
+    selectors = [AllClasses, RandomClasses, NearestClasses, *(getattr(rivals, name) for name in rivals.__all__)]
+    cells = [cell for path in NOTEBOOKS for cell in tool.code_cells(nbformat.read(path, as_version=4))]
+    text = "\n".join(cell.source for cell in cells)
+    unused = [kind.__name__ for kind in [*selectors, *OBJECTIVES.values()] if kind.__name__ not in text]
+    names = {kind.__name__: name for name, kind in OBJECTIVES.items()}
+    unused = [name for name in unused if f'"{names.get(name, name)}"' not in text]
+    assert unused == []
