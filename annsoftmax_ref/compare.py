@@ -10,6 +10,7 @@ import torch
 
 from annsoftmax_ref import evaluation, runs
 from annsoftmax_ref.factory import DEFAULT_HEADS, make_head
+from annsoftmax_ref.reports import grid
 from annsoftmax_ref.runs import Run
 from annsoftmax_ref.tasks import load_verification
 from annsoftmax_ref.training import History
@@ -106,10 +107,7 @@ def table(rows: list[dict]) -> str:
             values = [row[field] for row in group if row[field] is not None]
             cells.append(form(mean(values)) if values else "-")
         lines.append(cells)
-    widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
-    form = "| " + " | ".join(f"{{:<{w}}}" for w in widths) + " |"
-    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-    return "\n".join([form.format(*titles), rule, *(form.format(*line) for line in lines), "", *findings(rows)])
+    return "\n".join([grid(titles, lines), "", *findings(rows)])
 
 
 def metrics_of(row: dict) -> dict[str, float | None]:

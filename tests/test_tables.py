@@ -121,6 +121,14 @@ def test_the_command_trains_what_is_missing_prints_and_records(tmp_path, monkeyp
     assert "to go" not in capsys.readouterr().err and store.read_bytes() == before
 
 
+def test_all_tables_can_be_made_by_several_processes_for_none_of_them_is_timed(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(runs, "train_missing", lambda missing, *rest: asked.extend(missing))
+    assert cli.main(["table", "all", "--jobs", "2", "--store", str(tmp_path / "runs.json")]) == 0
+    untimed = [run for table in tables.TABLES.values() if not table.timed for run in table.runs]
+    assert set(asked) == set(untimed) and "rates: How few" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
