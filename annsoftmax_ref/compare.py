@@ -6,23 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from statistics import mean, stdev
 
-import torch
-
 from annsoftmax_ref import evaluation, runs
 from annsoftmax_ref.factory import DEFAULT_HEADS, make_head
+from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.reports import grid
 from annsoftmax_ref.runs import Run
 from annsoftmax_ref.tasks import load_verification
 from annsoftmax_ref.training import History
-
-
-def find_device(name: str) -> torch.device:
-    """``auto`` is the GPU if there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name != "cpu" and not (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
-        raise ValueError(f"device is {name!r}; it should be auto or cpu, or cuda where torch can use a GPU")
-    return torch.device(name)
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""What machine this is: for the records of measurements, and for ``annsoftmax doctor``."""
+"""What machine this is, and which device to compute on: for the command line and records of measurements."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def tool_version(name: str) -> str | None:
         lines = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20).stdout.splitlines()
         return next((line.strip() for line in lines if re.search(r"\d+\.\d+", line)), None)
     return None
+
+
+def find_device(name: str) -> torch.device:
+    """``auto`` is the GPU if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise ValueError(f"device is {name!r}; it should be auto or cpu, or cuda where torch can use a GPU")
+    return torch.device(name)
 
 
 def describe(device: str | torch.device = "cpu") -> dict:

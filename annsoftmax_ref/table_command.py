@@ -35,7 +35,7 @@ def add_table(commands) -> None:
 def _table(arguments) -> None:
     from annsoftmax_ref import plots, records, tables
     from annsoftmax_ref.checks import check_positive_int
-    from annsoftmax_ref.compare import find_device
+    from annsoftmax_ref.machine import find_device
     from annsoftmax_ref.runs import Store, train_missing
 
     check_positive_int("jobs", arguments.jobs)

@@ -106,8 +106,8 @@ def _step(arguments) -> None:
     from annsoftmax_ref import records
     from annsoftmax_ref.bench import step
     from annsoftmax_ref.checks import check_positive_int, check_rate
-    from annsoftmax_ref.compare import find_device
     from annsoftmax_ref.evaluation import bfloat16_is_fast
+    from annsoftmax_ref.machine import find_device
 
     for name in ("classes", "dim", "batch", "rounds"):
         check_positive_int(name, getattr(arguments, name))

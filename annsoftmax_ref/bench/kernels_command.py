@@ -23,7 +23,7 @@ def _kernels(arguments) -> None:
     from annsoftmax_ref import records
     from annsoftmax_ref.bench import kernels
     from annsoftmax_ref.checks import check_positive_int
-    from annsoftmax_ref.compare import find_device
+    from annsoftmax_ref.machine import find_device
     from kernels_inline.build import BuildError
 
     check_positive_int("rounds", arguments.rounds)
