@@ -1,15 +1,13 @@
-"""The notebooks' form, and the gate itself: each rule, and strict nbval, must find a planted fault."""
+"""The notebooks' form: each rule must find a planted fault. Refreshing, and strict nbval on a small notebook."""
 
 import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbval_runs import nbval, run
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
@@ -113,10 +111,6 @@ def test_the_command_names_the_fault_and_fails(folder, capsys):
 
 # --- refresh and nbval, in processes of their own ----------------------------------------------------------
 
-ENVIRONMENT = {
-    **{key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))},
-    "CUDA_VISIBLE_DEVICES": "",  # the gpu cell is skipped on every machine
-}
 CELLS = [
     new_markdown_cell("# A sample"),
     new_code_cell("import time\nstart = time.perf_counter()\nprint(f'{2 / 3:.3f}')"),
@@ -126,29 +120,6 @@ CELLS = [
     new_code_cell("slider.value + 1"),
     new_code_cell("print('after')"),
 ]
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def nbval(path):
-    options = [
-        "--nbval",
-        "--nbval-current-env",
-        "--nbval-sanitize-with",
-        "sanitize.cfg",
-        "-p",
-        "no:cacheprovider",
-    ]
-    return run("-m", "pytest", "-rs", "--rootdir=.", *options, path.name, cwd=path.parent)
 
 
 @pytest.mark.slow
