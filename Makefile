@@ -16,7 +16,7 @@ QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lab notebooks refresh-notebooks lint format sanitize emulate gpu bench soak lesson-data clean
+.PHONY: help setup demo test pytest lab browser notebooks refresh-notebooks lint format sanitize emulate gpu bench soak lesson-data clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -78,6 +78,9 @@ soak: $(STAMP)  ## half an hour of uneven steps, watched for leaks, NaN and deca
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab notebooks
 
+browser: $(STAMP)  ## run the notebooks in JupyterLab in a headless Chromium and move their controls, into results/browser/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/browser.py
+
 lint: $(STAMP)  ## check code and notebooks with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -102,5 +105,5 @@ gpu:  ## with a GPU: its tests, compute-sanitizer, and the benchmarks, into resu
 	PYTHONPATH=. $(GPU_PYTHON) tools/gpu.py
 
 clean:  ## remove what builds, tests and the demo left behind (.venv stays; delete it to start afresh)
-	rm -rf build dist *.egg-info results/demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info results/demo results/browser .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

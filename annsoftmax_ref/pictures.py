@@ -11,6 +11,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -35,9 +36,9 @@ def glyph_grid(images, columns: int = 16, row_names: Sequence[str] | None = None
     for i, image in enumerate(images):
         top, left = i // columns * step, i % columns * step
         canvas[top : top + TILE, left : left + TILE] = image
-    figure, axes = _figure(0.5 * columns + (1.5 if row_names is not None else 0), 0.5 * rows)
+    figure, axes = new_figure(0.5 * columns + (1.5 if row_names is not None else 0), 0.5 * rows)
     axes.imshow(255 - canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    _bare(axes)
+    hide_axes(axes)
     if row_names is not None:
         axes.set_yticks(np.arange(rows) * step + TILE / 2, row_names)
     return figure
@@ -54,16 +55,16 @@ def nearest_rows(queries, found, captions, frames, query_names: Sequence[str]) -
     if found.ndim != 4 or len(found) != len(queries):
         raise ValueError(f"found has shape {list(found.shape)}; it should be [{len(queries)}, k, 32, 32]")
     across, down = TILE + 12, TILE + 30
-    figure, axes = _figure(0.62 * (found.shape[1] + 1) + 2.2, 0.86 * len(queries))
+    figure, axes = new_figure(0.62 * (found.shape[1] + 1) + 2.2, 0.86 * len(queries))
     for row, query in enumerate(queries):
-        _drawing(axes, query, 0, row * down)
+        put_drawing(axes, query, 0, row * down)
         for column, image in enumerate(found[row]):
             left, top = (column + 1.5) * across, row * down
-            _drawing(axes, image, left, top)
-            _frame(axes, left, top, frames[row][column])
+            put_drawing(axes, image, left, top)
+            put_frame(axes, left, top, frames[row][column])
             axes.text(left + TILE / 2, top + TILE + 6, captions[row][column], ha="center", va="top", fontsize=SIZE - 1)
     axes.set(xlim=(-4, (found.shape[1] + 1.5) * across), ylim=(len(queries) * down - 4, -5), aspect="equal")
-    _bare(axes)
+    hide_axes(axes)
     axes.set_yticks(np.arange(len(queries)) * down + TILE / 2, query_names)
     return figure
 
@@ -72,7 +73,7 @@ def cost_curves(
     num_classes: int, sample_rate: float = 0.1, embedding_size: int = 512, batch_size: int = 1024
 ) -> Figure:
     """Memory and operations of one step against the number of classes, full and sampled; ``num_classes`` is marked."""
-    figure, (memory, work) = _figure(10, 4, columns=2)
+    figure, (memory, work) = new_figure(10, 4, columns=2)
     grid = [10**p for p in range(4, 10)]
     memory.axhline(80, color=GREEN, linestyle="-.")
     memory.text(grid[0], 95, "a GPU of 80 GB", color=GREEN, ha="left", va="bottom")
@@ -103,7 +104,7 @@ def lines(x, series: dict[str, Sequence[float]], xlabel: str, ylabel: str, log: 
         raise ValueError(f"log is {log!r}; it should be '', 'x', 'y' or 'xy'")
     if len(series) > len(SERIES):
         raise ValueError(f"series holds {len(series)} lines; it should hold at most {len(SERIES)}, to be told apart")
-    figure, axes = _figure(7, 4)
+    figure, axes = new_figure(7, 4)
     for (name, values), (colour, marker, line) in zip(series.items(), SERIES, strict=False):
         axes.plot(x, values, color=colour, marker=marker, linestyle=line, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -121,7 +122,7 @@ def mass_curves(curves: dict[str, Sequence[float]]) -> Figure:
     Drawn as the mass held by the top part of the classes, that part in per cent on a logarithmic axis; the marks
     stand at 0.1, 1, 10 and 100 %.
     """
-    figure, axes = _figure(7, 4)
+    figure, axes = new_figure(7, 4)
     for (name, shares), (colour, marker, line) in zip(curves.items(), SERIES, strict=False):
         held = 100 * np.cumsum(shares)
         part = 100 * np.arange(1, len(held) + 1) / len(held)
@@ -138,9 +139,10 @@ def mass_curves(curves: dict[str, Sequence[float]]) -> Figure:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG bytes of 64 colours, a third of the usual size; as a ``value`` of ``ipywidgets.Image``."""
-    drawn, packed = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(64).save(packed, format="png", optimize=True)
+    canvas, packed = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    image = Image.fromarray(np.array(canvas.buffer_rgba())[..., :3])
+    image.quantize(64).save(packed, format="png", optimize=True)
     return packed.getvalue()
 
 
@@ -154,7 +156,8 @@ def show(figure: Figure, alt: str) -> None:
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 
-def _figure(width: float, height: float, columns: int = 1):
+def new_figure(width: float, height: float, columns: int = 1):
+    """A figure in inches, and its axes: one, or an array of ``columns`` side by side."""
     figure = Figure(figsize=(width, height), dpi=80, layout="constrained", facecolor="white")
     axes = figure.subplots(1, columns)
     for one in np.atleast_1d(axes):
@@ -164,14 +167,16 @@ def _figure(width: float, height: float, columns: int = 1):
     return figure, axes
 
 
-def _bare(axes) -> None:
+def hide_axes(axes) -> None:
+    """No ticks and no border: for a picture of drawings."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _drawing(axes, image, left: float, top: float) -> None:
+def put_drawing(axes, image, left: float, top: float) -> None:
+    """image [32, 32], 255 is black, with its upper left corner at (left, top); a unit is a pixel."""
     axes.imshow(
         255 - np.asarray(image),
         cmap="gray",
@@ -182,7 +187,8 @@ def _drawing(axes, image, left: float, top: float) -> None:
     )
 
 
-def _frame(axes, left: float, top: float, kind: str) -> None:
+def put_frame(axes, left: float, top: float, kind: str) -> None:
+    """A frame of ``FRAMES`` with its sign, round the drawing at (left, top)."""
     if kind not in FRAMES:
         raise ValueError(f"frame is {kind!r}; it should be one of {', '.join(map(repr, FRAMES))}")
     colour, line, sign = FRAMES[kind]

@@ -79,14 +79,15 @@ def inside(sample: int, classes: list[int], active: list[ActiveSet]) -> list[boo
 
 
 def draw(sample: int = 43, rate: float = 0.02, groups: int = 8, nprobe: int = 16) -> Figure:
-    """A sample's 16 nearest classes: those that it is scored against, and those that were missed."""
+    """A sample's 16 nearest classes: those that it is scored against and those missed; above, the mean of the batch."""
     classes, cosines = neighbours(sample)
-    found = inside(sample, classes, active_sets(rate, groups, nprobe))
-    here = scene()
+    here, active = scene(), active_sets(rate, groups, nprobe)
+    found = inside(sample, classes, active)
+    mean = np.mean([sum(inside(one, neighbours(one)[0], active)) for one in range(BATCH)])
     drawings = np.stack([np.asarray(here.drawing_of(c)) for c in classes])
     marks = ["in" if one else "out" for one in found]
     halves = [slice(0, ACROSS), slice(ACROSS, 2 * ACROSS)]
-    return pictures.nearest_rows(
+    figure = pictures.nearest_rows(
         np.stack([np.asarray(here.images[sample])] * 2),
         np.stack([drawings[half] for half in halves]),
         captions=[[f"{value:.2f}" for value in cosines[half]] for half in halves],
@@ -95,6 +96,9 @@ def draw(sample: int = 43, rate: float = 0.02, groups: int = 8, nprobe: int = 16
             f"{name}: {sum(found[half])} in" for name, half in zip(("1 to 8", "9 to 16"), halves, strict=True)
         ],
     )
+    title = f"{rate:.0%} of the classes, {groups} groups, {nprobe} of {NLIST} lists: on average {mean:.1f} of 16 are in"
+    figure.axes[0].set_title(title, fontsize=pictures.SIZE, pad=14)
+    return figure
 
 
 # --- exercises ---------------------------------------------------------------------------------

@@ -35,8 +35,11 @@ class SearchByCode:
         """[q, WANTED]: where the code of the first ``bits`` numbers ranks each of ``nearest``, from 0; ties by id."""
         if bits not in self._ranks:
             codes = [ref.pack_bits(rows[:, :bits] > 0) for rows in (self.queries, self.prototypes)]
-            order = np.argsort(ref.hamming(*codes), axis=1, kind="stable")
-            self._ranks[bits] = np.take_along_axis(np.argsort(order, axis=1), self.nearest, axis=1)
+            # (distance, id) as one number: sorted, it has every class at its rank.
+            keys = (ref.hamming(*codes) * len(self.prototypes) + np.arange(len(self.prototypes))).astype(np.int32)
+            wanted = np.take_along_axis(keys, self.nearest, axis=1)
+            keys.sort(axis=1)
+            self._ranks[bits] = np.stack([np.searchsorted(*row) for row in zip(keys, wanted, strict=True)])
         return self._ranks[bits]
 
     def recall(self, bits: int, candidates: int) -> float:
@@ -52,13 +55,13 @@ def code_stripes(images, codes: np.ndarray, names: list[str]) -> Figure:
             f"images, codes and names have {len(images)}, {len(codes)} and {len(names)} rows; they should agree"
         )
     step = pictures.TILE + pictures.GAP
-    figure, axes = pictures._figure(9, 0.5 * len(codes))
+    figure, axes = pictures.new_figure(9, 0.5 * len(codes))
     for row, (image, code) in enumerate(zip(images, codes, strict=True)):
-        pictures._drawing(axes, image, 0, row * step)
+        pictures.put_drawing(axes, image, 0, row * step)
         box = (1.5 * step, 1.5 * step + 5 * len(code), row * step + pictures.TILE, row * step)
         axes.imshow(~code[None], cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=box, aspect="auto")
     axes.set(xlim=(-4, 1.5 * step + 5 * codes.shape[1]), ylim=(len(codes) * step, -4), aspect="equal")
-    pictures._bare(axes)
+    pictures.hide_axes(axes)
     axes.set_yticks(np.arange(len(codes)) * step + pictures.TILE / 2, names)
     return figure
 
@@ -89,13 +92,13 @@ def draw_recall(search: SearchByCode, data, drawings, bits: int = 128, candidate
     curve.grid(alpha=0.3)
     curve.legend(loc="lower right")
     step = pictures.TILE + 14
-    pictures._drawing(row, drawings[query], 0, 0)
+    pictures.put_drawing(row, drawings[query], 0, 0)
     for place, label in enumerate(search.nearest[query, :SHOWN].tolist()):
         left = (place + 1.5) * step
-        pictures._drawing(row, data.drawing_of(label), left, 0)
-        pictures._frame(row, left, 0, "in" if search.ranks(bits)[query, place] < candidates else "out")
+        pictures.put_drawing(row, data.drawing_of(label), left, 0)
+        pictures.put_frame(row, left, 0, "in" if search.ranks(bits)[query, place] < candidates else "out")
     row.set(xlim=(-4, (SHOWN + 1.5) * step), ylim=(pictures.TILE + 6, -8), aspect="equal")
-    pictures._bare(row)
+    pictures.hide_axes(row)
     row.set_title(f"a query, and its {SHOWN} nearest: ● among the candidates, × missed", fontsize=pictures.SIZE)
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import ipywidgets as widgets
@@ -32,6 +33,10 @@ def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> wid
     for control in controls.values():
         control.observe(redraw, "value")
     redraw()
+    # A figure is garbage in cycles. To find it, the collector looks through all that torch and matplotlib hold, 0.3 s
+    # at a time, while somebody waits for a picture; what is frozen it passes over.
+    gc.collect()
+    gc.freeze()
     box = widgets.VBox([*controls.values(), message, picture])
     box.controls, box.picture, box.message = controls, picture, message
     return box

@@ -44,7 +44,7 @@ def draw_parts(searches: dict[int, SearchByList], nlist: int = 64, nprobe: int =
         raise ValueError(f"nlist is {nlist}; it should be one of {', '.join(map(str, searches))}")
     if not 1 <= nprobe <= nlist:
         raise ValueError(f"nprobe is {nprobe}; it should be from 1 to nlist, {nlist}")
-    figure, axes = pictures._figure(8, 4)
+    figure, axes = pictures.new_figure(8, 4)
     for search, (colour, marker, line) in zip(searches.values(), pictures.SERIES, strict=False):
         probes = [2**p for p in range(search.nlist.bit_length()) if 2**p <= search.nlist]
         parts, found = ([100 * f(p) for p in probes] for f in (search.scanned, search.recall))
@@ -103,13 +103,13 @@ def draw_scan(search: SearchByList, data, drawings, labels, probes: int = 3, que
 
 def _row(axes, data, query, labels_and_frames) -> None:
     step = pictures.TILE + 14
-    pictures._drawing(axes, query, 0, 0)
+    pictures.put_drawing(axes, query, 0, 0)
     for place, (label, frame) in enumerate(labels_and_frames):
         left = (place + 1.5) * step
-        pictures._drawing(axes, data.drawing_of(label), left, 0)
-        pictures._frame(axes, left, 0, frame)
+        pictures.put_drawing(axes, data.drawing_of(label), left, 0)
+        pictures.put_frame(axes, left, 0, frame)
     axes.set(xlim=(-4, (SHOWN + 1.5) * step), ylim=(pictures.TILE + 6, -8), aspect="equal")
-    pictures._bare(axes)
+    pictures.hide_axes(axes)
 
 
 # --- exercises ---------------------------------------------------------------------------------------------

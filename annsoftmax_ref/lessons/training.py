@@ -150,7 +150,8 @@ def draw_curves(curves: dict[str, dict[str, list[float]]]) -> Figure:
         accuracies.plot(curve["step"], [100 * value for value in curve["accuracy"]], **style)
     losses.set(xlabel="step", ylabel="loss", ylim=(0, None))
     accuracies.set(xlabel="step", ylabel="top-1, % of the test drawings", ylim=(0, 100))
-    accuracies.legend(loc="upper left")
+    if curves:
+        accuracies.legend(loc="upper left")
     return figure
 
 
