@@ -75,8 +75,9 @@ lesson-data: $(STAMP)  ## train the head that the notebooks look at (about a min
 soak: $(STAMP)  ## half an hour of uneven steps, watched for leaks, NaN and decay, into results/cpu/soak.json
 	$(BENCH) soak --minutes 30 --json results/cpu/soak.json
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab notebooks
+lab: $(STAMP)  ## open the first notebook in JupyterLab, the others beside it
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 browser: $(STAMP)  ## run the notebooks in JupyterLab in a headless Chromium and move their controls, into results/browser/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/browser.py

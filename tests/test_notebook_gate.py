@@ -52,7 +52,7 @@ def course(tmp_path):
         shutil.copy(ROOT / "notebooks" / name, tmp_path / "notebooks")
     for name in ("results", "kernels_inline", "README.md"):
         (tmp_path / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "annsoftmax_ref", tmp_path / "annsoftmax_ref", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "annsoftmax_ref", tmp_path / "annsoftmax_ref")
     return tmp_path
 
 
@@ -87,7 +87,7 @@ def test_a_wrong_line_in_a_notebook_is_found_at_that_cell_or_later(course, numbe
     assert failed and failed[0] >= at
 
 
-@pytest.mark.parametrize("number", COURSE)
+@pytest.mark.parametrize("number", ["04", "07", "09"])  # all of COURSE passes too, and takes four minutes
 def test_every_stored_number_is_compared(course, number):
     """All digits of all stored texts are changed: each cell that has any fails, and no other cell does."""
     notebook = nbformat.read(COURSE[number], as_version=4)
