@@ -1,6 +1,6 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Everything is installed into .venv.
 #   make setup PYTHON=python3.12
-#   make setup PIPFLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"   # Linux without a GPU: 2 GB less
+#   make setup PIPFLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"   # Linux without a GPU: 4 GB less
 PYTHON   ?= python3
 PIPFLAGS ?=
 JOBS     ?= 2
@@ -25,7 +25,7 @@ setup: $(STAMP)  ## create .venv and install the package with everything the tes
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: annsoftmax needs Python 3.11 or newer; $(PYTHON) is not. Name another one:  make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 1; }
-	@echo "setup: installing into $(VENV) the versions named in constraints.txt (about 1.6 GB; a minute or more)"
+	@echo "setup: installing into $(VENV) the versions named in constraints.txt (1.6 GB, or 5.6 GB with the CUDA build of torch; a minute or more)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[notebooks,dev,peers]'

@@ -223,6 +223,8 @@ def _build(name: str, text: str, flags: str, library: Path, compile: Callable[[s
 
 
 def _compile(name: str, text: str, flags: str, workplace: str) -> Path:
+    # Where there is an nvcc and no GPU, its import warns of that; kernels in C++ need neither.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.cpp_extension import load_inline  # takes half a second, which a later load is spared
 
     logger.warning("building the C++ kernels in %s, once, for about 10 seconds", build_folder())
