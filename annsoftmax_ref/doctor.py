@@ -23,7 +23,8 @@ def examine() -> dict:
     facts = {
         **machine.describe(),
         "cpu_features": machine.cpu_features(),
-        "packages": {name: machine.version_of(name) for name in PACKAGES},
+        # torch's own word for its version tells the build (+cpu, +cu130); a wheel's name may leave that out.
+        "packages": {name: machine.version_of(name) for name in PACKAGES} | {"torch": torch.__version__},
         "compiler": machine.tool_version(compiler) if compiler else None,
         "nvcc": machine.tool_version(str(nvcc.find())) if nvcc.find() else None,
         "nvrtc": str(nvrtc.find()) if nvrtc.find() else None,
