@@ -51,6 +51,7 @@ GOOD = [
 BAD = {
     "a cell was never run": (new_code_cell("1"), "execution count None"),
     "cells ran out of order": (code("1", 9), "execution count 9"),
+    "a long cell": (code("\n".join(["x = 1"] * 31), 4), "has 31 lines, and may have 30"),
     "two titles": (new_markdown_cell("# Another title"), "2 headings of level 1"),
     "a skipped heading level": (new_markdown_cell("#### Deep"), "'#### Deep' skips a level"),
     "a path in a source": (code("open('/home/ann/x.npy')", 4), "source: /home/ann"),

@@ -22,6 +22,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 MAX_BYTES = 200_000
+MAX_LINES = 30  # of a code cell; a kernel may be longer, and its cell is tagged so
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try, ast.Match, ast.FunctionDef, ast.ClassDef)
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|work|tmp|Users)(?:/[\w.-]*|\b)")
@@ -88,7 +89,7 @@ def check(path):
     """Return one sentence for each fault in the form of the notebook at `path` (none: an empty list)."""
     path = Path(path)
     notebook = nbformat.read(path, as_version=4)
-    rules = (executed_in_order, no_widget_state, headings, no_machine_paths, images, gpu_cells_are_leaves)
+    rules = (executed_in_order, short_cells, no_widget_state, headings, no_machine_paths, images, gpu_cells_are_leaves)
     faults = [fault for rule in rules for fault in rule(notebook)] + links(notebook, path)
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -103,6 +104,14 @@ def executed_in_order(notebook):
             continue
         if cell.execution_count != number:
             yield f"code cell {number} has execution count {cell.execution_count}: run make refresh-notebooks"
+
+
+def short_cells(notebook):
+    """No code cell is longer than a reader takes in at once."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        lines = len(cell.source.splitlines())
+        if lines > MAX_LINES and "kernel" not in cell.metadata.get("tags", []):
+            yield f"code cell {number} has {lines} lines, and may have {MAX_LINES}: split it, or tag it kernel"
 
 
 def no_widget_state(notebook):
