@@ -49,8 +49,10 @@ def test_a_run_ends_and_does_not_depend_on_where_it_was_stopped(data):
     halved.wait(seconds=200)
     assert whole.step == halved.step == 6 and whole.points == 3 and whole.curves == halved.curves
     assert whole.message.value.startswith("done")
-    whole.start()  # nothing is left to do
-    assert not whole.running
+    whole.start()  # begins again
+    assert whole.running and whole.points < 3
+    whole.wait(seconds=200)
+    assert whole.curves == halved.curves
 
 
 def test_an_error_in_the_thread_is_shown(data):

@@ -31,8 +31,9 @@ class LiveRun:
 
     data: a data set with ``train``, ``test`` and ``num_classes`` (``load_glyphs().subset(1000)``). heads: names of
     ``make_head``. rate: of those that sample. steps: until the run is over; every: so many steps the curves grow.
-    ``box`` is the widget: Start goes on where Stop stopped. ``curves`` holds, for each head, the lists "step", "loss"
-    (the mean since the last look) and "accuracy" (on ``data.test``). ``networks`` and ``heads`` are by name, too.
+    ``box`` is the widget: Start goes on where Stop stopped, and begins again after the last step. ``curves`` holds,
+    for each head, the lists "step", "loss" (the mean since the last look) and "accuracy" (on ``data.test``).
+    ``networks`` and ``heads`` are by name, too.
     """
 
     def __init__(
@@ -45,21 +46,26 @@ class LiveRun:
         batch_size: int = 64,
         seed: int = 0,
     ):
-        recipe = dataclasses.replace(default_recipe(), batch_size=batch_size)
-        self.data, self.recipe, self.steps, self.every, self.step = data, recipe, steps, every, 0
-        self.generator = torch.Generator().manual_seed(seed)
-        self.networks = {name: ConvNet(EMBEDDING_SIZE, seed=seed) for name in heads}
-        self.heads = {
-            name: make_head(name, data.num_classes, EMBEDDING_SIZE, recipe.make_objective(), rate, seed=seed)
-            for name in heads
-        }
-        self.optimizers = {name: build_optimizer(self.networks[name], self.heads[name], recipe) for name in heads}
-        self.schedulers = {name: build_scheduler(self.optimizers[name], recipe, steps) for name in heads}
-        self.losses: dict[str, list[float]] = {name: [] for name in heads}
-        self.curves = {name: {"step": [], "loss": [], "accuracy": []} for name in heads}
+        self.data, self.names, self.rate, self.steps, self.every, self.seed = data, heads, rate, steps, every, seed
+        self.recipe = dataclasses.replace(default_recipe(), batch_size=batch_size)
         self._thread: threading.Thread | None = None
         self._asked_to_stop = threading.Event()
+        self._begin()
         self._make_box()
+
+    def _begin(self) -> None:
+        """Everything as it is before the first step."""
+        recipe, classes = self.recipe, self.data.num_classes
+        self.step, self.generator = 0, torch.Generator().manual_seed(self.seed)
+        self.networks = {name: ConvNet(EMBEDDING_SIZE, seed=self.seed) for name in self.names}
+        self.heads = {
+            name: make_head(name, classes, EMBEDDING_SIZE, recipe.make_objective(), self.rate, seed=self.seed)
+            for name in self.names
+        }
+        self.optimizers = {name: build_optimizer(self.networks[name], self.heads[name], recipe) for name in self.names}
+        self.schedulers = {name: build_scheduler(self.optimizers[name], recipe, self.steps) for name in self.names}
+        self.losses: dict[str, list[float]] = {name: [] for name in self.names}
+        self.curves = {name: {"step": [], "loss": [], "accuracy": []} for name in self.names}
 
     @property
     def running(self) -> bool:
@@ -71,9 +77,11 @@ class LiveRun:
         return min(len(curve["accuracy"]) for curve in self.curves.values())
 
     def start(self, button=None) -> None:
-        """Train on, in the background; nothing happens if it does already or if all steps are done."""
-        if self.running or self.step >= self.steps:
+        """Train on, in the background, or from the beginning if all steps are done; nothing if it trains already."""
+        if self.running:
             return
+        if self.step >= self.steps:
+            self._begin()
         self._asked_to_stop.clear()
         self._thread = threading.Thread(target=self._train, daemon=True)
         self._thread.start()
