@@ -219,7 +219,7 @@ class IVFBinaryIndex(nn.Module):
         else:
             sums = torch.zeros_like(self.centroids).index_add_(0, lists, unit_rows)
             n = torch.bincount(lists, minlength=self.nlist)
-        n = n.unsqueeze(1)
+        n = n.unsqueeze(1).to(self.centroids.dtype)
         share = 1.0 if sizes is None else n / sizes.unsqueeze(1).clamp_min(1)
         moved = self.centroids + share * (sums / n.clamp_min(1) - self.centroids)
         self.centroids.copy_(torch.where(n > 0, F.normalize(moved, dim=1), self.centroids))
