@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,16 +31,12 @@ def glyph_grid(images, columns: int = 16, row_names: Sequence[str] | None = None
     rows = -(-len(images) // columns)
     if row_names is not None and len(row_names) != rows:
         raise ValueError(f"row_names has {len(row_names)} names; it should have one for each of the {rows} rows")
-    step = TILE + GAP
-    canvas = np.zeros((rows * step - GAP, columns * step - GAP))
-    for i, image in enumerate(images):
-        top, left = i // columns * step, i % columns * step
-        canvas[top : top + TILE, left : left + TILE] = image
+    canvas = tiled(images, rows, columns, GAP)
     figure, axes = new_figure(0.5 * columns + (1.5 if row_names is not None else 0), 0.5 * rows)
     axes.imshow(255 - canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     hide_axes(axes)
     if row_names is not None:
-        axes.set_yticks(np.arange(rows) * step + TILE / 2, row_names)
+        axes.set_yticks(np.arange(rows) * (TILE + GAP) + TILE / 2, row_names)
     return figure
 
 
@@ -167,6 +163,16 @@ def new_figure(width: float, height: float, columns: int = 1):
     return figure, axes
 
 
+def tiled(images, rows: int, columns: int, gap: int = 0) -> np.ndarray:
+    """images [n, 32, 32], n <= rows * columns -> one picture of them row by row, ``gap`` apart; the rest is 0."""
+    step = TILE + gap
+    canvas = np.zeros((rows * step - gap, columns * step - gap))
+    for i, image in enumerate(images):
+        top, left = i // columns * step, i % columns * step
+        canvas[top : top + TILE, left : left + TILE] = image
+    return canvas
+
+
 def hide_axes(axes) -> None:
     """No ticks and no border: for a picture of drawings."""
     axes.set_xticks([])
@@ -206,6 +212,18 @@ def put_frame(axes, left: float, top: float, kind: str) -> None:
         va="center",
         bbox={"boxstyle": "circle,pad=0.12", "color": colour},
     )
+
+
+def put_row(axes, query, drawings: Iterable, frames: Iterable[str], places: int) -> None:
+    """A query and, right of it, drawings [n, 32, 32] in their frames, n <= ``places``, on axes of their own."""
+    step = TILE + 14
+    put_drawing(axes, query, 0, 0)
+    for place, (image, frame) in enumerate(zip(drawings, frames, strict=True)):
+        left = (place + 1.5) * step
+        put_drawing(axes, image, left, 0)
+        put_frame(axes, left, 0, frame)
+    axes.set(xlim=(-4, (places + 1.5) * step), ylim=(TILE + 6, -8), aspect="equal")
+    hide_axes(axes)
 
 
 def _drawings(images) -> np.ndarray:

@@ -24,9 +24,9 @@ OBJECTIVES = ("cross_entropy", "cosface", "arcface", "dsoftmax")
 RATES = (0.2, 0.05, 0.02, 0.005)
 # 20,000 classes, and batches that fit into 1/200 of them; an epoch is 1,250 steps.
 PAIRS = {"task": "pairs:20000", "batch_size": 96, "epochs": 1}
-# Fewer epochs than the recipe has: enough for full softmax to end well above 85 %, in under a minute a run.
 # Large enough for the head to be most of a step's time, and looked at every 100 steps.
 TIMED = {"task": "pairs:50000", "epochs": 12, "steps": 100}
+# Fewer epochs than the recipe has: enough for full softmax to end well above 85 %, in under a minute a run.
 GLYPHS, UNSEEN, ZIPF = ({"task": task, "epochs": 5} for task in ("glyphs", "glyphs:unseen", "glyphs:zipf"))
 
 

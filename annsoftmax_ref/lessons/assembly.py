@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from annsoftmax_ref import IVFBinaryIndex, NearestClasses, pictures
-from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.active_sets import ActiveSet, active_count
 from annsoftmax_ref.datasets import load_glyphs
 from annsoftmax_ref.lessons.exercises import Exercise
 from annsoftmax_ref.lessons.trained import load_trained
@@ -60,6 +59,7 @@ def active_sets(rate: float, groups: int, nprobe: int) -> list[ActiveSet]:
     return selector.select(here.x, here.labels, here.weight, torch.Generator().manual_seed(0))
 
 
+@lru_cache(maxsize=BATCH)  # each redraw looks at the whole batch
 def neighbours(sample: int) -> tuple[list[int], list[float]]:
     """The 16 classes nearest to a sample, its own left out, exactly: ids and cosines, nearest first."""
     if not 0 <= sample < BATCH:
@@ -106,7 +106,7 @@ def draw(sample: int = 43, rate: float = 0.02, groups: int = 8, nprobe: int = 16
 
 def own_seats(num_classes: int, rate: float, batch: int, groups: int) -> int:
     """Whole places of an active set for each sample of the largest group."""
-    return max(1, math.floor(rate * num_classes + 0.5)) // -(-batch // groups)
+    return active_count(num_classes, rate) // -(-batch // groups)
 
 
 def captured_mass(logits: np.ndarray, own: int, active: np.ndarray) -> float:

@@ -91,14 +91,9 @@ def draw_recall(search: SearchByCode, data, drawings, bits: int = 128, candidate
     curve.minorticks_off()
     curve.grid(alpha=0.3)
     curve.legend(loc="lower right")
-    step = pictures.TILE + 14
-    pictures.put_drawing(row, drawings[query], 0, 0)
-    for place, label in enumerate(search.nearest[query, :SHOWN].tolist()):
-        left = (place + 1.5) * step
-        pictures.put_drawing(row, data.drawing_of(label), left, 0)
-        pictures.put_frame(row, left, 0, "in" if search.ranks(bits)[query, place] < candidates else "out")
-    row.set(xlim=(-4, (SHOWN + 1.5) * step), ylim=(pictures.TILE + 6, -8), aspect="equal")
-    pictures.hide_axes(row)
+    near = [data.drawing_of(label) for label in search.nearest[query, :SHOWN].tolist()]
+    frames = ["in" if rank < candidates else "out" for rank in search.ranks(bits)[query, :SHOWN]]
+    pictures.put_row(row, drawings[query], near, frames, SHOWN)
     row.set_title(f"a query, and its {SHOWN} nearest: ● among the candidates, × missed", fontsize=pictures.SIZE)
     return figure
 

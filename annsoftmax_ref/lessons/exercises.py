@@ -41,7 +41,7 @@ def check(exercise: Exercise, function: Callable) -> bool:
 
 
 def _equal(expected, came, tolerance: float) -> bool:
-    if isinstance(expected, tuple | list) and not isinstance(expected, str):
+    if isinstance(expected, tuple | list):
         return (
             isinstance(came, tuple | list)
             and len(came) == len(expected)

@@ -14,7 +14,7 @@ from annsoftmax_ref.active_sets import active_count, union_active
 from annsoftmax_ref.grouping import random_groups, similarity_groups
 from annsoftmax_ref.lessons.exercises import Exercise
 from annsoftmax_ref.lessons.trained import Trained
-from annsoftmax_ref.pictures import BLUE, ORANGE, SIZE, TILE
+from annsoftmax_ref.pictures import BLUE, ORANGE, SIZE, tiled
 
 GROUPS = (1, 2, 4, 8, 16, 32)
 KINDS = ("random", "similar")
@@ -138,7 +138,7 @@ def draw_groups(batch: Batch, groups: int = 8, kind: str = "similar") -> Figure:
     figure.subplots_adjust(left=0.06, right=0.99, bottom=0.16, top=0.9, wspace=0.25)
     _curves(panels, batch, (groups, kind))
     members = make_groups(batch, groups, kind)[0]
-    drawings.imshow(255 - _tiles(batch.images[members[:64]]), cmap="gray", vmin=0, vmax=255)
+    drawings.imshow(255 - tiled(batch.images[members[:64]], 8, 8), cmap="gray", vmin=0, vmax=255)
     drawings.set_title(f"{min(64, len(members))} of the {len(members)} samples of group 1", fontsize=SIZE)
     drawings.set_axis_off()
     return figure
@@ -166,15 +166,6 @@ def _curves(panels, batch: Batch, mark: tuple[int, str] | None) -> None:
             axes.xaxis.label.set_size(SIZE)
             axes.yaxis.label.set_size(SIZE)
     panels[0].legend(fontsize=SIZE - 1)
-
-
-def _tiles(images: np.ndarray, columns: int = 8) -> np.ndarray:
-    """images [n, 32, 32], n <= 64 -> one picture of eight rows of eight, the rest empty."""
-    canvas = np.zeros((columns * TILE, columns * TILE))
-    for i, image in enumerate(images):
-        top, left = i // columns * TILE, i % columns * TILE
-        canvas[top : top + TILE, left : left + TILE] = image
-    return canvas
 
 
 # ------------------------------------------------------------------------------------------ exercises

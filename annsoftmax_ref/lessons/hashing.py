@@ -51,7 +51,7 @@ def draw_tables(bits: int = 7, tables: int = 20) -> Figure:
     by_angle.axvspan(low, high, color=GREEN, alpha=0.2)
     by_angle.text((low + high) / 2, 1, "the ten\nnearest", ha="center", va="bottom", fontsize=10)
     grid = np.linspace(0, 130, 131)
-    by_angle.plot(grid, 100 * _chance(np.radians(grid), bits, tables), color=BLUE, label="by the formula")
+    by_angle.plot(grid, 100 * found_chance(np.radians(grid), bits, tables), color=BLUE, label="by the formula")
     by_angle.plot(*_measured(degrees, first < tables), "o", color=ORANGE, label="found among our classes")
     by_angle.set(xlabel="angle between drawing and class, degrees", ylabel="chance to be found, %", ylim=(-3, 125))
     found = _held(np.take_along_axis(first, nearest, axis=1))
@@ -94,10 +94,6 @@ def draw_recall(bits: tuple[int, ...] = (4, 6, 8, 10)) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     return figure
-
-
-def _chance(angle, bits, tables):
-    return 1 - (1 - (1 - angle / np.pi) ** bits) ** tables
 
 
 def _measured(degrees: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -90,26 +90,16 @@ def draw_scan(search: SearchByList, data, drawings, labels, probes: int = 3, que
 
     members = np.flatnonzero(search.assignment == order[probes - 1])
     members = members[np.argsort(-(search.prototypes[members] @ search.queries[query]), kind="stable")]
-    _row(row_list, data, drawings[query], [(label, frame(label)) for label in members[:SHOWN].tolist()])
+    shown = members[:SHOWN].tolist()
+    pictures.put_row(row_list, drawings[query], map(data.drawing_of, shown), map(frame, shown), SHOWN)
     row_list.set_title(
         f"the query, and list number {probes}: the nearest of its {len(members)} members (● wanted, ✓ the right class)",
         fontsize=pictures.SIZE,
     )
     seen = ["in" if place < probes else "out" for place in places[:SHOWN]]
-    _row(row_wanted, data, drawings[query], list(zip(wanted[:SHOWN].tolist(), seen, strict=True)))
+    pictures.put_row(row_wanted, drawings[query], map(data.drawing_of, wanted[:SHOWN].tolist()), seen, SHOWN)
     row_wanted.set_title(f"the query, and its {SHOWN} nearest: ● found so far, × not yet", fontsize=pictures.SIZE)
     return figure
-
-
-def _row(axes, data, query, labels_and_frames) -> None:
-    step = pictures.TILE + 14
-    pictures.put_drawing(axes, query, 0, 0)
-    for place, (label, frame) in enumerate(labels_and_frames):
-        left = (place + 1.5) * step
-        pictures.put_drawing(axes, data.drawing_of(label), left, 0)
-        pictures.put_frame(axes, left, 0, frame)
-    axes.set(xlim=(-4, (SHOWN + 1.5) * step), ylim=(pictures.TILE + 6, -8), aspect="equal")
-    pictures.hide_axes(axes)
 
 
 # --- exercises ---------------------------------------------------------------------------------------------

@@ -186,7 +186,6 @@ def draw_threshold(scores: np.ndarray, same: np.ndarray, far_exponent: float = -
     right.plot(far[place], 100 * tar[place], color=GREEN, marker="D", markersize=9)
     right.set(xscale="log", xlabel="FAR: different pairs accepted", ylabel="TAR: same pairs accepted, %")
     right.set_title(f"TAR {tar[place]:.1%} at FAR {far[place]:.2g}", fontsize=SIZE)
-    right.grid(alpha=0.3)
     return figure
 
 
