@@ -1,9 +1,17 @@
-"""Runs of tools and of strict nbval in processes of their own, for tests of the gate over the notebooks."""
+"""What tests of the notebooks share: tools/notebooks.py, and runs of it and of nbval in processes of their own."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_spec = importlib.util.spec_from_file_location("notebooks_tool", ROOT / "tools" / "notebooks.py")
+tool = importlib.util.module_from_spec(_spec)  # tools/notebooks.py, which is in no package
+_spec.loader.exec_module(tool)
 
 ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))},

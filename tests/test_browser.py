@@ -5,9 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from nbval_runs import run
+from nbval_runs import ROOT, run
 
-ROOT = Path(__file__).resolve().parent.parent
 CONTROLS = {"04": ["bits", "candidates", "query"], "05": ["nlist", "nprobe", "lists", "query"]}
 CONTROLS |= {"07": ["choice", "scale", "margin", "rival, °"]}
 

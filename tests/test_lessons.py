@@ -1,10 +1,13 @@
 """lessons/: the trained head, the checker of the exercises, the controls."""
 
+import importlib
+import pkgutil
+
 import ipywidgets as widgets
 import numpy as np
 import pytest
 
-from annsoftmax_ref import pictures
+from annsoftmax_ref import lessons, pictures
 from annsoftmax_ref.lessons import check, explore, load_trained
 from annsoftmax_ref.lessons.exercises import Exercise
 
@@ -56,6 +59,24 @@ def test_a_case_is_not_spoiled_by_a_function_that_changes_it(capsys):
         return a
 
     assert check(Exercise(double, [(np.ones(2),)] * 2), spoil)
+
+
+MODULES = [importlib.import_module(f"{lessons.__name__}.{one.name}") for one in pkgutil.iter_modules(lessons.__path__)]
+COURSE = {
+    f"{module.__name__.rpartition('.')[2]}-{name}": exercise
+    for module in MODULES
+    for name, exercise in getattr(module, "EXERCISES", {}).items()
+}
+
+
+def test_each_of_the_nine_notebooks_with_exercises_is_here():
+    assert len({name.partition("-")[0] for name in COURSE}) == 9
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_each_exercise_rejects_the_stub_and_accepts_its_solution(name, capsys):
+    assert check(COURSE[name], lambda *arguments: None) is False
+    assert check(COURSE[name], COURSE[name].solution) is True
 
 
 def test_controls_move_the_picture_and_say_what_cannot_be_drawn():

@@ -2,13 +2,12 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import nbformat
 import pytest
-from nbval_runs import failed_cells, nbval
+from nbval.plugin import get_sanitize_patterns
+from nbval_runs import ROOT, failed_cells, nbval, tool
 
-ROOT = Path(__file__).resolve().parent.parent
 COURSE = {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
 
 # notebook: file of the package, what stands there, what is put in its place
@@ -79,7 +78,7 @@ def test_a_wrong_sign_in_the_package_is_found(course, number):
 @pytest.mark.parametrize("number", LINE_FAULTS)
 def test_a_wrong_line_in_a_notebook_is_found_at_that_cell_or_later(course, number):
     notebook = nbformat.read(COURSE[number], as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = tool.code_cells(notebook)
     (at,) = [i for i, cell in enumerate(cells) if LINE_FAULTS[number][0] in cell.source]
     cells[at].source = replaced(cells[at].source, *LINE_FAULTS[number])
     nbformat.write(notebook, course / "notebooks" / COURSE[number].name)
@@ -92,7 +91,7 @@ def test_every_stored_number_is_compared(course, number):
     """All digits of all stored texts are changed: each cell that has any fails, and no other cell does."""
     notebook = nbformat.read(COURSE[number], as_version=4)
     changed = []
-    for i, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
+    for i, cell in enumerate(tool.code_cells(notebook)):
         texts = [shift_digits(output) for output in cell.outputs]
         if any(re.search(r"\d", hide_durations(text)) for text in texts) and not ignored(cell):
             changed.append(i)
@@ -101,7 +100,7 @@ def test_every_stored_number_is_compared(course, number):
 
 
 def ignored(cell):
-    return {"nbval-ignore-output", "gpu"} & set(cell.metadata.get("tags", []))
+    return tool.is_gpu(cell) or "nbval-ignore-output" in cell.metadata.get("tags", [])
 
 
 def shift_digits(output):
@@ -116,9 +115,7 @@ def shift_digits(output):
 
 
 def hide_durations(text):
-    """As notebooks/sanitize.cfg does before nbval compares."""
-    lines = (ROOT / "notebooks" / "sanitize.cfg").read_text().splitlines()
-    for pattern, name in zip(lines, lines[1:], strict=False):
-        if pattern.startswith("regex: ") and name.startswith("replace: "):
-            text = re.sub(pattern.removeprefix("regex: "), name.removeprefix("replace: "), text)
+    """As nbval does before it compares."""
+    for pattern, name in get_sanitize_patterns((ROOT / "notebooks" / "sanitize.cfg").read_text()):
+        text = re.sub(pattern, name, text)
     return text
