@@ -12,7 +12,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead
 from annsoftmax_ref.index import IVFBinaryIndex
-from annsoftmax_ref.memory import keep_freed_memory
+from annsoftmax_ref.machine.memory import keep_freed_memory
 from annsoftmax_ref.nearest import NearestClasses
 from annsoftmax_ref.objectives import (
     ArcFace,

@@ -3,7 +3,7 @@
 ``auto`` takes kernels for float32 tensors where they can be built (CUDA ones on a GPU, C++ ones on the CPU), else
 torch, and says why once, in a log line. ``use("torch")``, "cpp", "cuda" or "emulator" forces one for a block,
 $ANNSOFTMAX_BACKEND for a process (``kernels_inline.choice`` says what each is). The kernels compute the same as the
-torch code beside them, to rounding (tests/test_backend.py, tests/test_cuda_dispatch.py).
+torch code beside them, to rounding (tests/test_backend.py, tests/kernels_inline/test_cuda_dispatch.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from annsoftmax_ref import __version__
-from annsoftmax_ref.memory import keep_freed_memory
+from annsoftmax_ref.machine.memory import keep_freed_memory
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,8 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_doctor(commands)
     _add_compare(commands)
-    from annsoftmax_ref.bench.command import add_bench
-    from annsoftmax_ref.table_command import add_table
+    from annsoftmax_ref.commands.bench import add_bench
+    from annsoftmax_ref.commands.table import add_table
 
     add_table(commands)
     add_bench(
@@ -68,7 +68,8 @@ def _add_doctor(commands) -> None:
 
 
 def _doctor(arguments) -> None:
-    from annsoftmax_ref import doctor, records
+    from annsoftmax_ref.commands import doctor
+    from annsoftmax_ref.experiments import records
 
     facts = doctor.examine()
     if arguments.json != "-":
@@ -78,9 +79,9 @@ def _doctor(arguments) -> None:
 
 
 def _add_compare(commands) -> None:
+    from annsoftmax_ref.experiments.tasks import NAMES
     from annsoftmax_ref.factory import DEFAULT_HEADS, HEADS
     from annsoftmax_ref.objectives import OBJECTIVES
-    from annsoftmax_ref.tasks import NAMES
 
     parser = subcommand(
         commands,
@@ -104,7 +105,7 @@ def _add_compare(commands) -> None:
 
 
 def _compare(arguments) -> None:
-    from annsoftmax_ref import compare, plots, records
+    from annsoftmax_ref.experiments import compare, plots, records
 
     quiet, terminal = arguments.json == "-", sys.stderr.isatty()
 

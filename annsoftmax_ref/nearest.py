@@ -9,12 +9,12 @@ from torch import Tensor
 
 from annsoftmax_ref import rows as weight_rows
 from annsoftmax_ref.active_sets import ActiveSet, active_count
+from annsoftmax_ref.beyond.estimators import draw_distinct, priority_active, tail_active
+from annsoftmax_ref.beyond.flat import flat_active
+from annsoftmax_ref.beyond.mass_budget import MassBudget, captured_mass, scaled_cosines
 from annsoftmax_ref.checks import check_positive_int, check_rate
-from annsoftmax_ref.estimators import draw_distinct, priority_active, tail_active
-from annsoftmax_ref.flat import flat_active
 from annsoftmax_ref.grouping import random_groups, similarity_groups
 from annsoftmax_ref.index import IVFBinaryIndex
-from annsoftmax_ref.mass_budget import MassBudget, captured_mass, scaled_cosines
 from annsoftmax_ref.selectors import Selector
 
 OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
@@ -40,18 +40,18 @@ class NearestClasses(Selector):
     nlist, nprobe: lists, and how many of them a sample probes. candidates: classes a sample may bring in.
     rerank: order candidates by exact cosine rather than Hamming distance.
     flat: 1 or 2 to score the codes of all classes instead, with so many bits a number of the sample; then there are
-    no lists, candidates and re-ranking (``annsoftmax_ref.flat``: for GPUs; slow on a CPU).
+    no lists, candidates and re-ranking (``annsoftmax_ref.beyond.flat``: for GPUs; slow on a CPU).
     refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 50,000 classes).
     rotate, centre, asymmetric: see IVFBinaryIndex. None takes a default from the sizes.
 
-    Beyond the paper, which scores the chosen classes alone (``annsoftmax_ref.estimators``; all off unless asked for):
+    Beyond the paper, which scores the chosen classes alone (``beyond/estimators.py``; all off unless asked for):
     tail: this share of the places goes to a uniform sample of the classes outside the search, weighted to stand for
     all of them. priority: a priority sample by estimated logits instead of the union of what is nearest. Either way
     the partition function is unbiased while positives leave a place; one excludes the other. ``priority`` takes twice
     the candidates, all re-ranked (else scores are of the codes: unbiased too, with a larger spread), and draws and
     scores PILOT classes a step: 2 B PILOT d operations.
     mass_target: the budget follows a share of the softmax's mass to be held, between ``sample_rate`` and 1
-    (``annsoftmax_ref.mass_budget`` has the rule and the cost, 2 % of the products of a step of 256 samples).
+    (``annsoftmax_ref.beyond.mass_budget`` has the rule and the cost, 2 % of the products of a step of 256 samples).
     """
 
     def __init__(

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1] / "tests"
+TESTS = Path(__file__).parents[1] / "tests" / "kernels_inline"
 FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so")  # the last so that the first finds its exceptions
 # A mistake on purpose: if this one is not reported, no report means nothing.

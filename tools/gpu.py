@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 KERNEL_TESTS = [
-    f"tests/test_cuda_{name}.py" for name in ("encode", "head", "index", "rows", "scan", "select", "threshold")
+    f"tests/kernels_inline/test_cuda_{name}.py"
+    for name in ("encode", "head", "index", "rows", "scan", "select", "threshold")
 ]
 
 
@@ -38,7 +39,7 @@ def main() -> int:
     out = Path(os.environ.get("OUT") or ROOT / "results" / "gpu").resolve()
     out.mkdir(parents=True, exist_ok=True)
     print(f"gpu: {torch.cuda.get_device_name()}, torch {torch.__version__}; writing into {out}", flush=True)
-    from annsoftmax_ref import records
+    from annsoftmax_ref.experiments import records
 
     rows = [_run(name, command) for name, command in _parts(out, quick)]
     records.write_record(records.make_record(rows, "cuda"), out / "summary.json")

@@ -10,9 +10,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from annsoftmax_ref import runs, tables
 from annsoftmax_ref.bench import search, step
-from annsoftmax_ref.records import read_record
+from annsoftmax_ref.experiments import runs, tables
+from annsoftmax_ref.experiments.records import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "tables" / "README.md")

@@ -7,8 +7,9 @@ import time
 import torch
 import torch.nn.functional as F
 
-from annsoftmax_ref import ANNSoftmax, CosFace, RowSGD, memory
+from annsoftmax_ref import ANNSoftmax, CosFace, RowSGD
 from annsoftmax_ref.bench.vectors import clustered_vectors
+from annsoftmax_ref.machine import memory
 
 
 def bench_soak(

@@ -9,9 +9,10 @@ from statistics import median
 
 import torch
 
-from annsoftmax_ref import memory
 from annsoftmax_ref.bench.heads import make_step
 from annsoftmax_ref.bench.vectors import clustered_vectors
+from annsoftmax_ref.machine import memory
+from annsoftmax_ref.machine.device import wait_for
 
 PATIENCE = 20.0  # seconds: a head whose step takes longer is timed in one round only
 
@@ -66,10 +67,10 @@ def bench_step(
         for name, step in steps.items():
             if slow[name] and round_:
                 continue
-            _wait(device)
+            wait_for(device)
             start = time.perf_counter()
             step(x, labels)
-            _wait(device)
+            wait_for(device)
             times[name].append((time.perf_counter() - start) * 1e3)
             phases[name].append(step.phases)
     full = median(times["full"]) if "full" in times else None
@@ -92,11 +93,6 @@ def bench_step(
         }
         for name, spent in times.items()
     ]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def table(rows: list[dict]) -> str:

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref.datasets import load_glyphs
+from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE
 from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.index import IVFBinaryIndex
-from annsoftmax_ref.network import ConvNet
-from annsoftmax_ref.runs import EMBEDDING_SIZE
 from annsoftmax_ref.training import default_recipe, fit
+from annsoftmax_ref.training.network import ConvNet
 
 QUERIES = 256
 

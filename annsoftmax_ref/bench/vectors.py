@@ -23,10 +23,10 @@ def trained_vectors(batch: int, seed: int = 0, epochs: int | None = None, progre
     """Prototypes of a full-softmax CosFace head trained on the glyphs, and embeddings of held-out drawings."""
     from annsoftmax_ref.datasets import load_glyphs
     from annsoftmax_ref.evaluation import embed
+    from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE
     from annsoftmax_ref.factory import make_head
-    from annsoftmax_ref.network import ConvNet
-    from annsoftmax_ref.runs import EMBEDDING_SIZE
     from annsoftmax_ref.training import default_recipe, fit
+    from annsoftmax_ref.training.network import ConvNet
 
     data = load_glyphs(progress=progress)
     recipe = default_recipe("cosface")

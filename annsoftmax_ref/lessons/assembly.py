@@ -10,9 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from annsoftmax_ref import IVFBinaryIndex, NearestClasses, pictures
+from annsoftmax_ref import IVFBinaryIndex, NearestClasses
 from annsoftmax_ref.active_sets import ActiveSet, active_count
 from annsoftmax_ref.datasets import load_glyphs
+from annsoftmax_ref.lessons import pictures
 from annsoftmax_ref.lessons.exercises import Exercise
 from annsoftmax_ref.lessons.trained import load_trained
 

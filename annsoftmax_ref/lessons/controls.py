@@ -8,7 +8,7 @@ from collections.abc import Callable
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from annsoftmax_ref.pictures import png
+from annsoftmax_ref.lessons.pictures import png
 
 
 def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> widgets.VBox:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from importlib import import_module
+import pkgutil
 
 # As the entries of notebooks/glossary.ipynb have them, in their order; under annsoftmax_ref.
 NAMES = {
@@ -16,14 +15,14 @@ NAMES = {
     "prototype": "head.SoftmaxHead.prototypes",
     "softmax": "reference.softmax_loss",
     "active set": "active_sets.ActiveSet",
-    "captured mass": "mass_budget.captured_mass",
+    "captured mass": "beyond.mass_budget.captured_mass",
     "fill": "active_sets.draw_fill",
     "full softmax": "AllClasses",
     "gradient error": "diagnostics.diagnose",
     "group": "grouping.similarity_groups",
     "hashing forest": "ForestClasses",
     "label graph": "LabelGraphClasses",
-    "log-weight": "estimators.tail_active",
+    "log-weight": "beyond.estimators.tail_active",
     "LSH": "LSHClasses",
     "PartialFC": "RandomClasses",
     "positives": "active_sets.union_active",
@@ -56,23 +55,18 @@ NAMES = {
     "catch-up": "rows.catch_up",
     "momentum": "RowSGD",
     "row-sparse gradient": "rows.row_gradient",
-    "distractor": "verification.identification",
-    "FAR": "verification.roc",
-    "identification": "verification.identification",
-    "mAP": "retrieval.mean_average_precision",
-    "recall@k": "retrieval.recall_at_k",
-    "ROC": "verification.roc",
-    "TAR": "verification.tar_at_far",
-    "ten-fold accuracy": "verification.ten_fold_accuracy",
+    "distractor": "evaluation.verification.identification",
+    "FAR": "evaluation.verification.roc",
+    "identification": "evaluation.verification.identification",
+    "mAP": "evaluation.retrieval.mean_average_precision",
+    "recall@k": "evaluation.retrieval.recall_at_k",
+    "ROC": "evaluation.verification.roc",
+    "TAR": "evaluation.verification.tar_at_far",
+    "ten-fold accuracy": "evaluation.verification.ten_fold_accuracy",
     "top-k": "head.SoftmaxHead.topk",
 }
 
 
 def load(name: str):
     """ "rows.cosines" -> the object. Raises AttributeError if there is none of that name."""
-    parts = name.split(".")
-    try:
-        module, rest = import_module(f"annsoftmax_ref.{parts[0]}"), parts[1:]
-    except ModuleNotFoundError:
-        module, rest = import_module("annsoftmax_ref"), parts
-    return functools.reduce(getattr, rest, module)
+    return pkgutil.resolve_name(f"annsoftmax_ref.{name}")

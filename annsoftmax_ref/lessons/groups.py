@@ -13,8 +13,8 @@ from annsoftmax_ref import reference as ref
 from annsoftmax_ref.active_sets import active_count, union_active
 from annsoftmax_ref.grouping import random_groups, similarity_groups
 from annsoftmax_ref.lessons.exercises import Exercise
+from annsoftmax_ref.lessons.pictures import BLUE, ORANGE, SIZE, tiled
 from annsoftmax_ref.lessons.trained import Trained
-from annsoftmax_ref.pictures import BLUE, ORANGE, SIZE, tiled
 
 GROUPS = (1, 2, 4, 8, 16, 32)
 KINDS = ("random", "similar")

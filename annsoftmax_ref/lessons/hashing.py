@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from annsoftmax_ref.lessons.exercises import Exercise
+from annsoftmax_ref.lessons.pictures import BLUE, GREEN, ORANGE, RED, SERIES
 from annsoftmax_ref.lessons.trained import load_trained
-from annsoftmax_ref.pictures import BLUE, GREEN, ORANGE, RED, SERIES
 
 QUERIES, NEAREST = 64, 10
 MOST_BITS, MOST_TABLES = 14, 50

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from annsoftmax_ref import pictures
 from annsoftmax_ref import reference as ref
+from annsoftmax_ref.lessons import pictures
 from annsoftmax_ref.lessons.exercises import Exercise
 
 WANTED = 50  # nearest classes that the search is to find

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from annsoftmax_ref.lessons.exercises import Exercise
+from annsoftmax_ref.lessons.pictures import BLACK, BLUE, GREEN, ORANGE, RED, SERIES, SIZE, SKY
 from annsoftmax_ref.objectives import (
     ArcFace,
     CombinedMargin,
@@ -19,7 +20,6 @@ from annsoftmax_ref.objectives import (
     InsightFaceArcFace,
     Objective,
 )
-from annsoftmax_ref.pictures import BLACK, BLUE, GREEN, ORANGE, RED, SERIES, SIZE, SKY
 
 # From one scale and one margin to an objective. The combined margin halves it; D-Softmax's end point is 1 - margin.
 CHOICES = {

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.lessons.exercises import Exercise
+from annsoftmax_ref.lessons.pictures import BLUE, GREEN, RED
 from annsoftmax_ref.lessons.trained import load_trained
-from annsoftmax_ref.pictures import BLUE, GREEN, RED
 
 DRAWS = 150
 # Each way to weigh the classes, with its colour and marker.

@@ -54,8 +54,8 @@ def make(path: str | os.PathLike = FILE, seed: int = 0, epochs: int | None = Non
     from annsoftmax_ref.datasets import load_glyphs
     from annsoftmax_ref.evaluation import embed
     from annsoftmax_ref.factory import make_head
-    from annsoftmax_ref.network import ConvNet
     from annsoftmax_ref.training import default_recipe, fit
+    from annsoftmax_ref.training.network import ConvNet
 
     data, recipe = load_glyphs(), default_recipe("cosface")
     recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs)

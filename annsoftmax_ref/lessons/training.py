@@ -14,13 +14,13 @@ import torch
 from matplotlib.figure import Figure
 
 from annsoftmax_ref import evaluation
+from annsoftmax_ref.evaluation.verification import roc
+from annsoftmax_ref.experiments.plots import STYLES
 from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.network import ConvNet
-from annsoftmax_ref.pictures import BLUE, GREEN, RED, SIZE, png
-from annsoftmax_ref.plots import STYLES
+from annsoftmax_ref.lessons.pictures import BLUE, GREEN, RED, SIZE, png
 from annsoftmax_ref.training import build_optimizer, build_scheduler, default_recipe, train_step
-from annsoftmax_ref.verification import roc
+from annsoftmax_ref.training.network import ConvNet
 
 BINS = np.linspace(-1, 1, 81)  # of the histograms of cosines
 EMBEDDING_SIZE = 128

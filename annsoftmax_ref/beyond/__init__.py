@@ -1,0 +1,1 @@
+"""Beyond the paper: options of ``NearestClasses`` that are off unless asked for."""

@@ -1,0 +1,251 @@
+"""``annsoftmax bench search | step | growth | upkeep | soak``: the arguments, and the records they end in.
+
+(``kernels`` and ``compile`` are in kernels_command.py.)
+"""
+
+from __future__ import annotations
+
+import sys
+
+from annsoftmax_ref.cli import subcommand
+from annsoftmax_ref.commands.kernels import add_compile, add_kernels
+
+
+def add_bench(commands) -> None:
+    """Add the benchmarks to the sub-parsers ``commands``."""
+    _add_search(commands)
+    _add_step(commands)
+    _add_growth(commands)
+    _add_upkeep(commands)
+    _add_soak(commands)
+    add_kernels(commands)
+    add_compile(commands)
+
+
+def _add_search(commands) -> None:
+    parser = subcommand(
+        commands,
+        "search",
+        _search,
+        "recall and times of the index, next to FAISS on the same rows",
+        "annsoftmax bench search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss",
+    )
+    parser.add_argument(
+        "--vectors",
+        default="clustered",
+        choices=["clustered", "glyphs"],
+        help="glyphs: rows of a head trained on them first (about a minute)",
+    )
+    parser.add_argument("--classes", type=int, default=100_000, help="rows, if clustered")
+    parser.add_argument("--dim", type=int, default=128, help="numbers a row, if clustered")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--k", type=int, default=100)
+    parser.add_argument(
+        "--candidates", type=int, nargs="+", help="codes that our index re-ranks for each query; default 4 k"
+    )
+    parser.add_argument("--nlist", type=int, help="default: about the square root of the number of rows")
+    parser.add_argument("--nprobe", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--against", nargs="*", default=[], choices=["faiss"])
+    parser.add_argument("--epochs", type=int, help="of the glyph head's training; default: the recipe's")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _search(arguments) -> None:
+    from annsoftmax_ref.bench import search
+    from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
+    from annsoftmax_ref.checks import check_positive_int
+    from annsoftmax_ref.experiments import records
+    from annsoftmax_ref.nearest import default_nlist
+
+    for name in ("classes", "dim", "batch", "k"):
+        check_positive_int(name, getattr(arguments, name))
+    for candidates in arguments.candidates or []:
+        check_positive_int("candidates", candidates)
+    if arguments.vectors == "glyphs":
+        vectors = trained_vectors(arguments.batch, arguments.seed, arguments.epochs, sys.stderr.isatty())
+    else:
+        vectors = clustered_vectors(arguments.classes, arguments.dim, arguments.batch, arguments.seed)
+    nlist = arguments.nlist or default_nlist(len(vectors.rows))
+    rows = search.bench_search(vectors, arguments.k, nlist, arguments.nprobe, arguments.against, arguments.candidates)
+    if arguments.json != "-":
+        print(f"{len(vectors.rows):,} rows of {vectors.rows.shape[1]}: {vectors.kind}\n\n{search.table(rows)}")
+    if arguments.json:
+        records.write_record(records.make_record(rows, vectors=vectors.kind), arguments.json)
+
+
+def _add_step(commands) -> None:
+    from annsoftmax_ref.bench.heads import STEPS
+
+    parser = subcommand(
+        commands,
+        "step",
+        _step,
+        "time one whole head step: loss, gradients, update, index upkeep",
+        "annsoftmax bench step --classes 1000000 --dim 128 --batch 256 --rate 0.1",
+    )
+    parser.add_argument("--classes", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--heads", nargs="+", default=["full", "random_dense", "random", "ann"], choices=list(STEPS))
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "bf16"],
+        help="of the matrix products, for every head; auto: bf16 where the device is fast in it",
+    )
+    parser.add_argument("--groups", type=int, default=1, help="active sets per batch (ann)")
+    parser.add_argument("--nlist", type=int)
+    parser.add_argument("--nprobe", type=int)
+    parser.add_argument("--candidates", type=int)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def _step(arguments) -> None:
+    from annsoftmax_ref.bench import step
+    from annsoftmax_ref.checks import check_positive_int, check_rate
+    from annsoftmax_ref.experiments import records
+    from annsoftmax_ref.machine import find_device
+    from annsoftmax_ref.machine.device import bfloat16_is_fast
+
+    for name in ("classes", "dim", "batch", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    check_rate(arguments.rate)
+    device = find_device(arguments.device)
+    half = bfloat16_is_fast(device) if arguments.precision == "auto" else arguments.precision == "bf16"
+    quiet = arguments.json == "-"
+
+    def announce(head: str, ms: float) -> None:
+        print(f"{head}: about {ms:.0f} ms a step", flush=True)
+
+    rows = step.bench_step(
+        arguments.classes,
+        arguments.dim,
+        arguments.batch,
+        arguments.rate,
+        arguments.heads,
+        half,
+        arguments.rounds,
+        device,
+        on_head=None if quiet else announce,
+        groups=arguments.groups,
+        nlist=arguments.nlist,
+        nprobe=arguments.nprobe,
+        candidates=arguments.candidates,
+    )
+    if not quiet:
+        print("\n" + step.table(rows))
+    if arguments.json:
+        records.write_record(records.make_record(rows, device), arguments.json)
+
+
+def _add_growth(commands) -> None:
+    parser = subcommand(
+        commands,
+        "growth",
+        _growth,
+        "time of a step as the classes grow, with the active classes and the lists probed fixed",
+        "annsoftmax bench growth --classes 250000 1000000 4000000 --active 25000 --nprobe 64",
+    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[250_000, 1_000_000, 4_000_000])
+    parser.add_argument("--active", type=int, default=25_000)
+    parser.add_argument("--nprobe", type=int, default=64)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=9)
+
+
+def _growth(arguments) -> None:
+    import torch
+
+    from annsoftmax_ref.bench.growth import bench_growth
+    from annsoftmax_ref.checks import check_positive_int
+    from annsoftmax_ref.experiments import records
+    from annsoftmax_ref.machine.device import bfloat16_is_fast
+
+    for name in ("active", "nprobe", "dim", "batch", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    quiet = arguments.json == "-"
+
+    def announce(row: dict) -> None:
+        print(f"{row['classes']:>11,} classes: {row['ms_median']:.1f} ms a step", flush=True)
+
+    rows, exponent = bench_growth(
+        sorted(arguments.classes),
+        arguments.active,
+        arguments.dim,
+        arguments.batch,
+        arguments.nprobe,
+        bfloat16_is_fast(torch.device("cpu")),
+        arguments.rounds,
+        None if quiet else announce,
+    )
+    if not quiet:
+        print(f"time grows as the number of classes to the power {exponent:.2f}")
+    if arguments.json:
+        records.write_record(records.make_record(rows, exponent=exponent), arguments.json)
+
+
+def _add_upkeep(commands) -> None:
+    parser = subcommand(
+        commands,
+        "upkeep",
+        _upkeep,
+        "recall of the index that follows training, next to one made anew at every look",
+        "annsoftmax bench upkeep --steps 2000",
+    )
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--plot", metavar="PATH")
+
+
+def _upkeep(arguments) -> None:
+    from annsoftmax_ref.bench.upkeep import bench_upkeep
+    from annsoftmax_ref.checks import check_positive_int
+    from annsoftmax_ref.experiments import plots, records
+
+    check_positive_int("steps", arguments.steps)
+    check_positive_int("every", arguments.every)
+    rows = bench_upkeep(arguments.steps, arguments.every, progress=sys.stderr.isatty())
+    if arguments.json != "-":
+        for row in rows:
+            print(
+                f"step {row['step']:5d}: recall {row['recall']:.1%}, rebuilt {row['recall_rebuilt']:.1%}, "
+                f"code age {row['code_age']:.1f} steps, stale bits {row['stale_bits']:.2%}"
+            )
+    if arguments.json:
+        records.write_record(records.make_record(rows), arguments.json)
+    if arguments.plot:
+        plots.save_figure(plots.upkeep_curves(rows), arguments.plot)
+
+
+def _add_soak(commands) -> None:
+    parser = subcommand(
+        commands,
+        "soak",
+        _soak,
+        "uneven steps for many minutes, watched for leaks, NaN and decay",
+        "annsoftmax bench soak --minutes 30",
+    )
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--classes", type=int, default=100_000)
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between looks")
+
+
+def _soak(arguments) -> None:
+    from annsoftmax_ref.bench.soak import bench_soak
+    from annsoftmax_ref.experiments import records
+
+    quiet = arguments.json == "-"
+
+    def announce(row: dict) -> None:
+        print(
+            f"{row['minutes']:6.1f} min, {row['steps']:7d} steps: {row['rss_mb']:.0f} MB, loss {row['loss']:.3f}, "
+            f"recall {row['recall']:.1%}, finite {row['finite']}",
+            flush=True,
+        )
+
+    rows = bench_soak(arguments.minutes, arguments.classes, every=arguments.every, on_look=None if quiet else announce)
+    if arguments.json:
+        records.write_record(records.make_record(rows), arguments.json)

@@ -1,0 +1,76 @@
+"""``annsoftmax table NAME``: train the runs of a table that are missing, then print it."""
+
+from __future__ import annotations
+
+import sys
+
+from annsoftmax_ref.cli import subcommand
+
+
+def add_table(commands) -> None:
+    """Add the command to the sub-parsers ``commands``."""
+    from annsoftmax_ref.experiments.tables import STORE, TABLES
+
+    parser = subcommand(
+        commands,
+        "table",
+        _table,
+        "train the runs of a table that were not made yet, and print it",
+        "annsoftmax table rates --jobs 2",
+    )
+    parser.add_argument(
+        "name",
+        choices=[*TABLES, "all"],
+        help="which table; its runs are kept and not made again. all: but those of times",
+    )
+    parser.add_argument("--store", default=STORE, metavar="PATH", help=f"the file of runs; default {STORE}")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--heads", nargs="+", help="train only these heads now")
+    parser.add_argument("--seeds", nargs="+", type=int, help="train only these seeds now")
+    parser.add_argument("--show", action="store_true", help="train nothing: print what there is")
+    parser.add_argument("--plot", metavar="PATH", help="draw it too, if it is of a table with a plot")
+
+
+def _table(arguments) -> None:
+    from annsoftmax_ref.checks import check_positive_int
+    from annsoftmax_ref.experiments import plots, records, tables
+    from annsoftmax_ref.experiments.runs import Store, train_missing
+    from annsoftmax_ref.machine import find_device
+
+    check_positive_int("jobs", arguments.jobs)
+    store, names = Store(arguments.store), [arguments.name]
+    if arguments.name == "all":  # times are of a table that is asked for by itself, on a machine that does nothing else
+        names = [name for name, table in tables.TABLES.items() if not table.timed]
+    chosen = [tables.TABLES[name] for name in names]
+    if arguments.jobs > 1 and any(table.timed for table in chosen) and not arguments.show:
+        raise ValueError(f"jobs is {arguments.jobs}; it should be 1 for times that mean something: {arguments.name}")
+    if arguments.plot and (len(chosen) > 1 or chosen[0].draw is None):
+        raise ValueError(f"plot is {arguments.plot}, but the table {arguments.name} has none; leave it out")
+    runs = [run for table in chosen for run in table.runs]
+    runs = [run for run in runs if not arguments.heads or run.head in arguments.heads]
+    runs = [run for run in runs if not arguments.seeds or run.seed in arguments.seeds]
+    # Seed by seed, so that the means of a table that is interrupted are of whole lines.
+    missing = [] if arguments.show else sorted(store.missing(runs), key=lambda run: run.seed)
+    left = len(missing)
+
+    def announce(row: dict) -> None:
+        nonlocal left
+        left -= 1
+        details = " ".join(f"{name}={value}" for name, value in row["options"].items())
+        print(
+            f"{row['task']} {row['head']} {row['objective']} {row['rate']:g} {details} seed {row['seed']}: "
+            f"{row['accuracy']:.1%} after {row['seconds']:.0f} s; {left} runs to go",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    train_missing(missing, store, arguments.jobs, str(find_device(arguments.device)), announce)
+    if arguments.json != "-":
+        for name, table in zip(names, chosen, strict=True):
+            print(f"{name}: {table.question}\n\n{table.render(store)}\n")
+    if arguments.json:
+        rows = [store.rows[run] for run in dict.fromkeys(runs) if run in store.rows]
+        records.write_record(records.make_record(rows), arguments.json)
+    if arguments.plot:
+        plots.save_figure(chosen[0].draw(chosen[0].found(store)), arguments.plot)

@@ -1,0 +1,1 @@
+"""Experiments with heads: tasks, runs, comparisons, tables, and the records that they end in."""

@@ -1,0 +1,279 @@
+"""Tables of the paper's shape: which runs each is made of, and what it shows of their rows.
+
+``annsoftmax table NAME`` trains what is missing and prints the table. A cell is the mean over seeds with the standard
+deviation. All tables share one store of rows (``annsoftmax_ref.experiments.runs``), so that no run is made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from statistics import mean
+
+from matplotlib.figure import Figure
+
+from annsoftmax_ref.experiments.reports import Cells, Format, Rows, cross, gaps, listing, parts, percent, plain
+from annsoftmax_ref.experiments.runs import Run, Store
+from annsoftmax_ref.experiments.table_plots import group_curves, rate_curves, recall_points, training_curves
+
+STORE = "results/tables/runs.json"
+SEEDS = (0, 1, 2)
+HEADS = ("full", "random", "lsh", "forest", "knn", "ann")
+OBJECTIVES = ("cross_entropy", "cosface", "arcface", "dsoftmax")
+RATES = (0.2, 0.05, 0.02, 0.005)
+# 20,000 classes, and batches that fit into 1/200 of them; an epoch is 1,250 steps.
+PAIRS = {"task": "pairs:20000", "batch_size": 96, "epochs": 1}
+# Large enough for the head to be most of a step's time, and looked at every 100 steps.
+TIMED = {"task": "pairs:50000", "epochs": 12, "steps": 100}
+# Fewer epochs than the recipe has: enough for full softmax to end well above 85 %, in under a minute a run.
+GLYPHS, UNSEEN, ZIPF = ({"task": task, "epochs": 5} for task in ("glyphs", "glyphs:unseen", "glyphs:zipf"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """question: what it answers. cells: the runs of each cell by its labels. report: cells of rows -> Markdown.
+    draw: cells of rows -> a plot, if the table has one. timed: its times mean something, if nothing else runs."""
+
+    question: str
+    cells: dict[tuple[str, ...], list[Run]]
+    report: Callable[[Cells], str]
+    draw: Callable[[Cells], Figure] | None = None
+    timed: bool = False
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for runs in self.cells.values() for run in runs]
+
+    def found(self, store: Store) -> Cells:
+        """The cells with the rows that the store has of them."""
+        return {labels: [store.rows[run] for run in runs if run in store.rows] for labels, runs in self.cells.items()}
+
+    def render(self, store: Store) -> str:
+        """The report of what the store has; cells without rows are blank."""
+        return self.report(self.found(store))
+
+
+def seeded(**fields) -> list[Run]:
+    options = tuple(fields.pop("options", {}).items())
+    return [Run(seed=seed, options=options, **fields) for seed in SEEDS]
+
+
+def head_cells(**fields) -> dict:
+    return {
+        (head, objective): seeded(head=head, objective=objective, **fields)
+        for head, objective in product(HEADS, OBJECTIVES)
+    }
+
+
+# Telling unseen classes apart by a threshold wants classes that are far away as well: see the table "embedding".
+FOR_THRESHOLDS = {"priority": True, "groups": 16}
+
+
+def embedding_cells() -> dict:
+    corrected = {
+        ("ann, priority", objective): seeded(head="ann", objective=objective, options=FOR_THRESHOLDS, **UNSEEN)
+        for objective in OBJECTIVES
+    }
+    return head_cells(**UNSEEN) | corrected
+
+
+def rate_cells() -> dict:
+    sampled = {
+        (head, f"1/{round(1 / rate)}"): seeded(head=head, rate=rate, **PAIRS)
+        for head, rate in product(HEADS, RATES)
+        if head != "full"
+    }
+    return {("full", "all"): seeded(head="full", **PAIRS)} | sampled
+
+
+GROUPS = (1, 2, 4, 8, 16, 32)
+
+
+def group_cells() -> dict:
+    return {
+        (grouping, str(groups)): seeded(
+            head="ann", rate=0.01, options={"groups": groups, "grouping": grouping}, **PAIRS
+        )
+        for grouping, groups in product(("random", "similar"), GROUPS)
+    }
+
+
+INDEXES = {
+    "1 list probed": {"nprobe": 1},
+    "4 lists probed": {"nprobe": 4},
+    "default (24 lists), not re-ranked": {"rerank": False},
+    "default (24 lists)": {},
+    "all 128 lists probed": {"nprobe": 128},
+}
+
+
+def recall_cells() -> dict:
+    return {(name,): seeded(head="ann", rate=0.01, options=kind, **PAIRS) for name, kind in INDEXES.items()}
+
+
+BEYOND = {
+    "default": {},
+    "groups at random": {"grouping": "random"},
+    "uniform tail, a tenth": {"tail": 0.1},
+    "uniform tail, half": {"tail": 0.5},
+    "priority sampling": {"priority": True},
+    "budget for 90 % of the mass": {"mass_target": 0.9},
+}
+BEYOND_TASKS = {
+    "20,000 pairs, 1/100": {"rate": 0.01, **PAIRS},
+    "glyphs, cross entropy, 1/10": {"objective": "cross_entropy", **GLYPHS},
+}
+
+
+def beyond_cells() -> dict:
+    return {
+        (task, option): seeded(head="ann", options=kind, **fields)
+        for (task, fields), (option, kind) in product(BEYOND_TASKS.items(), BEYOND.items())
+    }
+
+
+def report_classification(cells: Cells) -> str:
+    tables = [cross(cells, percent(name), f"{title}, %") for name, title in (("accuracy", "top-1"), ("top5", "top-5"))]
+    return "\n\n".join([*tables, *(f"{name}: {gaps(part, 'accuracy')}" for name, part in parts(cells, 1).items())])
+
+
+def report_embedding(cells: Cells) -> str:
+    metrics = {"recall_at_1": "recall@1", "tar_at_far_1e-3": "TAR@FAR=1e-3", "rank1": "rank-1"}
+    tables = [cross(cells, percent(name), f"{title}, %") for name, title in metrics.items()]
+    sentences = [
+        f"{objective}, {metrics[name]}: {gaps(part, name)} {gaps(part, name, 'ann, priority')}"
+        for objective, part in parts(cells, 1).items()
+        for name in ("recall_at_1", "tar_at_far_1e-3")
+    ]
+    return "\n\n".join(tables + sentences)
+
+
+def report_frequency(cells: Cells) -> str:
+    columns = {"top-1": "accuracy", "top-5": "top5", "head": "head", "middle": "middle", "tail": "tail"}
+    table = listing(cells, {title: percent(name) for title, name in columns.items()}, "%")
+    return f"{table}\n\ntop-1: {gaps(cells, 'accuracy')}"
+
+
+def report_rates(cells: Cells) -> str:
+    full = {labels: rows for labels, rows in cells.items() if labels[0] == "full"}
+    sampled = {labels: rows for labels, rows in cells.items() if labels[0] != "full"}
+    table = cross(sampled, percent("accuracy"), "top-1, %")
+    whole = "".join(f"full softmax: {percent('accuracy')(rows)} %." for rows in full.values())
+    sentences = [f"{rate}: {gaps(full | part, 'accuracy')}" for rate, part in parts(sampled, 1).items()]
+    return "\n\n".join([table, whole, *sentences])
+
+
+def report_groups(cells: Cells) -> str:
+    formats = {"top-1, %": percent("accuracy"), "nearest 50 recalled, %": percent("recall")}
+    return "\n\n".join(cross(cells, text, title) for title, text in formats.items())
+
+
+SELECTION = {
+    "top-1, %": percent("accuracy"),
+    "recall, %": percent("recall"),
+    "mass, %": percent("captured_mass"),
+    "gradient error": plain("gradient_error", 2),
+}
+BUDGET = {"classes scored, %": percent("active_share")}
+
+
+def report_recall(cells: Cells) -> str:
+    return listing(cells, SELECTION, "index")
+
+
+def report_beyond(cells: Cells) -> str:
+    return "\n\n".join(
+        f"{task}:\n\n{listing(part, SELECTION | BUDGET, 'option')}" for task, part in parts(cells, 0).items()
+    )
+
+
+def report_training(cells: Cells) -> str:
+    """Captured mass and gradient error at three moments of training."""
+    tables = []
+    for name, title in (("captured_mass", "mass, %"), ("gradient_error", "gradient error, %")):
+        looked: Cells = {}
+        for (head, *_), rows in cells.items():
+            for row in rows:
+                steps = [100 * (place + 1) for place in range(len(row["looks"][name]))]
+                for place in sorted({0, len(steps) // 2, len(steps) - 1}) if steps else ():
+                    cell = looked.setdefault((head, f"step {steps[place]}"), [])
+                    cell.append({"metrics": {}, name: row["looks"][name][place]})
+        tables.append(cross(looked, percent(name), title))
+    return "\n\n".join(tables)
+
+
+def seconds_to(row: dict, accuracy: float) -> float | None:
+    """Seconds of training until the test accuracy first stood there, in a straight line between two looks."""
+    before = (0.0, 0.0)
+    for epoch in row["history"]:
+        now = (epoch["seconds"], epoch["accuracy"])
+        if now[1] >= accuracy:
+            return before[0] + (now[0] - before[0]) * (accuracy - before[1]) / (now[1] - before[1])
+        before = now
+    return None
+
+
+def report_seconds(cells: Cells) -> str:
+    def until(accuracy: float) -> Format:
+        def text(rows: Rows) -> str:
+            found = [seconds_to(row, accuracy) for row in rows]
+            return "-" if not found or None in found else f"{mean(found):.0f}"
+
+        return text
+
+    columns = {f"s to {accuracy:.0%}": until(accuracy) for accuracy in (0.4, 0.5, 0.55)}
+    ends = {"s in all": plain("seconds", 0), "top-1 then, %": percent("accuracy"), "head ms a step": plain("head_ms")}
+    return listing(cells, columns | ends, "head")
+
+
+def make_tables() -> dict[str, Table]:
+    rates = rate_cells()
+    return {
+        "classification": Table(
+            "How do heads and objectives compare at a tenth of 5,204 classes?",
+            head_cells(**GLYPHS),
+            report_classification,
+        ),
+        "embedding": Table(
+            "And for characters that training never saw, at a tenth of 4,163 classes?",
+            embedding_cells(),
+            report_embedding,
+        ),
+        "frequency": Table(
+            "Which classes lose when class sizes follow Zipf's law (CosFace, a tenth of the classes)?",
+            {(head,): seeded(head=head, **ZIPF) for head in HEADS},
+            report_frequency,
+        ),
+        "rates": Table(
+            "How few classes are enough (CosFace, 20,000 pairs of characters)?", rates, report_rates, rate_curves
+        ),
+        "training": Table(
+            "How much of the softmax does each head see while it trains (20,000 pairs, 1/50)?",
+            {labels: runs for labels, runs in rates.items() if labels[1] in ("all", "1/50")},
+            report_training,
+            training_curves,
+        ),
+        "groups": Table(
+            "What do more groups bring at a fixed budget (20,000 pairs, 1/100)?",
+            group_cells(),
+            report_groups,
+            group_curves,
+        ),
+        "recall": Table(
+            "Does a better index give a better model (20,000 pairs, 1/100)?",
+            recall_cells(),
+            report_recall,
+            recall_points,
+        ),
+        "seconds": Table(
+            "How many seconds to a given accuracy (50,000 pairs, 1/100)?",
+            {(head,): seeded(head=head, rate=0.01, **TIMED) for head in ("full", "random", "ann")},
+            report_seconds,
+            timed=True,
+        ),
+        "beyond": Table("What do options beyond the paper bring?", beyond_cells(), report_beyond),
+    }
+
+
+TABLES = make_tables()

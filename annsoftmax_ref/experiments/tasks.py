@@ -1,0 +1,153 @@
+"""Tasks by their names on the command line: the data, and the backbone that suits them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from annsoftmax_ref.datasets import (
+    SparseRows,
+    VerificationPairs,
+    load_fonts,
+    load_glyphs,
+    load_image_folder,
+    load_memmap,
+    load_pairs,
+    load_record_io,
+    load_xmc,
+    zipf_subset,
+)
+from annsoftmax_ref.datasets.inputs import are_images
+from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet
+
+NAMES = (
+    "glyphs, glyphs:unseen, glyphs:zipf, pairs:NUMBER_OF_CLASSES, fonts:FOLDER, folder:PATH, records:PATH, "
+    "features:FOLDER or xmc:TRAIN[,TEST]"
+)
+ZIPF_EXPONENT = 1.0
+IMAGE_OPTION = re.compile(r",(?:size=(\d+)|colour)$")
+
+
+def load_task(task: str):
+    """A data set (``annsoftmax_ref.datasets``) by its name; the split is the same whatever a run is seeded with.
+
+    ``glyphs``: known characters in unseen faces. ``glyphs:unseen``: characters that training did not see.
+    ``glyphs:zipf``: as ``glyphs``, with class sizes after Zipf's law. ``pairs:NUMBER_OF_CLASSES``: pairs of characters.
+    ``fonts:FOLDER``: as ``glyphs``, from font files. ``folder:PATH``: a folder of images a class. ``records:PATH``:
+    InsightFace's .rec and .idx (PATH with or without the ending, or the folder of train.rec); these two also with
+    ``,size=112`` (pixels a side, else 32) and ``,colour`` (else grey) at the end. ``features:FOLDER``: features.npy
+    and labels.npy in it. ``xmc:TRAIN[,TEST]``: files of sparse texts.
+    Raises ValueError for a name that is none and for files that are missing or broken.
+    """
+    name, _, detail = task.partition(":")
+    if name == "pairs" and (not detail or detail.isdecimal()):
+        return load_pairs(int(detail or 100_000))
+    if name == "glyphs" and detail in GLYPHS:
+        return GLYPHS[detail]()
+    if name in LOADERS and detail:
+        return LOADERS[name](detail)
+    raise ValueError(f"task is {task!r}; it should be {NAMES}")
+
+
+def _load_folder(detail: str):
+    path, settings = _image_settings(detail)
+    return load_image_folder(path, **settings)
+
+
+def _load_records(detail: str):
+    path, settings = _image_settings(detail)
+    return load_record_io(path if os.path.isdir(path) or path.endswith(".rec") else path + ".rec", **settings)
+
+
+def _load_features(detail: str):
+    """The number of classes is one more than the largest label, so all labels are read once, a part at a time."""
+    features, labels = Path(detail) / "features.npy", Path(detail) / "labels.npy"
+    for path in (features, labels):
+        if not path.is_file():
+            raise ValueError(f"features is {detail}, which has no file {path.name}; it should hold both .npy files")
+    load_memmap(features, labels, num_classes=1)  # the files are whole and of one length, or this tells
+    mapped = np.load(labels, mmap_mode="r")
+    largest = max(int(mapped[start : start + (1 << 22)].max()) for start in range(0, len(mapped), 1 << 22))
+    if largest < 1:
+        raise ValueError(f"{labels} has no label above {largest}; it should have 2 classes at least")
+    return load_memmap(features, labels, num_classes=largest + 1)
+
+
+def _load_xmc(detail: str):
+    train, _, test = detail.partition(",")
+    return load_xmc(train, test or None)
+
+
+def _image_settings(detail: str) -> tuple[str, dict]:
+    """``PATH,size=112,colour`` -> the path, and the settings of its loader. The record's task so names the data."""
+    settings: dict = {}
+    while found := IMAGE_OPTION.search(detail):
+        settings |= {"size": int(found[1])} if found[1] else {"grey": False}
+        detail = detail[: found.start()]
+    return detail, settings
+
+
+GLYPHS = {
+    "": load_glyphs,
+    "unseen": lambda: load_glyphs(split="embedding"),
+    "zipf": lambda: zipf_subset(load_glyphs(), ZIPF_EXPONENT, seed=0),
+}
+LOADERS = {
+    "fonts": load_fonts,
+    "folder": _load_folder,
+    "records": _load_records,
+    "features": _load_features,
+    "xmc": _load_xmc,
+}
+
+
+def make_model(data, embedding_size: int, seed: int = 0) -> nn.Module:
+    """The backbone for what ``data.train.batch`` gives: ``ConvNet`` for images of its size and channels, ``TextNet``
+    for sparse texts, ``FeatureNet`` for features [B, d]. Its output is [B, embedding_size]."""
+    sample = _sample(data)
+    if isinstance(sample, SparseRows):
+        return TextNet(data.num_features, embedding_size, seed=seed)
+    if are_images(sample):
+        size, grey = _form(sample)
+        return ConvNet(embedding_size, seed=seed, channels=1 if grey else 3, size=size)
+    return FeatureNet(sample.shape[1], embedding_size, seed=seed)
+
+
+def load_verification(paths, data) -> dict[str, VerificationPairs]:
+    """.bin files -> their pairs by the files' names ("lfw"), the images as those of ``data`` are.
+
+    Raises ValueError for data without images, files that are broken, of one name, or too small for ten folds.
+    """
+    found: dict[str, VerificationPairs] = {}
+    if not paths:
+        return found
+    sample = _sample(data)
+    if not are_images(sample):
+        raise ValueError(f"verify is {', '.join(map(str, paths))}, but the task has no images to be compared with")
+    for path in paths:
+        name = Path(path).stem
+        if name in found:
+            raise ValueError(f"verify names {name} twice; each file should have a name of its own")
+        found[name] = VerificationPairs(path, *_form(sample))
+        same = found[name].same
+        if len(same) < 10 or same.all() or not same.any():
+            raise ValueError(
+                f"verify is {path}, which has {int(same.sum())} same and {int((~same).sum())} different pairs; "
+                "it should have both kinds and 10 pairs at least, for ten folds"
+            )
+    return found
+
+
+def _sample(data):
+    """The input of one training sample, as a batch of one."""
+    return data.train.batch(torch.zeros(1, dtype=torch.int64))[0]
+
+
+def _form(images: Tensor) -> tuple[int, bool]:
+    """Pixels a side, and whether they are grey."""
+    return images.shape[-1], images.dim() == 3

@@ -1,0 +1,45 @@
+"""Which device to compute on, in what precision, and waiting for it."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import nn
+
+
+def find_device(name: str) -> torch.device:
+    """``auto`` is the GPU if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise ValueError(f"device is {name!r}; it should be auto or cpu, or cuda where torch can use a GPU")
+    return torch.device(name)
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself (else autocast to it would slow everything down)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return (
+        device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """The precision the backbone runs in, training and evaluation alike: bfloat16 where it is fast."""
+    if bfloat16_is_fast(device):
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that it was given: a GPU's work goes on after a call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
