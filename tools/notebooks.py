@@ -10,7 +10,6 @@ Without names: all notebooks of the folder notebooks/. Whether the outputs are t
 import argparse
 import ast
 import json
-import os
 import re
 import symtable
 import sys
@@ -19,6 +18,8 @@ from urllib.parse import unquote
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
+
+from annsoftmax_ref.machine.files import replacing
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 MAX_BYTES = 200_000
@@ -58,9 +59,8 @@ def refresh(path):
     )
     client.execute()
     normalise(notebook)
-    partial = Path(f"{path}.partial")
-    partial.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
 
 
 def normalise(notebook):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from annsoftmax_ref.machine.files import replacing
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -73,11 +75,5 @@ def read_arrays(path: Path, settings: str) -> Arrays:
 
 
 def write_arrays(path: Path, arrays: Arrays, settings: str) -> None:
-    """Written under a temporary name and then renamed, so that no reader ever sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, settings=np.array(settings), **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, settings=np.array(settings), **arrays)

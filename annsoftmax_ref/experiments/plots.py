@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from statistics import mean
 
 from matplotlib.figure import Figure
 
 from annsoftmax_ref.experiments.compare import headline_title
+from annsoftmax_ref.machine.files import replacing
 
 # Okabe and Ito's colours, told apart by the colour-blind; a marker each, for print without colour.
 STYLES = {
@@ -67,8 +67,5 @@ def upkeep_curves(rows: list[dict]) -> Figure:
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     """To ``path`` (format by its ending), whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp{target.suffix}")
-    figure.savefig(temporary)
-    os.replace(temporary, target)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)

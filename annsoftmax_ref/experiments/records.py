@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from annsoftmax_ref import machine
+from annsoftmax_ref.machine.files import replacing
 
 
 def make_record(rows: list[dict], device="cpu", **more) -> dict:
@@ -33,11 +34,8 @@ def write_rows(rows: list[dict], path: str | os.PathLike) -> None:
 
 
 def _write(text: str, path: str | os.PathLike) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, target)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def read_record(path: str | os.PathLike) -> dict:

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from annsoftmax_ref.machine.files import replacing
+
 FILE = Path(__file__).with_name("trained.npz")
 QUERIES = 1024  # drawings of held-out faces, and as many to train on
 
@@ -67,20 +69,18 @@ def make(path: str | os.PathLike = FILE, seed: int = 0, epochs: int | None = Non
     images = {name: part.images[index[name]] for name, part in _parts(data)}
     augmented = recipe.augmentation(images["batch"], generator)
     labels = {name: part.labels[index[name]].numpy().astype(np.int16) for name, part in _parts(data)}
-    target = Path(path)
-    temporary = target.with_name(target.name + ".tmp.npz")
-    np.savez_compressed(
-        temporary,
-        prototypes=_in_8_bits(head.prototypes()),
-        queries=_in_8_bits(embed(model, images["queries"])),
-        query_labels=labels["queries"],
-        query_index=index["queries"].numpy().astype(np.int32),
-        batch=_in_8_bits(embed(model, augmented)),
-        batch_labels=labels["batch"],
-        batch_index=index["batch"].numpy().astype(np.int32),
-        accuracy=np.float64(history.accuracy),
-    )
-    os.replace(temporary, target)
+    with replacing(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            prototypes=_in_8_bits(head.prototypes()),
+            queries=_in_8_bits(embed(model, images["queries"])),
+            query_labels=labels["queries"],
+            query_index=index["queries"].numpy().astype(np.int32),
+            batch=_in_8_bits(embed(model, augmented)),
+            batch_labels=labels["batch"],
+            batch_index=index["batch"].numpy().astype(np.int32),
+            accuracy=np.float64(history.accuracy),
+        )
 
 
 def _parts(data):

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
 import torch
 
+from annsoftmax_ref.machine.files import replacing
+
 FORMAT = 1
-
-
-def check_writable(path: Path) -> None:
-    """Raises ValueError, in one sentence, if ``path`` cannot be written; called before the training starts."""
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        temporary.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"checkpoint is {path}, which cannot be written ({error.strerror}); name a file in a folder that can"
-        ) from error
 
 
 def save(path: Path, state: dict) -> None:
     """Written under a temporary name and renamed: an interruption leaves the previous checkpoint."""
-    temporary = _temporary(path)
-    try:
+    with replacing(path) as temporary:
         torch.save({"format": FORMAT, **state}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict:
@@ -46,7 +30,3 @@ def load(path: Path) -> dict:
             f"checkpoint is {path}, which is broken or not a checkpoint of fit(); delete it or name another file"
         )
     return state
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

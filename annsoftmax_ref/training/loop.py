@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from annsoftmax_ref import evaluation
 from annsoftmax_ref.datasets.inputs import are_images, to_model
 from annsoftmax_ref.machine.device import autocast, device_of, wait_for
+from annsoftmax_ref.machine.files import check_writable
 from annsoftmax_ref.objectives import OBJECTIVES
 from annsoftmax_ref.training import checkpoint as files
 from annsoftmax_ref.training.recipe import Recipe, build_optimizer, build_scheduler, default_recipe
@@ -117,7 +118,7 @@ def fit(
     parts = {"model": model, "head": head, "optimizer": optimizer, "scheduler": scheduler}
     history = History()
     if path is not None:
-        files.check_writable(path)
+        check_writable("checkpoint", path)
         if resume and path.exists():
             history = _restore(path, run, parts)
 
