@@ -27,6 +27,24 @@ class ActiveSet:
     log_weights: Tensor | None = None
 
 
+def union_of(active: list[ActiveSet], num_classes: int) -> Tensor:
+    """Every class of any active set, ascending."""
+    if len(active) == 1:
+        return active[0].classes
+    member = torch.zeros(num_classes, dtype=torch.bool, device=active[0].classes.device)
+    for group in active:
+        member[group.classes] = True
+    return member.nonzero().squeeze(1)
+
+
+def labels_of(active: list[ActiveSet], batch: int) -> Tensor:
+    """The labels [B] that active sets were made for."""
+    labels = active[0].classes.new_empty(batch)
+    for group in active:
+        labels[group.samples] = group.classes[group.targets]
+    return labels
+
+
 def active_count(num_classes: int, sample_rate: float) -> int:
     """A = round(rate * N), at least 1 and at most N."""
     return min(num_classes, max(1, math.floor(sample_rate * num_classes + 0.5)))

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor
 
 
 def check_positive_int(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Any integer type will do, NumPy's too; what comes back is an int."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} is {value!r}; it should be a whole number of at least 1")
     if value < 1:
         raise ValueError(f"{name} is {value}; it should be at least 1")
+    return int(value)
+
+
+def check_instance(name: str, value, kind: type):
+    """TypeError unless value is an object of that class, not the class itself or its name."""
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise TypeError(f"{name} is {given}; it should be an instance of {kind.__name__}, made by calling its class")
     return value
 
 
 def check_rate(rate: float) -> float:
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+    if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
         raise TypeError(f"sample_rate is {rate!r}; it should be a number above 0 and at most 1")
     if not 0 < rate <= 1:
         raise ValueError(f"sample_rate is {rate}; it should be above 0 and at most 1")
@@ -41,6 +52,12 @@ def check_embeddings(embeddings: Tensor, embedding_size: int) -> None:
         raise ValueError(f"embeddings has a row of zeros (row {row}), which has no direction; rows should be non-zero")
 
 
+def has_overflowed(embeddings: Tensor, embedding_size: int) -> bool:
+    """Whether embeddings [B, d] are in float16 and hold NaN or infinity, as a GradScaler expects now and then."""
+    fits = isinstance(embeddings, Tensor) and embeddings.dim() == 2 and embeddings.shape[1] == embedding_size
+    return fits and embeddings.dtype == torch.float16 and not torch.isfinite(embeddings).all()
+
+
 def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
     """labels [B] int64 in [0, num_classes)."""
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
@@ -55,7 +72,7 @@ def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
 
 
 def check_ignore_index(ignore_index: int | None) -> int | None:
-    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
+    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral)):
         raise TypeError(f"ignore_index is {ignore_index!r}; it should be a whole number or None")
     return ignore_index
 

@@ -15,6 +15,7 @@ from annsoftmax_ref.loss import add_offsets
 from annsoftmax_ref.rows import cosines, unit_rows
 
 
+@torch.inference_mode(False)  # a gradient is taken
 def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str, float | None]:
     """embeddings [B, d], labels [B] -> numbers, with head, generator and gradients left as they were.
 
@@ -30,12 +31,13 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
     """
     check_embeddings(embeddings, head.embedding_size)
     check_labels(labels, len(embeddings), head.num_classes)
+    labels = labels.clone(memory_format=torch.contiguous_format)
     k = min(k, head.num_classes - 1)
     # A copy, so that looking does not change what training draws next.
     generator = torch.Generator()
     generator.set_state(head.generator.get_state())
     with torch.no_grad():
-        x = unit_rows(embeddings.detach())
+        x = unit_rows(embeddings.detach().clone())
         head.sync()
         active = head.selector.select(x, labels, head.weight, generator)
         cosine = cosines(x, head.prototypes())  # [B, N]

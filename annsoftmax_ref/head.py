@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from annsoftmax_ref import rows
-from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.active_sets import ActiveSet, labels_of, union_of
+from annsoftmax_ref.batch import ScoredBatches, mean_weights, without_ignored
 from annsoftmax_ref.checks import (
     check_class_weights,
     check_embeddings,
     check_ignore_index,
+    check_instance,
     check_labels,
     check_positive_int,
+    has_overflowed,
 )
 from annsoftmax_ref.diagnostics import diagnose
-from annsoftmax_ref.loss import add_offsets, mean_weights, scored_loss, without_ignored
+from annsoftmax_ref.loss import add_offsets, scored_loss
 from annsoftmax_ref.nearest import NearestClasses
 from annsoftmax_ref.objectives import CosFace, CrossEntropy, Objective
+from annsoftmax_ref.row_parameter import RowParameter, row_state, unwatching, watch
 from annsoftmax_ref.rows import cosines, take_parts, unit_rows, unit_rows_at
+from annsoftmax_ref.saving import register_hooks
 from annsoftmax_ref.selectors import AllClasses, Selector
+
+logger = logging.getLogger(__name__)
 
 
 class SoftmaxHead(nn.Module):
     """The last layer of a classifier with many classes.
 
-    ``weight [num_classes, embedding_size]`` is an ordinary parameter. With a sampling selector its gradient is
-    row-sparse (``torch.sparse_coo``, sorted): train it with ``annsoftmax_ref.RowSGD`` or ``RowAdamW``, or with
-    any torch optimizer that takes sparse gradients. In eval mode the loss is over all classes, exactly.
+    ``weight [num_classes, embedding_size]`` is an ordinary parameter to read and to write, though rows of it may lag
+    behind their optimizer (``annsoftmax_ref.row_parameter`` says what that costs and what it cannot see). With a
+    sampling selector its gradient is row-sparse (``torch.sparse_coo``, sorted): train it with
+    ``annsoftmax_ref.RowSGD`` or ``RowAdamW``, or with any torch optimizer that takes sparse gradients.
+    ``torch.nn.utils.clip_grad_norm_`` and DistributedDataParallel take none: there, ``sparse=False``. In eval mode the
+    loss is over all classes, exactly.
 
     bias: a parameter ``bias [num_classes]``, at first 0, is added to the logits (CrossEntropy only); its gradient is
     row-sparse where the weight's is. Selectors choose the classes of largest cosine, not of largest biased logit.
@@ -36,9 +49,12 @@ class SoftmaxHead(nn.Module):
     loss is the mean weighted by the samples' own classes; samples whose label is ignore_index drop out before
     anything is selected, as if they were not in the batch. Where nothing is left the loss is 0 with gradients of 0
     (torch's is NaN). None: no label is ignored.
-    sparse: False makes the gradients dense whatever the selector, for optimizers that take no sparse ones.
+    sparse: False makes the gradients dense whatever the selector, for what takes no sparse ones.
     seed: of the initial weights and of every random choice of the selector. The generator's state is part of
-    ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take.
+    ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take. Embeddings in
+    float16 may hold infinities: they have overflowed, the loss and its gradients are then NaN, and
+    ``torch.amp.GradScaler`` skips the step. Inside ``torch.utils.checkpoint`` the second pass is scored against the
+    classes of the first.
     """
 
     def __init__(
@@ -59,46 +75,70 @@ class SoftmaxHead(nn.Module):
         super().__init__()
         self.num_classes = check_positive_int("num_classes", num_classes)
         self.embedding_size = check_positive_int("embedding_size", embedding_size)
-        self.objective = CrossEntropy() if objective is None else objective
-        self.selector = AllClasses() if selector is None else selector
+        self.objective = CrossEntropy() if objective is None else check_instance("objective", objective, Objective)
+        self.selector = AllClasses() if selector is None else check_instance("selector", selector, Selector)
         self.ignore_index = check_ignore_index(ignore_index)
         self.sparse = sparse
         self.selector.check_objective(self.objective)
         self.objective.check_options(bias, class_weights is not None)
-        self.selector.bind(num_classes, embedding_size, self.objective.scale)
+        self.selector.bind(self.num_classes, self.embedding_size, self.objective.scale)
         self.generator = torch.Generator().manual_seed(seed)
-        directions = torch.randn(num_classes, embedding_size, generator=self.generator, dtype=dtype)
+        directions = torch.randn(self.num_classes, self.embedding_size, generator=self.generator, dtype=dtype)
         # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
-        self.weight = nn.Parameter(F.normalize(directions, dim=1))
-        self.bias = nn.Parameter(torch.zeros(num_classes, dtype=dtype)) if bias else None
+        self.weight = RowParameter(F.normalize(directions, dim=1))
+        self.bias = RowParameter(torch.zeros(self.num_classes, dtype=dtype)) if bias else None
         weights = None if class_weights is None else check_class_weights(class_weights, num_classes, dtype)
         self.register_buffer("class_weights", weights)
+        self._scored = ScoredBatches()
         self.to(device=device)
-        self.register_state_dict_pre_hook(lambda head, prefix, keep_vars: head.sync())
-        self.register_load_state_dict_pre_hook(lambda head, *_: head.sync())
+        row_state(self.weight)  # from now on, what others write to it is noticed
+        register_hooks(self)
 
+    @unwatching
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """embeddings [B, d] finite, labels [B] int64 in [0, N) -> mean loss, a scalar. B may be any size."""
         given = embeddings
         embeddings, labels = without_ignored(embeddings, labels, self.ignore_index)
         if embeddings is not given and len(embeddings) == 0:
             return self._no_loss(given)
+        if self.training and has_overflowed(embeddings, self.embedding_size):
+            return self._no_loss(embeddings, torch.nan)
         check_embeddings(embeddings, self.embedding_size)
         check_labels(labels, len(embeddings), self.num_classes)
-        x = unit_rows(embeddings)
-        if not self.training or isinstance(self.selector, AllClasses):
-            weights = None if self.class_weights is None else mean_weights(self.class_weights, labels)
-            return self._part_loss(x, self._all_rows(), labels, self._all_biases(), weights, len(x))
-        self.selector.check_budget(labels)
-        self.selector.prepare(self.weight, self.generator)
-        active = self.selector.select(x.detach(), labels, self.weight, self.generator)
-        return self.loss_over(x, active)
+        x, labels = unit_rows(embeddings), labels.contiguous()
+        if not self.training:
+            return self._loss_over_all(x, labels, self.generator)
+        scored = self._scored.again(x, labels)
+        if scored is None:
+            active = None if isinstance(self.selector, AllClasses) else self._select(x.detach(), labels)
+            scored = self._scored.remember(x, labels, active, self.generator)
+        if scored.active is None:
+            return self._loss_over_all(x, labels, scored.generator)
+        return self.loss_over(x, scored.active, scored.generator)
 
-    def loss_over(self, x: Tensor, active: list[ActiveSet]) -> Tensor:
-        """Mean loss of unit embeddings x [B, d] over given active sets, with a row-sparse weight gradient."""
-        union = _union_of(active, self.num_classes)
+    def _select(self, x: Tensor, labels: Tensor) -> list[ActiveSet]:
+        _warn_of_processes()
+        self.selector.check_budget(labels)
+        # What a selector keeps is to be changed again later, which torch forbids for tensors made in inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            self.selector.prepare(self.weight, self.generator)
+        active = self.selector.select(x, labels, self.weight, self.generator)
         if torch.is_grad_enabled():
-            self.selector.rows_moved(union)
+            self.selector.observe(x, active, self.weight, self.generator)
+        return active
+
+    def _loss_over_all(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        weights = None if self.class_weights is None else mean_weights(self.class_weights, labels)
+        return self._part_loss(x, self._all_rows(), labels, self._all_biases(), weights, len(x), generator)
+
+    @unwatching
+    def loss_over(self, x: Tensor, active: list[ActiveSet], generator: torch.Generator | None = None) -> Tensor:
+        """Mean loss of unit embeddings x [B, d] over given active sets, with a row-sparse weight gradient.
+
+        generator: of what the objective draws; default, the head's.
+        """
+        generator = self.generator if generator is None else generator
+        union = union_of(active, self.num_classes)
         half = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
         if self.sparse:
             directions = unit_rows_at(self.weight, union, half)  # [U, d]
@@ -106,11 +146,11 @@ class SoftmaxHead(nn.Module):
         else:
             directions = unit_rows(self.weight[union])
             biases = None if self.bias is None else self.bias[union]
-        weights = None if self.class_weights is None else mean_weights(self.class_weights, _labels_of(active, len(x)))
+        weights = None if self.class_weights is None else mean_weights(self.class_weights, labels_of(active, len(x)))
         if len(active) == 1:
             # The samples of a single group are the batch in its order.
             offset = add_offsets(biases, active[0].log_weights)
-            return self._part_loss(x, directions, active[0].targets, offset, weights, len(x))
+            return self._part_loss(x, directions, active[0].targets, offset, weights, len(x), generator)
         places = [torch.searchsorted(union, group.classes) for group in active]
         losses = [
             self._part_loss(
@@ -120,28 +160,28 @@ class SoftmaxHead(nn.Module):
                 add_offsets(None if biases is None else biases.index_select(0, place), group.log_weights),
                 None if weights is None else weights.index_select(0, group.samples),
                 len(x),
+                generator,
             )
             for group, place, part in zip(active, places, take_parts(directions, places), strict=True)
         ]
         return torch.stack(losses).sum()
 
-    def _part_loss(self, x, directions, targets, offset, weights, batch: int) -> Tensor:
+    def _part_loss(self, x, directions, targets, offset, weights, batch: int, generator) -> Tensor:
         """What some samples [b] add to the mean over the batch; weights [b] are their parts of it, None: 1 / batch."""
         share = 1 / batch if weights is None else 1.0
-        return scored_loss(x, directions, targets, self.objective, share, offset, weights, self.generator)
+        return scored_loss(x, directions, targets, self.objective, share, offset, weights, generator)
 
-    def _no_loss(self, embeddings: Tensor) -> Tensor:
-        """0, with gradients of 0 for embeddings [B, d] and parameters: nothing was left to score."""
-        total = embeddings[:0].sum(dtype=torch.promote_types(embeddings.dtype, torch.float32))
+    def _no_loss(self, embeddings: Tensor, factor: float = 0.0) -> Tensor:
+        """0, or NaN, with gradients of it for embeddings [B, d] and parameters: there is nothing to score."""
+        total = factor * embeddings[:1].sum(dtype=torch.promote_types(embeddings.dtype, torch.float32))
         sampled = self.training and not isinstance(self.selector, AllClasses)
         first = torch.zeros(1, dtype=torch.int64, device=self.weight.device)
-        if sampled and torch.is_grad_enabled():
-            self.selector.rows_moved(first)
         for part in (self.weight, self.bias):
             if part is not None:
-                total = total + 0 * (rows.gather_rows(part, first) if sampled else part[:1]).sum()
+                total = total + factor * (rows.gather_rows(part, first) if sampled and self.sparse else part[:1]).sum()
         return total
 
+    @unwatching
     def logits(self, embeddings: Tensor, classes: Tensor | None = None) -> Tensor:
         """embeddings [B, d] -> scale * cosine (+ bias) [B, N], or [B, n] for classes [n] int64; no margin."""
         check_embeddings(embeddings, self.embedding_size)
@@ -158,6 +198,7 @@ class SoftmaxHead(nn.Module):
         return logits if self.bias is None else logits + self._all_biases()[classes]
 
     @torch.no_grad()
+    @unwatching
     def topk(self, embeddings: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """The k classes of largest cosine, over all classes: cosines [B, k], classes [B, k].
 
@@ -171,14 +212,19 @@ class SoftmaxHead(nn.Module):
         return best.values, best.indices
 
     @torch.no_grad()
+    @unwatching
     def prototypes(self) -> Tensor:
         """Each class's direction [N, d], length 1, as a copy."""
         return self._all_rows().clone()
 
+    @unwatching
     def diagnose(self, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str, float | None]:
         """How good the active sets are just now; see ``annsoftmax_ref.diagnostics.diagnose``."""
         return diagnose(self, *without_ignored(embeddings, labels, self.ignore_index), k)
 
+    @unwatching
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def sync(self) -> None:
         """Bring lagging rows of the weight, and the selector's index, up to date."""
         rows.catch_up(self.weight)
@@ -194,11 +240,16 @@ class SoftmaxHead(nn.Module):
             rows.catch_up(self.bias)
         return self.bias
 
-    def get_extra_state(self) -> dict:
-        return {"generator": self.generator.get_state()}
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As nn.Module's; a weight that is put in place of the head's own is watched as that was."""
+        super().register_parameter(name, param if param is None else watch(param))
 
-    def set_extra_state(self, state: dict) -> None:
-        self.generator.set_state(state["generator"].cpu())
+    def get_extra_state(self) -> Tensor:
+        return self.generator.get_state()  # a tensor, as all that people do with state_dict() asks for
+
+    def set_extra_state(self, state: Tensor | dict) -> None:
+        # Heads saved by an earlier version have a dict there.
+        self.generator.set_state((state["generator"] if isinstance(state, dict) else state).cpu())
 
     def __getstate__(self) -> dict:
         # copy.deepcopy and pickle: the copy has no optimizer, so nothing may be left to catch up.
@@ -206,12 +257,14 @@ class SoftmaxHead(nn.Module):
         state = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
         state = dict(state)
         state["generator"] = self.generator.get_state()
+        state["_scored"] = ScoredBatches()
         return state
 
     def __setstate__(self, state: dict) -> None:
         generator = torch.Generator()
         generator.set_state(state["generator"])
         super().__setstate__({**state, "generator": generator})
+        row_state(self.weight)  # from now on, what others write to it is noticed
 
     def extra_repr(self) -> str:
         return f"{self.num_classes}, {self.embedding_size}"
@@ -233,6 +286,7 @@ class ANNSoftmax(SoftmaxHead):
         bias: bool = False,
         class_weights: Tensor | None = None,
         ignore_index: int | None = None,
+        sparse: bool = True,
         seed: int = 0,
         device=None,
         dtype=torch.float32,
@@ -246,25 +300,19 @@ class ANNSoftmax(SoftmaxHead):
             bias=bias,
             class_weights=class_weights,
             ignore_index=ignore_index,
+            sparse=sparse,
             seed=seed,
             device=device,
             dtype=dtype,
         )
 
 
-def _union_of(active: list[ActiveSet], num_classes: int) -> Tensor:
-    """Every class of any active set, ascending."""
-    if len(active) == 1:
-        return active[0].classes
-    member = torch.zeros(num_classes, dtype=torch.bool, device=active[0].classes.device)
-    for group in active:
-        member[group.classes] = True
-    return member.nonzero().squeeze(1)
-
-
-def _labels_of(active: list[ActiveSet], batch: int) -> Tensor:
-    """The labels [B] that active sets were made for."""
-    labels = active[0].classes.new_empty(batch)
-    for group in active:
-        labels[group.samples] = group.classes[group.targets]
-    return labels
+@functools.cache
+def _warn_of_processes() -> None:
+    """Once, where there are several processes: the head does not know of the others."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if torch.distributed.get_world_size() > 1:
+            logger.warning(
+                "there are %d processes, and each trains this head by itself: its weights are not kept equal or split",
+                torch.distributed.get_world_size(),
+            )

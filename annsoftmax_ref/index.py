@@ -56,16 +56,16 @@ class IVFBinaryIndex(nn.Module):
         self.register_buffer("codes", torch.zeros(num_rows, words_for(dim), dtype=torch.int64))
         self.register_buffer("written", torch.zeros(num_rows, dtype=torch.int32))  # clock of each code
         self.register_buffer("clock", torch.zeros((), dtype=torch.int32))
-        self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("trained", torch.zeros((), dtype=torch.uint8))
         self.register_buffer("rotation", torch.eye(dim) if rotate else None)
         self._lists: InvertedLists | None = None
-        # Loading replaces the assignment, so the lists made from the old one are dropped.
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_lists", None))
+        self.register_load_state_dict_post_hook(_drop_lists)
 
     @property
     def lists(self) -> InvertedLists:
         if self._lists is None or self._lists.assignment is not self.assignment:
-            self._lists = InvertedLists(self.assignment, self.codes, self.nlist)
+            with torch.inference_mode(False):  # what is made in that mode could never be written to again
+                self._lists = InvertedLists(self.assignment, self.codes, self.nlist)
         return self._lists
 
     @torch.no_grad()
@@ -108,6 +108,13 @@ class IVFBinaryIndex(nn.Module):
         """Rewrite the codes of rows ids [n] of rows [N, d]; their lists stay."""
         for part in ids.split(1 << 16):
             self.write_codes(part, self._encode_rows(rows, part))
+
+    @torch.no_grad()
+    def update_all(self, rows: Tensor) -> float:
+        """Rewrite the codes of all rows [N, d]; the share of their bits that changed."""
+        before = self.codes.clone()
+        self.update_rows(rows, torch.arange(self.num_rows, device=rows.device))
+        return hamming(before, self.codes).sum().item() / (self.num_rows * self.dim)
 
     @torch.no_grad()
     def write_codes(self, ids: Tensor, codes: Tensor) -> None:
@@ -233,3 +240,8 @@ class IVFBinaryIndex(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_rows}, {self.dim}, nlist={self.nlist}, rotate={self.rotate}, centre={self.centre}"
+
+
+def _drop_lists(index: IVFBinaryIndex, _) -> None:
+    """Loading has replaced the assignment that the lists were made from."""
+    index._lists = None

@@ -1,8 +1,7 @@
 """From embeddings and the rows of one active set to the loss: product, margin, softmax, cross entropy.
 
 In plain torch each of these is a pass over the [b, A] matrix, and autograd keeps several of them. The kernel
-turns the cosines into their gradient in place, so that one matrix is made and kept. What concerns only the sample's
-own label, its class's weight and whether it is to be ignored, is here too, for every objective alike.
+turns the cosines into their gradient in place, so that one matrix is made and kept.
 """
 
 from __future__ import annotations
@@ -36,34 +35,9 @@ def scored_loss(
     """
     kind = _kernel(objective)
     fused = kind is not None and offset is None and _product_has_kernel(x.device.type)
-    if not fused or not backend.kernels(x, launcher="margin_softmax"):
-        losses = objective.loss_of(x, directions, targets, offset, generator)
-        return share * (losses if weights is None else losses * weights).sum()
-    return _FusedLoss.apply(x, directions, targets, kind, objective.scale, objective.margin, share, weights)
-
-
-def without_ignored(embeddings: Tensor, labels: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
-    """embeddings [B, d], labels [B] -> those whose label is not ignore_index; as given where no label is.
-
-    What is not a batch is left as it is, for the checks that follow to say so.
-    """
-    given = (embeddings, labels)
-    if ignore_index is None or not all(isinstance(t, Tensor) and t.dim() for t in given):
-        return given
-    kept = labels != ignore_index
-    if kept.shape != embeddings.shape[:1] or kept.all():
-        return given
-    return embeddings[kept], labels[kept]
-
-
-def mean_weights(class_weights: Tensor, labels: Tensor) -> Tensor:
-    """class_weights [N], labels [B] -> w_y / sum of the batch's w_y [B], as in torch's weighted mean.
-
-    All 0 where every sample's weight is 0; torch divides 0 by 0 there.
-    """
-    weights = class_weights[labels]
-    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
-    return weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+    if not fused or not backend.kernels(x, directions, launcher="margin_softmax"):
+        return _plain_loss(x, directions, targets, objective, share, offset, weights, generator)
+    return _FusedLoss.apply(x, directions, targets, weights, objective, share)
 
 
 def add_offsets(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -83,15 +57,22 @@ def _product_has_kernel(device: str) -> bool:
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, directions, targets, kind: int, scale: float, margin: float, share: float, weights) -> Tensor:
+    def forward(ctx, x, directions, targets, weights, objective: Objective, share: float) -> Tensor:
         cosine = cosines(x, directions)  # [b, A], bfloat16 under autocast
-        losses = margin_softmax_(cosine, targets, kind, scale, margin, share)
-        ctx.save_for_backward(x, directions, cosine, weights)  # cosine holds d loss / d cosine by now
+        losses = margin_softmax_(cosine, targets, _kernel(objective), objective.scale, objective.margin, share)
+        ctx.save_for_backward(x, directions, cosine, targets, weights)  # cosine holds d loss / d cosine by now
+        ctx.objective, ctx.share = objective, share
         return (losses if weights is None else losses * weights).sum() * share
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        x, directions, slope, weights = ctx.saved_tensors
+        x, directions, slope, targets, weights = ctx.saved_tensors
+        nothing = None, None, None, None
+        if torch.is_grad_enabled():  # create_graph: these gradients are to be differentiated in turn
+            loss = _plain_loss(x, directions, targets, ctx.objective, ctx.share, None, weights, None)
+            wanted = [t for t, needed in zip((x, directions), ctx.needs_input_grad[:2], strict=True) if needed]
+            grads = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
+            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:2]), *nothing
         # The weights [b] scale rows of the products, so that no pass over [b, A] is added.
         factor = grad if weights is None else (grad * weights).unsqueeze(1)
         dx = ddirections = None
@@ -99,4 +80,9 @@ class _FusedLoss(torch.autograd.Function):
             dx = ((slope @ directions.to(slope.dtype)).to(x.dtype) * factor).to(x.dtype)
         if ctx.needs_input_grad[1]:
             ddirections = (slope.T @ (x * factor).to(slope.dtype)).to(directions.dtype)
-        return dx, ddirections, None, None, None, None, None, None
+        return dx, ddirections, *nothing
+
+
+def _plain_loss(x, directions, targets, objective: Objective, share: float, offset, weights, generator) -> Tensor:
+    losses = objective.loss_of(x, directions, targets, offset, generator)
+    return share * (losses if weights is None else losses * weights).sum()

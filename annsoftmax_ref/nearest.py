@@ -15,9 +15,11 @@ from annsoftmax_ref.beyond.mass_budget import MassBudget, captured_mass, scaled_
 from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.grouping import random_groups, similarity_groups
 from annsoftmax_ref.index import IVFBinaryIndex
+from annsoftmax_ref.row_parameter import RowLog, row_state
 from annsoftmax_ref.selectors import Selector
 
 OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
+REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
 PILOT = 256  # classes drawn a step, to know what score those have that no sample found
 
 
@@ -106,7 +108,7 @@ class NearestClasses(Selector):
         self.budget = None if mass_target is None else MassBudget(self.sample_rate, check_mass_target(mass_target))
         self._mass: float | None = None  # measured by select, taken in by rows_moved
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))  # first row of the next slice
-        self._moved: list[Tensor] = []
+        self._log: RowLog | None = None  # of the rows that have moved since the index last looked
 
     @property
     def active_classes(self) -> int:
@@ -133,14 +135,14 @@ class NearestClasses(Selector):
         self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 1000))
         if self.nprobe > self.nlist:
             raise ValueError(f"nprobe is {self.nprobe}; it should be at most nlist, {self.nlist}")
+        self._log = RowLog(wants_codes=self.plain_signs)
         self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre, self.asymmetric)
 
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
-        weight.wants_codes = self.plain_signs
-        if not self.index.trained:
+        row_state(weight).attach(self._log)
+        if not self.index.trained or self._follow(weight) > REPLACED:
             self.index.train_lists(weight, generator)
-            self._moved.clear()
-        self.sync(weight)
+            self._log.clear()
         self._upkeep(weight)
 
     def select(self, x, labels, weight, generator):
@@ -214,26 +216,29 @@ class NearestClasses(Selector):
         share = max(64, self.active_classes // group_size)
         return min(self.candidates or (2 * share if self.priority else share), self.num_classes)
 
-    def rows_moved(self, ids: Tensor) -> None:
-        self._moved.append(ids)
-        # Here and not in select, which changes nothing: only a step that trains moves the budget.
-        if self._mass is not None:
-            self.budget.follow(self._mass)
-            self._mass = None
+    def weight_replaced(self) -> None:
+        self._log.everything = True
 
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
-        if not self._moved:
-            return
+        self._follow(weight)
+
+    def _follow(self, weight: Tensor) -> float:
+        """``sync``; where it is not known which rows moved, the share of all code bits that changed, else 0."""
+        row_state(weight).look(weight)
+        if not self._log:
+            return 0.0
         self.index.clock += 1
-        ids = self._moved[0] if len(self._moved) == 1 else torch.cat(self._moved).unique()
-        self._moved.clear()
-        # The optimizer's kernel makes the sign codes of the rows that it moves on the way.
-        made_for, codes, version = getattr(weight, "row_codes", None) or (None, None, None)
-        if self.plain_signs and version == weight._version and torch.equal(made_for, ids):
-            self.index.write_codes(ids, codes)
-        else:
-            self.index.update_rows(weight, ids)
+        moved, everything = self._log.moved, self._log.everything
+        self._log.clear()
+        if everything:
+            return self.index.update_all(weight)
+        for ids, codes in moved:
+            if codes is None:
+                self.index.update_rows(weight, ids)
+            else:
+                self.index.write_codes(ids, codes)  # made by the optimizer's kernel on the way
+        return 0.0
 
     def _upkeep(self, weight: Tensor) -> None:
         first = int(self.cursor)

@@ -30,6 +30,7 @@ class RowSGD(RowOptimizer):
 
     buffers = ("momentum_buffer",)
     launcher = "row_sgd"
+    step_op, catch_up_op = staticmethod(row_sgd_), staticmethod(row_sgd_catch_up_)
 
     def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
         _check_hyper(lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -64,25 +65,8 @@ class RowSGD(RowOptimizer):
         buf.mul_(mu).add_(grad)
         weight.add_(grad.add(buf, alpha=mu) if group["nesterov"] else buf, alpha=-lr)
 
-    def apply_by_kernel(self, weight, ids, state, group) -> None:
-        table = self.table_for(weight, state)
-        row_sgd_catch_up_(weight, state["momentum_buffer"], state["last"], ids, table, state["step"])
-
-    def move_by_kernel(self, weight, grad, ids, state, group, with_codes) -> Tensor:
-        return row_sgd_(
-            weight,
-            state["momentum_buffer"],
-            state["last"],
-            ids,
-            grad,
-            self.table_for(weight, state),
-            state["step"],
-            group["lr"],
-            group["momentum"],
-            group["weight_decay"],
-            group["nesterov"],
-            with_codes,
-        )
+    def numbers(self, group: dict) -> tuple:
+        return group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]
 
 
 class RowAdamW(RowOptimizer):
@@ -97,6 +81,7 @@ class RowAdamW(RowOptimizer):
 
     buffers = ("exp_avg", "exp_avg_sq")
     launcher = "row_adamw"
+    step_op, catch_up_op = staticmethod(row_adamw_), staticmethod(row_adamw_catch_up_)
 
     def __init__(
         self,
@@ -142,34 +127,11 @@ class RowAdamW(RowOptimizer):
         denominator = (avg_sq.sqrt() / (1 - beta2**step) ** 0.5).add_(group["eps"])
         weight.addcdiv_(avg, denominator, value=-lr / (1 - beta1**step))
 
-    def apply_by_kernel(self, weight, ids, state, group) -> None:
-        row_adamw_catch_up_(
-            weight,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            state["last"],
-            ids,
-            self.table_for(weight, state),
-            state["step"],
-            group["eps"],
-        )
+    def numbers(self, group: dict) -> tuple:
+        return group["lr"], *group["betas"], group["eps"], group["weight_decay"]
 
-    def move_by_kernel(self, weight, grad, ids, state, group, with_codes) -> Tensor:
-        return row_adamw_(
-            weight,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            state["last"],
-            ids,
-            grad,
-            self.table_for(weight, state),
-            state["step"],
-            group["lr"],
-            *group["betas"],
-            group["eps"],
-            group["weight_decay"],
-            with_codes,
-        )
+    def catch_up_numbers(self, group: dict) -> tuple:
+        return (group["eps"],)
 
 
 def _check_hyper(**values: float) -> None:

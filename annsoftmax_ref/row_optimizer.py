@@ -7,11 +7,13 @@ row have a closed form that depends on how many they are, its age, and keeps one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend, rows
+from annsoftmax_ref.row_parameter import row_state, rows_moved, set_owner, unwatched, writing
 
 # Ages the table covers. A sweep catches up N / WINDOW rows in each step, so that no row grows older.
 WINDOW = 1024
@@ -24,8 +26,10 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     takes the same step on all rows: backbone and head can share one optimizer.
     """
 
+    # The names of a row's buffers, and the kernels' ops (kernels_inline.rows_ops), which take them in this order.
     buffers: tuple[str, ...] = ()
-    launcher: str  # its kernel
+    step_op: Callable[..., Tensor]
+    catch_up_op: Callable[..., None]
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -41,42 +45,55 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
 
     def _step_weight(self, weight: Tensor, group: dict) -> None:
         state = self._state(weight)
-        if weight.grad.is_sparse:
-            ids, grad = rows.row_gradient(weight.grad)
-            self.catch_up(weight, ids)
-            self._sweep(weight, state)
-        else:
-            ids, grad = None, weight.grad
-            self.catch_up(weight)
+        with unwatched(), writing(weight):
+            if weight.grad.is_sparse:
+                ids, codes = self._step_rows(weight, *rows.row_gradient(weight.grad), state, group)
+            else:
+                self.catch_up(weight)
+                state["step"] += 1
+                self.move(weight, weight.grad, [state[name] for name in self.buffers], group, state["step"])
+                state["last"] = ids = codes = None  # every row has moved, and is up to date
+        rows_moved(weight, ids, codes)
+
+    def _step_rows(self, weight, ids: Tensor, grad: Tensor, state: dict, group: dict) -> tuple[Tensor, Tensor | None]:
+        """Step rows ids [n] by grad [n, d] -> the ids, and their sign codes if an index wants them."""
+        self._catch_up(weight, ids, state)
+        self._sweep(weight, state)
         state["step"] += 1
-        if ids is None:
-            self.move(weight, grad, [state[name] for name in self.buffers], group, state["step"])
-            state["last"] = None  # every row is up to date again
-            return
         if state["last"] is None:
             state["last"] = torch.full((len(weight),), state["step"] - 1, dtype=torch.int64, device=weight.device)
             state["table"] = self.identity().repeat(WINDOW + 1, 1)
+        wanted, codes = row_state(weight).wants_codes, None
         if self._has_kernel(weight):
-            wanted = getattr(weight, "wants_codes", False)
-            codes = self.move_by_kernel(weight.detach(), grad, ids, state, group, wanted)
-            # The version tells whether anyone has changed the weight since.
-            weight.row_codes = (ids, codes, weight._version) if wanted else None
+            codes = self.step_op(*self._rows(weight, state, ids), grad, *self._by_age(weight, state),
+                                 *self.numbers(group), wanted)  # fmt: skip
         else:
             parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
             self.move(parts[0], grad, parts[1:], group, state["step"])
             self._write(weight, state, ids, parts)
         state["table"] = self.advanced(state["table"], group, state["step"])
-        rows.set_owner(weight, self)
+        state["behind"] = True
+        set_owner(weight, self)
+        return ids, codes if wanted else None
 
     @torch.no_grad()
     def catch_up(self, weight: Tensor, ids: Tensor | None = None) -> None:
         """Apply the steps that rows ``ids`` [n] (all rows if None) of ``weight`` have missed."""
         state = self.state.get(weight)
-        if not state or state["last"] is None:
+        if not state or state["last"] is None or not state["behind"]:
+            return
+        with unwatched(), writing(weight):
+            self._catch_up(weight, ids, state)
+        row_state(weight).caught_up(weight, ids)
+        state["behind"] = ids is not None
+
+    def _catch_up(self, weight: Tensor, ids: Tensor | None, state: dict) -> None:
+        if state["last"] is None:
             return
         if self._has_kernel(weight):
             ids = torch.arange(len(weight), device=weight.device) if ids is None else ids
-            self.apply_by_kernel(weight.detach(), ids, state, self._group_of(weight))
+            numbers = self.catch_up_numbers(self._group_of(weight))
+            self.catch_up_op(*self._rows(weight, state, ids), *self._by_age(weight, state), *numbers)
             return
         last = state["last"] if ids is None else state["last"].index_select(0, ids)
         lagging = (last < state["step"]).nonzero().squeeze(1)
@@ -100,7 +117,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         self.flush()
         saved = super().state_dict()
         saved["state"] = {
-            key: {name: value for name, value in state.items() if name not in ("last", "table")}
+            key: {name: value for name, value in state.items() if name not in ("last", "table", "behind")}
             for key, state in saved["state"].items()
         }
         return saved
@@ -109,12 +126,12 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         super().load_state_dict(state_dict)
         for state in self.state.values():
             state["step"] = int(state.get("step", 0))
-            state.update(last=None, table=None, cursor=state.get("cursor", 0))
+            state.update(last=None, table=None, behind=False, cursor=state.get("cursor", 0))
 
     def _state(self, weight: Tensor) -> dict:
         state = self.state[weight]
         if not state:
-            state.update(step=0, last=None, table=None, cursor=0)
+            state.update(step=0, last=None, table=None, behind=False, cursor=0)
         for name in self.buffers:
             # torch's SGD has no buffer, or None, before its first step with momentum.
             if state.get(name) is None:
@@ -137,10 +154,14 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     def _has_kernel(self, weight: Tensor) -> bool:
         return weight.dim() == 2 and weight.is_contiguous() and backend.kernels(weight, launcher=self.launcher)
 
+    def _rows(self, weight: Tensor, state: dict, ids: Tensor) -> tuple[Tensor, ...]:
+        """What every kernel takes first."""
+        return weight.detach(), *(state[name] for name in self.buffers), state["last"], ids
+
     @staticmethod
-    def table_for(weight: Tensor, state: dict) -> Tensor:
-        """The table by age where the kernel can read it. At 40 KB the copy to a GPU is not waited for."""
-        return state["table"].to(weight.device, non_blocking=True)
+    def _by_age(weight: Tensor, state: dict) -> tuple[Tensor, int]:
+        """The table by age where the kernel can read it, and the step. At 40 KB a GPU's copy is not waited for."""
+        return state["table"].to(weight.device, non_blocking=True), state["step"]
 
     def _group_of(self, weight: Tensor) -> dict:
         return next(g for g in self.param_groups if any(p is weight for p in g["params"]))
@@ -162,11 +183,9 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         """Step number ``step`` with a gradient, on rows that are up to date, in place."""
 
     @abstractmethod
-    def apply_by_kernel(self, weight: Tensor, ids: Tensor, state: dict, group: dict) -> None:
-        """``apply`` by the kernel, to those of rows ids [n] of the whole weight that lag."""
+    def numbers(self, group: dict) -> tuple:
+        """The hyper-parameters in the order in which ``step_op`` takes them."""
 
-    @abstractmethod
-    def move_by_kernel(
-        self, weight: Tensor, grad: Tensor, ids: Tensor, state: dict, group: dict, with_codes: bool
-    ) -> Tensor:
-        """``move`` by the kernel, for rows ids [n] of the whole weight -> their sign codes, if wanted."""
+    def catch_up_numbers(self, group: dict) -> tuple:
+        """Those that ``catch_up_op`` takes: none but what the table holds."""
+        return ()

@@ -1,44 +1,20 @@
 """Rows of a weight matrix: read some of them, and get a gradient for those only.
 
-A head with N classes reads A of its N weight rows in a step. Two things follow. The gradient has A rows
-(a ``torch.sparse_coo`` tensor, as ``nn.Embedding(sparse=True)`` gives). And an optimizer that touches only
-these rows leaves the others behind; it is asked to bring a row up to date when the row is next read.
+A head with N classes reads A of its N weight rows in a step. So the gradient has A rows (a ``torch.sparse_coo``
+tensor, as ``nn.Embedding(sparse=True)`` gives), and an optimizer that touches only these leaves the others behind; it
+is asked to bring them up to date before they are read (``annsoftmax_ref.row_parameter``).
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import backend
+from annsoftmax_ref.row_parameter import catch_up, row_state, unwatched
 from kernels_inline.head_ops import gather_normalise, normalise_backward, normalise_backward_
 from kernels_inline.parts_ops import add_rows_
-
-
-class RowOwner(Protocol):
-    """An optimizer that may hold rows back (``annsoftmax_ref.optim``)."""
-
-    def catch_up(self, weight: Tensor, ids: Tensor | None = None) -> None: ...
-
-
-def set_owner(weight: Tensor, owner: RowOwner) -> None:
-    """From now on, ``owner`` is asked before rows of ``weight`` are read."""
-    previous = getattr(weight, "row_owner", None)
-    if previous is not None and previous is not owner:
-        previous.catch_up(weight)
-    # On the tensor itself, so that optimizer and weight live, and are collected, together: rows that lag
-    # are not lost when the caller drops the optimizer first.
-    weight.row_owner = owner
-
-
-def catch_up(weight: Tensor, ids: Tensor | None = None) -> None:
-    """Bring rows ``ids`` [n] (all rows if None) of ``weight`` up to date, if an optimizer holds them back."""
-    owner = getattr(weight, "row_owner", None)
-    if owner is not None:
-        owner.catch_up(weight, ids)
 
 
 def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
@@ -46,8 +22,9 @@ def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
 
     The rows are brought up to date first, so that what is read is what a dense optimizer would have left.
     """
-    catch_up(weight, ids)
-    return _GatherRows.apply(weight, ids)
+    with unwatched():
+        catch_up(weight, ids)
+        return _GatherRows.apply(weight, ids)
 
 
 def unit_rows_at(weight: Tensor, ids: Tensor, half: bool = False) -> Tensor:
@@ -58,8 +35,9 @@ def unit_rows_at(weight: Tensor, ids: Tensor, half: bool = False) -> Tensor:
     """
     if not backend.kernels(weight, launcher="gather_normalise"):
         return unit_rows(gather_rows(weight, ids))
-    catch_up(weight, ids)
-    return _UnitRows.apply(weight, ids, half)
+    with unwatched():
+        catch_up(weight, ids)
+        return _UnitRows.apply(weight, ids, half)
 
 
 def take_parts(directions: Tensor, places: list[Tensor]) -> tuple[Tensor, ...]:
@@ -122,10 +100,11 @@ class _TakeParts(torch.autograd.Function):
         dtype = torch.promote_types(ctx.like.dtype, torch.float32)
         total = torch.zeros(ctx.shape, dtype=dtype, device=ctx.like.device)
         for places, grad in zip(ctx.saved_tensors, grads, strict=True):
-            if backend.kernels(total, launcher="add_rows"):
+            # A gradient that is to be differentiated in turn (create_graph) goes through plain torch.
+            if not torch.is_grad_enabled() and backend.kernels(total, launcher="add_rows"):
                 add_rows_(total, places, grad.contiguous())
             else:
-                total[places] += grad.to(dtype)
+                total = total.index_add(0, places, grad.to(dtype))
         return total.to(ctx.like.dtype), *[None] * len(grads)
 
 
@@ -133,21 +112,39 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor, ids: Tensor, half: bool) -> Tensor:
         unit, norms = gather_normalise(weight.detach(), ids, half)
-        ctx.save_for_backward(ids, norms)
+        ctx.save_for_backward(ids, norms, unit)
         # Not saved as a tensor of the graph: rows outside ids may be caught up before the backward pass.
-        ctx.weight = weight
+        ctx.weight, ctx.steps = weight, row_state(weight).steps_seen(weight)
         return unit
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        ids, norms = ctx.saved_tensors
-        grad, weight = grad.contiguous(), ctx.weight.detach()
-        if grad.dtype == torch.bfloat16:
-            grad = normalise_backward(grad, weight, ids, norms)
-        else:
-            # In place: the gradient was made for this node alone (annsoftmax_ref.loss makes a new one each time).
-            normalise_backward_(grad, weight, ids, norms)
-        return _row_sparse(ids, grad, ctx.weight.shape), None, None
+        ids, norms, unit = ctx.saved_tensors
+        with unwatched():
+            if torch.is_grad_enabled():  # create_graph: this gradient is to be differentiated in turn
+                return _row_sparse(ids, _differentiable(ctx.weight, ids, grad), ctx.weight.shape), None, None
+            grad, weight = grad.contiguous(), ctx.weight.detach()
+            if row_state(ctx.weight).steps_seen(ctx.weight) != ctx.steps:
+                grad = _normalise_backward(grad.float(), unit.float(), norms.unsqueeze(1))
+            elif grad.dtype == torch.bfloat16:
+                grad = normalise_backward(grad, weight, ids, norms)
+            else:
+                # In place: the gradient was made for this node alone (annsoftmax_ref.loss makes a new one each time).
+                normalise_backward_(grad, weight, ids, norms)
+            return _row_sparse(ids, grad, ctx.weight.shape), None, None
+
+
+def _normalise_backward(grad: Tensor, unit: Tensor, norms: Tensor) -> Tensor:
+    """For rows that are no longer those of the forward pass: from the unit rows [A, d] and norms [A, 1] kept of it."""
+    turned = grad - (grad * unit).sum(dim=1, keepdim=True) * unit
+    return torch.where(norms > 1e-12, turned, grad) / norms  # at the clamp, rows were divided by a constant
+
+
+def _differentiable(weight: Tensor, ids: Tensor, grad: Tensor) -> Tensor:
+    """grad [A, d] of the unit rows -> that of the rows, by torch's own formulas, which have derivatives."""
+    rows = _GatherRows.apply(weight, ids)
+    (result,) = torch.autograd.grad(unit_rows(rows), rows, grad.to(rows.dtype), create_graph=True)
+    return result
 
 
 def _row_sparse(ids: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:

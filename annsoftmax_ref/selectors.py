@@ -19,7 +19,7 @@ from annsoftmax_ref.checks import check_rate
 
 class Selector(nn.Module, ABC):
     """Base of the selectors. ``bind`` is called once by the head, the others for each training batch, in the
-    order ``check_budget``, ``prepare``, ``select``, ``rows_moved``."""
+    order ``check_budget``, ``prepare``, ``select``."""
 
     sample_rate = 1.0
     groups = 1
@@ -66,11 +66,14 @@ class Selector(nn.Module, ABC):
         Changes nothing but the generator.
         """
 
-    def rows_moved(self, ids: Tensor) -> None:
-        """Told by the head: the optimizer is about to move rows ids [n]."""
+    def observe(self, x: Tensor, active: list[ActiveSet], weight: Tensor, generator: torch.Generator) -> None:
+        """Told by the head, in training, right after ``select``: what this batch is scored against."""
 
     def sync(self, weight: Tensor) -> None:
         """Bring what is kept about the weights up to date with rows that have moved."""
+
+    def weight_replaced(self) -> None:
+        """Told by the head: other weights were loaded than those that what is kept is about."""
 
     def _union(self, samples: Tensor, candidates: Tensor, labels: Tensor, generator: torch.Generator) -> ActiveSet:
         fill = draw_fill(self.num_classes, self.active_classes, generator).to(labels.device)

@@ -24,7 +24,7 @@ class RebuiltClasses(Selector):
         self.sample_rate = check_rate(sample_rate)
         self.rebuild_steps = check_positive_int("rebuild_steps", rebuild_steps)
         self.register_buffer("steps_left", torch.zeros((), dtype=torch.int64))  # until the next rebuild
-        self.register_buffer("built", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("built", torch.zeros((), dtype=torch.uint8))
 
     @abstractmethod
     def rebuild(self, directions: Tensor, generator: torch.Generator) -> None:
@@ -33,6 +33,9 @@ class RebuiltClasses(Selector):
     @abstractmethod
     def candidates(self, x: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         """x [B, d] unit rows, labels [B], weight [N, d] -> each sample's classes [B, k], best first, then -1."""
+
+    def weight_replaced(self) -> None:
+        self.steps_left.fill_(0)
 
     @torch.no_grad()
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:

@@ -1,0 +1,259 @@
+"""The weight: an ordinary parameter to everyone outside this package, though some of its rows may lag behind.
+
+A head with N classes reads and moves A of its N rows in a step. An optimizer that touches only these
+(``annsoftmax_ref.optim``) holds the others back, and an index over the rows (``annsoftmax_ref.index``) has to follow
+those that move. What both need to know of each other stands in one object on the weight, its ``RowState``:
+
+    who                         does                                               when
+    RowOptimizer.step           becomes the owner; writes the ids, and the sign    after the rows have moved
+                                codes that its kernel made on the way, to the logs
+    catch_up(weight, ids)       asks the owner to bring rows up to date, which     before they are read
+                                writes their ids to the logs
+    NearestClasses.prepare      attaches its log, reads it and empties it: the     before each search
+                                codes of these rows are written anew
+    anyone else, by any call    sees rows that are up to date (``RowParameter``);  at that call
+    of torch's                  what they write is found by the version counter,
+                                and then every code is written anew
+
+Code of this package that reads the weight does so inside ``unwatched()``, after asking for the rows that it reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+# Inside it, torch functions see a RowParameter as the plain tensor that it is.
+unwatched = torch._C.DisableTorchFunctionSubclass
+
+
+class RowOwner(Protocol):
+    """An optimizer that may hold rows back."""
+
+    def catch_up(self, weight: Tensor, ids: Tensor | None = None) -> None: ...
+
+
+class RowLog:
+    """Which rows have moved since the index that reads this log last looked.
+
+    moved: (ids [n], codes [n, W] or None), a pair for each time that rows moved; codes are the signs of the rows.
+    everything: any row may have moved, which ones is not known.
+    """
+
+    def __init__(self, wants_codes: bool = False):
+        self.wants_codes = wants_codes
+        self.source: weakref.ref[RowState] | None = None  # whose rows it tells of
+        self.clear()
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"source": None}  # a copy is of a copied head, and tells of other rows
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.moved)
+
+    def clear(self) -> None:
+        self.moved: list[tuple[Tensor, Tensor | None]] = []
+        self.everything = False
+
+    def add(self, ids: Tensor, codes: Tensor | None, num_rows: int) -> None:
+        # Rows that were caught up to be read, and moved by the same batch's gradient, are to be looked at once.
+        self.moved = [entry for entry in self.moved if not torch.equal(entry[0], ids)] + [(ids, codes)]
+        if sum(len(ids) for ids, _ in self.moved) > 2 * num_rows:  # nobody reads it: it is not to grow for ever
+            self.clear()
+            self.everything = True
+
+
+class RowState:
+    """What is known of a weight's rows beside their values; see the table at the head of this file."""
+
+    def __init__(self, weight: Tensor):
+        self.owner: RowOwner | None = None
+        self.logs: weakref.WeakSet[RowLog] = weakref.WeakSet()  # an index that is gone has no log
+        self.version = _version(weight)
+        self.steps = 0  # how often rows have moved, catching up aside
+
+    def attach(self, log: RowLog) -> None:
+        """From now on, the log is told of these rows. If it was told of others before, all of these are new to it."""
+        if log.source is not None and log.source() is not self:
+            log.everything = True
+        log.source = weakref.ref(self)
+        self.logs.add(log)
+
+    def trust(self, weight: Tensor) -> None:
+        """What the logs' readers know is of the weight as it is: both were loaded together."""
+        self.version = _version(weight)
+        for log in self.logs:
+            log.clear()
+
+    @property
+    def wants_codes(self) -> bool:
+        return any(log.wants_codes for log in self.logs)
+
+    def moved(self, weight: Tensor, ids: Tensor | None, codes: Tensor | None = None) -> None:
+        """Told by the optimizer: it has moved rows ids [n] (None: all), whose signs now are codes [n, W]."""
+        self.steps += 1
+        self.caught_up(weight, ids, codes)
+
+    def caught_up(self, weight: Tensor, ids: Tensor | None, codes: Tensor | None = None) -> None:
+        """Told by the optimizer: rows ids [n] (None: all) have other values now, those that they should have had."""
+        for log in self.logs:
+            if ids is None:
+                log.everything = True
+            else:
+                log.add(ids, codes, len(weight))
+
+    def steps_seen(self, weight: Tensor) -> int:
+        """A number that is another one if rows have moved, catching up aside."""
+        self.look(weight)
+        return self.steps
+
+    def look(self, weight: Tensor) -> None:
+        """If somebody has written to the weight since the last look, any row may have moved."""
+        version = _version(weight)
+        if version != self.version:
+            self.version = version
+            self.moved(weight, None)
+
+    @contextlib.contextmanager
+    def writing(self, weight: Tensor) -> Iterator[None]:
+        """Around writes of the owner's, which says itself what it moved."""
+        self.look(weight)
+        try:
+            yield
+        finally:
+            self.version = _version(weight)
+
+
+def row_state(weight: Tensor) -> RowState:
+    """The weight's; made at the first call, which begins to ``watch`` the weight."""
+    # On the tensor itself, so that optimizer and weight live, and are collected, together: rows that lag
+    # are not lost when the caller drops the optimizer first.
+    state = getattr(weight, "row_state", None)
+    if state is None:
+        state = watch(weight).row_state = RowState(weight)
+    return state
+
+
+def writing(weight: Tensor) -> contextlib.AbstractContextManager:
+    """``RowState.writing``, if anything is known of the weight's rows."""
+    state = getattr(weight, "row_state", None)
+    return contextlib.nullcontext() if state is None else state.writing(weight)
+
+
+def rows_moved(weight: Tensor, ids: Tensor | None, codes: Tensor | None = None) -> None:
+    """``RowState.moved``, if anything is known of the weight's rows."""
+    state = getattr(weight, "row_state", None)
+    if state is not None:
+        state.moved(weight, ids, codes)
+
+
+def set_owner(weight: Tensor, owner: RowOwner) -> None:
+    """From now on, ``owner`` is asked before rows of ``weight`` are read."""
+    state = row_state(weight)
+    if state.owner is not None and state.owner is not owner:
+        state.owner.catch_up(weight)
+    state.owner = owner
+
+
+def catch_up(weight: Tensor, ids: Tensor | None = None) -> None:
+    """Bring rows ``ids`` [n] (all rows if None) of ``weight`` up to date, if an optimizer holds them back."""
+    state = getattr(weight, "row_state", None)
+    if state is not None and state.owner is not None:
+        state.owner.catch_up(weight, ids)
+
+
+class RowParameter(nn.Parameter):
+    """A parameter [N, d] or [N] whose rows an optimizer may hold back without anyone's noticing.
+
+    Every torch function that is given it (an operator, a method, ``.data``, a list of tensors for a ``foreach``
+    function) first has all rows brought up to date, but for those in ``ASIDE``, which do not look at values. So an
+    average of weights, a regularizer or an export reads what a dense optimizer would have left, and what is written
+    stays as it was written. Where nothing lags this costs some microseconds a call.
+
+    What it cannot see is a tensor that shares the memory and was made earlier: of ``w = head.weight.data``, kept
+    while training goes on, rows lag. Take it anew, or call ``head.sync()`` first.
+    """
+
+    def __deepcopy__(self, memo) -> RowParameter:
+        if id(self) not in memo:
+            catch_up(self)
+            with unwatched():
+                memo[id(self)] = type(self)(self.detach().clone(), self.requires_grad)
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol):
+        catch_up(self)
+        with unwatched():
+            return type(self), (self.detach(), self.requires_grad)
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{self.detach()}"  # as any other parameter
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        with unwatched():
+            if function not in ASIDE:
+                for weight in _weights_in((*args, *kwargs.values())):
+                    catch_up(weight)
+                    if function in UNCOUNTED and getattr(weight, "row_state", None) is not None:
+                        weight.row_state.moved(weight, None)
+            return function(*args, **kwargs)
+
+
+def unwatching(method):
+    """A method that runs ``unwatched``."""
+
+    @functools.wraps(method)
+    def wrapped(*args, **kwargs):
+        with unwatched():
+            return method(*args, **kwargs)
+
+    return wrapped
+
+
+def watch(parameter: Tensor) -> Tensor:
+    """The same object, from now on a RowParameter; one of another class than nn.Parameter is left as it is."""
+    if type(parameter) is nn.Parameter:
+        parameter.__class__ = RowParameter  # as torch's UninitializedParameter becomes what it is to be
+    return parameter
+
+
+def _weights_in(arguments) -> Iterator[RowParameter]:
+    for argument in arguments:
+        if isinstance(argument, RowParameter):
+            yield argument
+        elif isinstance(argument, (list, tuple)):
+            yield from _weights_in(argument)
+
+
+def _version(weight: Tensor) -> int:
+    with unwatched():
+        return 0 if weight.is_inference() else weight._version
+
+
+T = torch.Tensor
+# Functions that look at no value and change none.
+ASIDE = {
+    *(getattr(T, name) for name in ("dim", "ndimension", "size", "numel", "nelement", "stride", "element_size")),
+    *(getattr(T, name) for name in ("is_floating_point", "is_complex", "is_contiguous", "is_inference", "get_device")),
+    *(getattr(T, name) for name in ("requires_grad_", "retain_grad", "register_hook", "__len__", "__hash__")),
+    T.register_post_accumulate_grad_hook,
+    *(
+        getattr(T, name).__get__
+        for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "grad", "grad_fn", "is_leaf")
+    ),
+    *(getattr(T, name).__get__ for name in ("is_sparse", "is_cuda", "is_cpu", "is_meta", "is_quantized", "_version")),
+    *(getattr(T, name).__get__ for name in ("output_nr", "nbytes", "itemsize", "_backward_hooks")),
+    T.grad.__set__,
+    T.grad.__delete__,
+    T.requires_grad.__set__,
+}
+# Functions that hand out the memory, to be written to where no version counter sees it, or put other memory there.
+UNCOUNTED = {T.data.__get__, T.data.__set__, T.numpy, T.data_ptr, T.untyped_storage, T.__dlpack__}
