@@ -65,13 +65,14 @@ class SoftmaxHead(nn.Module):
         self.sparse = sparse
         self.selector.check_objective(self.objective)
         self.objective.check_options(bias, class_weights is not None)
-        self.selector.bind(num_classes, embedding_size, self.objective.scale)
         self.generator = torch.Generator().manual_seed(seed)
         directions = torch.randn(num_classes, embedding_size, generator=self.generator, dtype=dtype)
         # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
         self.weight = nn.Parameter(F.normalize(directions, dim=1))
         self.bias = nn.Parameter(torch.zeros(num_classes, dtype=dtype)) if bias else None
         weights = None if class_weights is None else check_class_weights(class_weights, num_classes, dtype)
+        # After all checks: a selector is bound once, and what was refused is to leave it free.
+        self.selector.bind(num_classes, embedding_size, self.objective.scale)
         self.register_buffer("class_weights", weights)
         self.to(device=device)
         self.register_state_dict_pre_hook(lambda head, prefix, keep_vars: head.sync())
@@ -92,6 +93,8 @@ class SoftmaxHead(nn.Module):
         self.selector.check_budget(labels)
         self.selector.prepare(self.weight, self.generator)
         active = self.selector.select(x.detach(), labels, self.weight, self.generator)
+        if torch.is_grad_enabled():
+            self.selector.observe(x.detach(), active, self.weight, self.generator)
         return self.loss_over(x, active)
 
     def loss_over(self, x: Tensor, active: list[ActiveSet]) -> Tensor:
