@@ -33,6 +33,16 @@ def check_rate(rate: float) -> float:
     return float(rate)
 
 
+def check_share(name: str, value: float, zero: bool = False) -> float:
+    """A number above 0 and below 1; ``zero``: or 0."""
+    range_ = "from 0 to below 1" if zero else "above 0 and below 1"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r}; it should be a number {range_}")
+    if not (0 < value < 1 or (zero and value == 0)):
+        raise ValueError(f"{name} is {value}; it should be {range_}")
+    return float(value)
+
+
 def check_embeddings(embeddings: Tensor, embedding_size: int) -> None:
     """embeddings [B, d], floating point, B >= 1, every number finite, no row of zeros."""
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():

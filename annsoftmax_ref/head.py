@@ -81,13 +81,14 @@ class SoftmaxHead(nn.Module):
         self.sparse = sparse
         self.selector.check_objective(self.objective)
         self.objective.check_options(bias, class_weights is not None)
-        self.selector.bind(self.num_classes, self.embedding_size, self.objective.scale)
         self.generator = torch.Generator().manual_seed(seed)
         directions = torch.randn(self.num_classes, self.embedding_size, generator=self.generator, dtype=dtype)
         # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
         self.weight = RowParameter(F.normalize(directions, dim=1))
         self.bias = RowParameter(torch.zeros(self.num_classes, dtype=dtype)) if bias else None
         weights = None if class_weights is None else check_class_weights(class_weights, num_classes, dtype)
+        # After all checks: a selector is bound once, and what was refused is to leave it free.
+        self.selector.bind(self.num_classes, self.embedding_size, self.objective.scale)
         self.register_buffer("class_weights", weights)
         self._scored = ScoredBatches()
         self.to(device=device)
@@ -110,7 +111,7 @@ class SoftmaxHead(nn.Module):
             return self._loss_over_all(x, labels, self.generator)
         scored = self._scored.again(x, labels)
         if scored is None:
-            active = None if isinstance(self.selector, AllClasses) else self._select(x.detach(), labels)
+            active = None if self.selector.takes_all else self._select(x.detach(), labels)
             scored = self._scored.remember(x, labels, active, self.generator)
         if scored.active is None:
             return self._loss_over_all(x, labels, scored.generator)
@@ -174,7 +175,7 @@ class SoftmaxHead(nn.Module):
     def _no_loss(self, embeddings: Tensor, factor: float = 0.0) -> Tensor:
         """0, or NaN, with gradients of it for embeddings [B, d] and parameters: there is nothing to score."""
         total = factor * embeddings[:1].sum(dtype=torch.promote_types(embeddings.dtype, torch.float32))
-        sampled = self.training and not isinstance(self.selector, AllClasses)
+        sampled = self.training and not self.selector.takes_all
         first = torch.zeros(1, dtype=torch.int64, device=self.weight.device)
         for part in (self.weight, self.bias):
             if part is not None:

@@ -9,6 +9,8 @@ Neither costs more than the rows it is given. NumPy twin: ``annsoftmax_ref.refer
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -170,6 +172,18 @@ class IVFBinaryIndex(nn.Module):
         if backend.kernels(queries, rows, launcher="rerank"):
             return rerank_by_kernel(queries, rows.detach(), ids)
         return self._rerank(queries, rows, ids)
+
+    def as_cosines(self, scores: Tensor, rerank: bool) -> Tensor:
+        """Scores as ``search`` gives them, with the same ``rerank`` -> the cosines that they stand for, or estimates.
+
+        Of residual codes (``centre``) there is no estimate: their scores do not compare between lists.
+        """
+        if rerank:
+            return scores
+        if self.asymmetric:
+            # <q, signs of w> is z <w, signs of w> on average, the sum of |w_i| about sqrt(2 d / pi) for |w| = 1.
+            return (scores / math.sqrt(2 * self.dim / math.pi)).clamp(-1, 1)
+        return (-scores * (math.pi / self.dim)).cos()  # signs differ in angle / pi of the bits
 
     def code_age(self) -> float:
         """Mean number of steps (calls that wrote codes) since a row's code was written."""

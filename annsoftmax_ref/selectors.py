@@ -19,18 +19,25 @@ from annsoftmax_ref.checks import check_rate
 
 class Selector(nn.Module, ABC):
     """Base of the selectors. ``bind`` is called once by the head, the others for each training batch, in the
-    order ``check_budget``, ``prepare``, ``select``."""
+    order ``check_budget``, ``prepare``, ``select``, ``observe``."""
 
     sample_rate = 1.0
     groups = 1
+    takes_all = False  # whether every class is in every active set
+    num_classes: int | None = None  # None until it is bound
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
-        """scale: what a cosine is multiplied by to be a logit."""
+        """scale: what a cosine is multiplied by to be a logit. ValueError if another head has the selector already."""
+        if self.num_classes is not None:
+            raise ValueError(
+                f"selector is a {type(self).__name__} that is already bound to a head of {self.num_classes} classes, "
+                "whose rows it keeps track of; it should be a new one for each head"
+            )
         self.num_classes, self.embedding_size, self.scale = num_classes, embedding_size, scale
 
     def check_objective(self, objective) -> None:
         """ValueError if the objective asks for what this selector cannot give: the logits of all classes."""
-        if objective.needs_all_classes:
+        if objective.needs_all_classes and not self.takes_all:
             raise ValueError(
                 f"objective is {objective}, which needs the logits of all classes; {type(self).__name__} leaves "
                 "classes out: take AllClasses, or leave label_smoothing at 0"
@@ -67,7 +74,10 @@ class Selector(nn.Module, ABC):
         """
 
     def observe(self, x: Tensor, active: list[ActiveSet], weight: Tensor, generator: torch.Generator) -> None:
-        """Told by the head, in training, right after ``select``: what this batch is scored against."""
+        """Told by the head, in training, right after ``select``: what this batch is scored against.
+
+        x [B, d] and weight [N, d] as ``select`` had them, active: what it gave.
+        """
 
     def sync(self, weight: Tensor) -> None:
         """Bring what is kept about the weights up to date with rows that have moved."""
@@ -84,8 +94,7 @@ class Selector(nn.Module, ABC):
 class AllClasses(Selector):
     """Full softmax: every class, every time."""
 
-    def check_objective(self, objective) -> None:
-        """Every objective finds all it asks for."""
+    takes_all = True
 
     def select(self, x, labels, weight, generator):
         everything = torch.arange(self.num_classes, device=labels.device)

@@ -1,12 +1,14 @@
 """grouping.py, active_sets.py and selectors.py: against the reference, and what each promises."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annsoftmax_ref import AllClasses, NearestClasses, RandomClasses
+from annsoftmax_ref import AllClasses, CosFace, NearestClasses, RandomClasses, SoftmaxHead
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.active_sets import active_count, draw_fill, union_active
 from annsoftmax_ref.grouping import group_sizes, random_groups, similarity_groups
@@ -135,6 +137,39 @@ def test_codes_follow_rows_before_the_next_search():
     assert selector.index.stale_bits(weight) > 0
     selector.prepare(weight, generator)
     assert selector.index.stale_bits(weight) == 0
+
+
+@pytest.mark.parametrize("make", [AllClasses, RandomClasses, NearestClasses, lambda: NearestClasses(mass_target=0.9)])
+def test_a_selector_shared_by_two_heads_is_refused_and_the_first_goes_on(make):
+    """Its index would follow the rows of one of them only (insightface#1758)."""
+    x, labels, _ = batch_of(97, 12, 8)
+    selector = make()
+    head, alone = SoftmaxHead(97, 12, selector), SoftmaxHead(97, 12, make())
+    with pytest.raises(ValueError, match=rf"{type(selector).__name__} that is already bound to a head of 97 classes"):
+        SoftmaxHead(200, 12, selector, seed=7)
+    assert [head(x, labels).item() for _ in range(3)] == [alone(x, labels).item() for _ in range(3)]
+
+
+def test_a_head_that_is_refused_leaves_its_selector_free():
+    selector = RandomClasses()
+    for options in ({"class_weights": torch.zeros(97)}, {"bias": True, "objective": CosFace()}):
+        with pytest.raises(ValueError, match="class_weights|bias"):
+            SoftmaxHead(97, 12, selector, **options)
+    SoftmaxHead(97, 12, selector)
+
+
+@pytest.mark.parametrize("make", SELECTORS)
+def test_selecting_changes_nothing_but_the_generator(make):
+    x, labels, weight = batch_of(97, 12, 16)
+    selector = make()
+    selector.bind(97, 12)
+    generator = torch.Generator().manual_seed(3)
+    selector.prepare(weight, generator)
+    state, attributes = copy.deepcopy(selector.state_dict()), {**vars(selector)}
+    selector.select(x, labels, weight, generator)
+    assert vars(selector) == attributes
+    for name, value in selector.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0, equal_nan=True)
 
 
 def test_every_row_is_looked_at_within_refresh_steps():

@@ -9,6 +9,8 @@ it, slowly). Ours: the paper has an inverted file.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,19 @@ from kernels_inline.flat_ops import flat_map, flat_thresholds, query_planes
 from kernels_inline.select_ops import select_map
 
 STRIDE = 8  # the thresholds are measured on every eighth class, from a start that is drawn
+
+
+@dataclass(frozen=True)
+class Flat:
+    """planes: 1 or 2, the bits that a number of a sample is compared with."""
+
+    planes: int
+
+    def active_sets(self, selector, groups, x, labels, weight, generator) -> list[ActiveSet]:
+        """As ``Selector.select``, for groups of samples that partition the batch."""
+        index = selector.index
+        turned = x @ index.rotation.to(x.dtype) if index.rotate else x
+        return flat_active(turned, groups, labels, index.codes, selector.active_classes, self.planes, generator)
 
 
 def flat_active(

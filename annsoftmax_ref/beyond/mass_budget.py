@@ -12,8 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from annsoftmax_ref.beyond.estimators import draw_distinct, draw_outside
-from annsoftmax_ref.rows import unit_rows
+from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.beyond.drawn import draw_distinct, draw_outside, scaled_cosines
+from annsoftmax_ref.checks import check_share
 
 SAMPLES = 16  # of one group, that a look measures
 DRAWN = 256  # classes outside the active set, that stand for all of them
@@ -28,14 +29,27 @@ class MassBudget(nn.Module):
 
     least: the rate to start from, which is also the smallest: a batch that fits once always fits. target: the share
     of the mass to hold. The missing share m = 1 - mass is compared with the 1 - target that is allowed:
-    rate <- rate * (m / (1 - target))^GAIN, between ``least`` and 1.
+    rate <- rate * (m / (1 - target))^GAIN, between ``least`` and 1. Raises ValueError or TypeError for another target
+    than one above 0 and below 1, which ``NearestClasses`` calls mass_target.
     """
 
     def __init__(self, least: float, target: float):
         super().__init__()
-        self.least, self.target = least, target
+        self.least, self.target = least, check_share("mass_target", target)
         self.register_buffer("rate", torch.tensor(least, dtype=torch.float32))
         self.register_buffer("mass", torch.tensor(math.nan, dtype=torch.float32))  # nothing measured yet
+
+    @property
+    def present(self) -> float:
+        """The rate to use now; what is stored is a float32, which may lie a little below ``least``."""
+        return max(self.least, float(self.rate))
+
+    def observe(
+        self, x: Tensor, active: list[ActiveSet], weight: Tensor, scale: float, generator: torch.Generator
+    ) -> None:
+        """Measure the mass in the active set of one group, another one each step, and follow it."""
+        group = active[int(torch.randint(len(active), (), generator=generator))]
+        self.follow(captured_mass(x[group.samples], group.targets, weight, group.classes, scale, generator))
 
     def follow(self, measured: float) -> None:
         """Take one more measurement in, and move the rate."""
@@ -71,11 +85,3 @@ def captured_mass(
     inside = scaled_cosines(x, weight, classes, scale).scatter(1, own, -torch.inf).logsumexp(dim=1)
     beyond = scaled_cosines(x, weight, drawn, scale).logsumexp(dim=1) + math.log(rest / len(drawn))
     return (inside - beyond).sigmoid().mean().item()
-
-
-@torch.no_grad()
-def scaled_cosines(x: Tensor, weight: Tensor, classes: Tensor, scale: float) -> Tensor:
-    """x [b, d] unit rows, weight [N, d], classes [n] -> scale * cosine [b, n], as the rows stand."""
-    with torch.autocast(x.device.type, enabled=False):  # not to depend on bfloat16 rounding
-        directions = unit_rows(weight.detach().index_select(0, classes))
-        return scale * (x.to(directions.dtype) @ directions.T)

@@ -75,11 +75,6 @@ def check_file(name: str, path) -> str:
     return path
 
 
-def check_share(held_out: float) -> None:
-    if isinstance(held_out, bool) or not isinstance(held_out, (int, float)) or not 0 < held_out < 1:
-        raise ValueError(f"held_out is {held_out!r}; it should be above 0 and below 1, the share to test on")
-
-
 def hold_out(whole, held_out: float, seed: int, where: str) -> tuple[Part, Part]:
     """Train and test parts: a share ``held_out`` of the samples, drawn by ``seed``, is for the test; at least one."""
     if len(whole) < 2:

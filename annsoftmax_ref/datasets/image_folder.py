@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.datasets.files import FileData, Part, check_index, check_share, decode_image, stack_images
+from annsoftmax_ref.checks import check_positive_int, check_share
+from annsoftmax_ref.datasets.files import FileData, Part, check_index, decode_image, stack_images
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -87,7 +87,7 @@ def load_image_folder(
         an image to train on. Which ones, ``seed`` decides.
     Raises ValueError for settings out of range and folders that give nothing to train or to test on.
     """
-    check_share(held_out)
+    check_share("held_out", held_out)
     root = Path(root)
     split = (root / "train").is_dir()
     train = ImageFolder(root / "train" if split else root, size=size, grey=grey)

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.datasets.files import FileData, Numbers, check_file, check_index, check_share
+from annsoftmax_ref.checks import check_positive_int, check_share
+from annsoftmax_ref.datasets.files import FileData, Numbers, check_file, check_index
 
 FEATURE_TYPES = ("float16", "float32")
 
@@ -105,7 +105,7 @@ def load_memmap(
 
     The rows are to be in no order; a random choice among billions would need a table of them in memory.
     """
-    check_share(held_out)
+    check_share("held_out", held_out)
     settings = (features, labels, num_classes, width, dtype, skip)
     count = len(MappedFeatures(*settings))
     if count < 2:

@@ -29,12 +29,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.checks import check_positive_int, check_share
 from annsoftmax_ref.datasets.files import (
     FileData,
     check_file,
     check_index,
-    check_share,
     decode_image,
     hold_out,
     stack_images,
@@ -155,7 +154,7 @@ def load_record_io(
     """A .rec file, or a folder with ``train.rec``, as train and test: a share ``held_out`` of the images, drawn by
     ``seed``, is tested on. A list of the same name (.lst) is not read; for one, and for no test, see ``RecordSet``.
     """
-    check_share(held_out)
+    check_share("held_out", held_out)
     path = Path(path) / "train.rec" if Path(path).is_dir() else Path(path)
     whole = RecordSet(path, num_classes=num_classes, size=size, grey=grey)
     train, test = hold_out(whole, held_out, seed, str(path))

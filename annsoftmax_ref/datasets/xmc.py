@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.datasets.files import FileData, Numbers, Part, check_file, check_index, check_share, hold_out
+from annsoftmax_ref.checks import check_share
+from annsoftmax_ref.datasets.files import FileData, Numbers, Part, check_file, check_index, hold_out
 
 HEADER = re.compile(rb"(\d{1,12})[ \t]+(\d{1,12})[ \t]+(\d{1,12})[ \t]*\r?\n")
 NUMBER = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
@@ -137,7 +138,7 @@ def load_xmc(
 ) -> XMCData:
     """Two files, to train and to test on; without the second a share ``held_out`` of the first, drawn by ``seed``,
     is tested on. Raises ValueError for files that are broken or whose headers count other features or labels."""
-    check_share(held_out)
+    check_share("held_out", held_out)
     whole = XMCFile(train)
     if test is None:
         parts = [XMCPart(part.whole, part.rows) for part in hold_out(whole, held_out, seed, whole.path)]

@@ -22,7 +22,7 @@ NAMES = {
     "group": "grouping.similarity_groups",
     "hashing forest": "ForestClasses",
     "label graph": "LabelGraphClasses",
-    "log-weight": "beyond.estimators.tail_active",
+    "log-weight": "beyond.tail.tail_active",
     "LSH": "LSHClasses",
     "PartialFC": "RandomClasses",
     "positives": "active_sets.union_active",

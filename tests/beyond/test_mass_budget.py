@@ -5,24 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sampled import SCALE, D, N, problem, unit
 
 from annsoftmax_ref import CrossEntropy, NearestClasses, SoftmaxHead
 from annsoftmax_ref.beyond.mass_budget import MassBudget, captured_mass
-
-N, D, SCALE = 300, 16, 10.0
-
-
-def unit(rows):
-    return torch.nn.functional.normalize(rows, dim=1)
-
-
-def problem(n=N, d=D, b=8):
-    """x [b, d] unit rows around their own classes, labels [b], weight [n, d]; float64."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    labels = torch.randint(n, (b,), generator=generator)
-    x = unit(weight[labels]) + 0.25 * torch.randn(b, d, generator=generator, dtype=torch.float64)
-    return unit(x), labels, weight
 
 
 def test_captured_mass_by_hand(generator):

@@ -1,70 +1,51 @@
-"""Active sets whose classes stand for those left out, so that the partition function is estimated without bias.
+"""Priority: a sample of all classes by their estimated logits, shared by a group.
 
-Scored against some classes only, a sample's partition function Z = sum_c e^{s z_c} comes out too small. Both samplers
-here put classes in at random, with a known chance p_c > 0 for every class, and give each the log-weight -log p_c: then
-the expectation of sum_c e^{s z_c - log p_c} over the active set is Z, whatever the scores that p came from.
-
-``tail_active``: the searched classes for themselves, and a uniform sample of the others for all of those (LSH Softmax,
-Levy, Chan and Ermon, ICLR 2018 submission; Mussmann, Levy and Ermon, UAI 2017). ``priority_active``: priority sampling
-(Duffield, Lund and Thorup, J. ACM 2007) with one estimated logit a class, found by the search or, for all that were
-not found, measured on a few drawn ones; after "Attention via Black-Box Vector Search" (Zharkov et al. 2026), which has
-it for one query and exact scores. Ours: one sample for a group, quantised scores, positives always in. NumPy twins:
-``annsoftmax_ref.reference.estimators``. Costs: a pass over N flags or scores a group, as any union, and random numbers
-and sorting for O(A) classes, not N.
+Priority sampling (Duffield, Lund and Thorup, J. ACM 2007) with one estimated logit a class, found by the search or,
+for all that were not found, measured on a few drawn ones; after "Attention via Black-Box Vector Search" (Zharkov et al.
+2026), which has it for one query and exact scores. Ours: one sample for a group, quantised scores, positives always in.
+NumPy twins: ``annsoftmax_ref.reference.estimators``.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.active_sets import draw_fill, union_active
+from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.beyond.drawn import draw_distinct, draw_outside, scaled_cosines
+
+PILOT = 256  # classes drawn a step, to know what score those have that no sample found
 
 
-def draw_distinct(total: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` distinct numbers of 0..total-1 in a random order [count], uniformly; costs O(count log count)."""
-    drawn = draw_fill(total, count, generator).unique()
-    if len(drawn) < count:
-        drawn = torch.arange(total)
-    # Which numbers turned up depends on none of them being special, so that a random part of them is uniform.
-    return drawn[torch.randperm(len(drawn), generator=generator)[:count]]
+@dataclass(frozen=True)
+class Priority:
+    """Takes twice the candidates of the union, which chance may leave out, in the order of their scores."""
 
-
-def draw_outside(inside: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """inside [N] bool -> ``count`` distinct classes that are not in it, uniformly, in a random order [count]."""
-    others = (~inside).nonzero().squeeze(1)
-    return others[draw_distinct(len(others), count, generator).to(inside.device)]
-
-
-def tail_active(
-    candidates: Tensor, labels: Tensor, count: int, tail: float, num_classes: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Searched classes S, and a uniform sample of the classes outside S: exactly ``count`` classes.
-
-    candidates [b, k]: each sample's classes, nearest first, -1 where there is none. labels [b].
-    S: labels and candidates, cut by rank to (1 - tail) * count; what it leaves free, at least one place, is the tail's.
-    Positives come first: where they leave no place, there is no tail, and what is left out is not stood for.
-    Returns classes [count] ascending, targets [b], log-weights [count] (float64): 0 in S, log((N - |S|) / l) for
-    each of the l others.
-    """
-    inside = torch.zeros(num_classes + 1, dtype=torch.bool, device=labels.device)
-    inside[labels] = True
-    positives = int(inside.sum())
-    inside[candidates] = True  # -1 is the spare place at the end
-    wanted = count - max(1, math.floor(tail * count + 0.5))
-    # Never above count, where union_active refuses too many labels.
-    kept = min(count, int(inside[:-1].sum()), max(wanted, positives))
-    searched, _ = union_active(candidates, labels, labels.new_empty(0), kept, num_classes)
-    # What fills a union up is a uniform sample of the classes outside it.
-    fill = draw_fill(num_classes, count, generator).to(labels.device)
-    classes, _ = union_active(searched.unsqueeze(0), searched[:1], fill, count, num_classes)
-    places = count - kept
-    each = math.log((num_classes - kept) / places) if places else 0.0
-    log_weights = torch.full((count,), each, dtype=torch.float64, device=labels.device)
-    log_weights[torch.searchsorted(classes, searched)] = 0.0
-    return classes, torch.searchsorted(classes, labels), log_weights
+    def active_sets(self, selector, groups, x, labels, weight, generator) -> list[ActiveSet]:
+        """As ``Selector.select``, for groups of samples that partition the batch."""
+        n, index = selector.num_classes, selector.index
+        k = selector.candidates_per_sample(max(len(samples) for samples in groups), times=2)
+        found, scores = index.search(x, weight, k, selector.nprobe, selector.rerank)
+        logits = selector.scale * index.as_cosines(scores, selector.rerank)
+        pilot = draw_distinct(n, min(PILOT, n), generator).to(x.device)
+        pilot_logits = scaled_cosines(x, weight, pilot, selector.scale)  # [B, p]
+        active = []
+        for samples in groups:
+            classes, targets, log_weights = priority_active(
+                found[samples],
+                logits[samples],
+                labels[samples],
+                pilot,
+                pilot_logits[samples],
+                selector.active_classes,
+                n,
+                generator,
+            )
+            active.append(ActiveSet(samples, classes, targets, log_weights.to(x.dtype)))
+        return active
 
 
 def priority_active(
@@ -84,6 +65,7 @@ def priority_active(
     sample found has the mean score of the pilot's classes that were not found. Classes not found share one
     score, so that only the smallest of their uniforms are drawn.
     Returns classes [count] ascending, targets [b], log-weights [count] (float64), 0 for labels.
+    Raises ValueError if the labels alone are more than ``count`` classes.
     """
     best = _best_logits(candidates, logits, labels, num_classes)  # [N]
     known = (best > -torch.inf).nonzero().squeeze(1)
