@@ -36,7 +36,7 @@ def scored_loss(
     """
     kind = _kernel(objective)
     fused = kind is not None and offset is None and _product_has_kernel(x.device.type)
-    if not fused or not backend.kernels(x, launcher="margin_softmax"):
+    if not fused or not backend.runs(margin_softmax_, x):
         losses = objective.loss_of(x, directions, targets, offset, generator)
         return share * (losses if weights is None else losses * weights).sum()
     return _FusedLoss.apply(x, directions, targets, kind, objective.scale, objective.margin, share, weights)

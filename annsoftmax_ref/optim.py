@@ -29,7 +29,7 @@ class RowSGD(RowOptimizer):
     """
 
     buffers = ("momentum_buffer",)
-    launcher = "row_sgd"
+    kernel = row_sgd_
 
     def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
         _check_hyper(lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -96,7 +96,7 @@ class RowAdamW(RowOptimizer):
     """
 
     buffers = ("exp_avg", "exp_avg_sq")
-    launcher = "row_adamw"
+    kernel = row_adamw_
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ row have a closed form that depends on how many they are, its age, and keeps one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     """
 
     buffers: tuple[str, ...] = ()
-    launcher: str  # its kernel
+    kernel: Callable  # the op of a step, for ``backend.runs``
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -135,7 +136,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         state["last"].index_fill_(0, ids, state["step"])
 
     def _has_kernel(self, weight: Tensor) -> bool:
-        return weight.dim() == 2 and weight.is_contiguous() and backend.kernels(weight, launcher=self.launcher)
+        return weight.dim() == 2 and weight.is_contiguous() and backend.runs(self.kernel, weight)
 
     @staticmethod
     def table_for(weight: Tensor, state: dict) -> Tensor:

@@ -56,7 +56,7 @@ def unit_rows_at(weight: Tensor, ids: Tensor, half: bool = False) -> Tensor:
     The same as ``unit_rows(gather_rows(weight, ids))``, in one pass where the kernels run; ``half``: rounded to
     bfloat16, as autocast would before it multiplies.
     """
-    if not backend.kernels(weight, launcher="gather_normalise"):
+    if not backend.runs(gather_normalise, weight):
         return unit_rows(gather_rows(weight, ids))
     catch_up(weight, ids)
     return _UnitRows.apply(weight, ids, half)
@@ -122,7 +122,7 @@ class _TakeParts(torch.autograd.Function):
         dtype = torch.promote_types(ctx.like.dtype, torch.float32)
         total = torch.zeros(ctx.shape, dtype=dtype, device=ctx.like.device)
         for places, grad in zip(ctx.saved_tensors, grads, strict=True):
-            if backend.kernels(total, launcher="add_rows"):
+            if backend.runs(add_rows_, total):
                 add_rows_(total, places, grad.contiguous())
             else:
                 total[places] += grad.to(dtype)
