@@ -38,13 +38,14 @@ def needs(*launchers: str) -> Callable:
     return declare
 
 
-def runs(op: Callable, *tensors: Tensor) -> bool:
+def runs(op: Callable | None = None, *tensors: Tensor) -> bool:
     """Whether the op's kernels are to take these tensors: all on one device, floating-point ones in float32.
 
-    An op with a launcher that a library does not have is torch's on that library's device. Raises BuildError, with
-    the reason, where a backend was asked for by name and cannot be built.
+    An op with a launcher that a library does not have is torch's on that library's device. Without an op: whether
+    there are kernels at all. Raises BuildError, with the reason, where a backend was asked for by name and cannot be
+    built.
     """
-    name = current()
+    name, launchers = current(), () if op is None else LAUNCHERS[op]
     if name == "torch":
         return False
     places = {t.device for t in tensors} or {torch.device(PLACES[name] or "cpu")}
@@ -52,9 +53,9 @@ def runs(op: Callable, *tensors: Tensor) -> bool:
     # float64 has no kernel: torch is its only implementation
     fits = not places and all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
     if name == "auto":
-        return fits and place.type in ("cpu", "cuda") and _can_be_had(place, LAUNCHERS[op])
+        return fits and place.type in ("cpu", "cuda") and _can_be_had(place, launchers)
     library = build.library_for(place if place.type == PLACES[name] else torch.device(PLACES[name]))  # or BuildError
-    return fits and place.type == PLACES[name] and all(map(library.has, LAUNCHERS[op]))
+    return fits and place.type == PLACES[name] and all(map(library.has, launchers))
 
 
 @functools.cache

@@ -253,8 +253,9 @@ def test_a_flat_search_on_a_gpu_obeys_use_torch_and_use_cpp(op):
 
 
 def test_choices(monkeypatch):
-    assert not backend.runs(rerank, torch.zeros(1, dtype=torch.float64))
+    assert backend.runs() and not backend.runs(rerank, torch.zeros(1, dtype=torch.float64))
     with backend.use("torch"):
+        assert not backend.runs()
         assert not backend.runs(rerank, torch.zeros(1))
     monkeypatch.setenv("ANNSOFTMAX_BACKEND", "torch")
     assert backend.current() == "torch"
