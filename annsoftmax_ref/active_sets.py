@@ -74,7 +74,7 @@ def union_active(
     Raises ValueError if the labels alone are more than ``count`` classes.
     Derived in notebook 06, section "Fill up".
     """
-    if backend.kernels(candidates, launcher="union_active"):
+    if backend.runs(union_active_by_kernel, candidates):
         return union_active_by_kernel(candidates.contiguous(), labels, fill_order, count, num_classes)
     k = candidates.shape[1]
     unranked = k + 1

@@ -93,7 +93,7 @@ class IVFBinaryIndex(nn.Module):
 
     def nearest_list(self, unit_rows: Tensor) -> Tensor:
         """unit_rows [n, d] -> the list of the nearest centroid [n] (ties to the lowest)."""
-        if backend.kernels(unit_rows, launcher="row_argmax"):
+        if backend.runs(assign, unit_rows, self.centroids):
             return assign(unit_rows, self.centroids)
         return (unit_rows @ self.centroids.T).argmax(dim=1)
 
@@ -122,7 +122,7 @@ class IVFBinaryIndex(nn.Module):
     def write_codes(self, ids: Tensor, codes: Tensor) -> None:
         """New codes [n, W] of rows ids [n], made by ``update_rows`` or by the optimizer as it moved the rows."""
         lists = self.lists
-        if backend.kernels(codes, launcher="write_codes"):
+        if backend.runs(write_codes_, codes):
             write_codes_(
                 self.codes, lists.slot_codes, self.written, self.assignment, lists.place, ids, codes, int(self.clock)
             )
@@ -132,7 +132,7 @@ class IVFBinaryIndex(nn.Module):
 
     def _encode_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
         lists = self.assignment[ids]
-        if backend.kernels(rows, self.centroids, launcher="sign_codes"):
+        if backend.runs(encode, rows, self.centroids):
             return encode(
                 rows, ids, self.rotation, self.centroids if self.centre else None, lists if self.centre else None
             )
@@ -169,7 +169,7 @@ class IVFBinaryIndex(nn.Module):
         ids, scores = self._scan(queries, probed, k)
         if not rerank:
             return ids, scores
-        if backend.kernels(queries, rows, launcher="rerank"):
+        if backend.runs(rerank_by_kernel, queries, rows):
             return rerank_by_kernel(queries, rows.detach(), ids)
         return self._rerank(queries, rows, ids)
 
@@ -199,7 +199,7 @@ class IVFBinaryIndex(nn.Module):
 
     def _scan(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best codes in the lists probed [B, nprobe], ties to the lower id: ids, scores [B, k]."""
-        lists, fast = self.lists, backend.kernels(queries, launcher="ivf_scan")
+        lists, fast = self.lists, backend.runs(ivf_scan_asymmetric if self.asymmetric else ivf_scan, queries)
         if self.asymmetric:
             queries, scan = queries.float(), ivf_scan_asymmetric if fast else ivf_scan_asymmetric_torch
             sizes: tuple[int, ...] = (k, self.num_rows)
@@ -235,7 +235,7 @@ class IVFBinaryIndex(nn.Module):
 
     def _move_centroids(self, unit_rows: Tensor, lists: Tensor, sizes: Tensor | None = None) -> None:
         """c <- unit(c + (n / size) (mean - c)) for the n rows given of each list; sizes None: c <- unit(mean)."""
-        if backend.kernels(unit_rows, launcher="list_sums"):
+        if backend.runs(kmeans_sums, unit_rows):
             sums, n = kmeans_sums(unit_rows, lists, self.nlist)
         else:
             sums = torch.zeros_like(self.centroids).index_add_(0, lists, unit_rows)

@@ -35,7 +35,7 @@ def scored_loss(
     """
     kind = _kernel(objective)
     fused = kind is not None and offset is None and _product_has_kernel(x.device.type)
-    if not fused or not backend.kernels(x, directions, launcher="margin_softmax"):
+    if not fused or not backend.runs(margin_softmax_, x, directions):
         return _plain_loss(x, directions, targets, objective, share, offset, weights, generator)
     return _FusedLoss.apply(x, directions, targets, weights, objective, share)
 

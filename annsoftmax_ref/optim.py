@@ -29,8 +29,7 @@ class RowSGD(RowOptimizer):
     """
 
     buffers = ("momentum_buffer",)
-    launcher = "row_sgd"
-    step_op, catch_up_op = staticmethod(row_sgd_), staticmethod(row_sgd_catch_up_)
+    step_op, catch_up_op = row_sgd_, row_sgd_catch_up_
 
     def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
         _check_hyper(lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -80,8 +79,7 @@ class RowAdamW(RowOptimizer):
     """
 
     buffers = ("exp_avg", "exp_avg_sq")
-    launcher = "row_adamw"
-    step_op, catch_up_op = staticmethod(row_adamw_), staticmethod(row_adamw_catch_up_)
+    step_op, catch_up_op = row_adamw_, row_adamw_catch_up_
 
     def __init__(
         self,

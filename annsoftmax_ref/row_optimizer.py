@@ -152,7 +152,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         state["last"].index_fill_(0, ids, state["step"])
 
     def _has_kernel(self, weight: Tensor) -> bool:
-        return weight.dim() == 2 and weight.is_contiguous() and backend.kernels(weight, launcher=self.launcher)
+        return weight.dim() == 2 and weight.is_contiguous() and backend.runs(self.step_op, weight)
 
     def _rows(self, weight: Tensor, state: dict, ids: Tensor) -> tuple[Tensor, ...]:
         """What every kernel takes first."""

@@ -33,7 +33,7 @@ def unit_rows_at(weight: Tensor, ids: Tensor, half: bool = False) -> Tensor:
     The same as ``unit_rows(gather_rows(weight, ids))``, in one pass where the kernels run; ``half``: rounded to
     bfloat16, as autocast would before it multiplies.
     """
-    if not backend.kernels(weight, launcher="gather_normalise"):
+    if not backend.runs(gather_normalise, weight):
         return unit_rows(gather_rows(weight, ids))
     with unwatched():
         catch_up(weight, ids)
@@ -101,10 +101,10 @@ class _TakeParts(torch.autograd.Function):
         total = torch.zeros(ctx.shape, dtype=dtype, device=ctx.like.device)
         for places, grad in zip(ctx.saved_tensors, grads, strict=True):
             # A gradient that is to be differentiated in turn (create_graph) goes through plain torch.
-            if not torch.is_grad_enabled() and backend.kernels(total, launcher="add_rows"):
+            if not torch.is_grad_enabled() and backend.runs(add_rows_, total):
                 add_rows_(total, places, grad.contiguous())
             else:
-                total = total.index_add(0, places, grad.to(dtype))
+                total.index_add_(0, places, grad.to(dtype))
         return total.to(ctx.like.dtype), *[None] * len(grads)
 
 

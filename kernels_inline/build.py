@@ -162,7 +162,9 @@ def c_value(value):
 
 @functools.cache
 def function_of(library: ctypes.CDLL, name: str):
-    function = getattr(library, name)
+    function = getattr(library, name, None)
+    if function is None:
+        raise BuildError(f"there is no kernel {name} for this device; dispatch.runs tells beforehand")
     function.restype = ctypes.c_int64
     return function
 

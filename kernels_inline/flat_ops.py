@@ -9,8 +9,8 @@ scores all classes for groups of queries, and keeps one byte for each group and 
     map[g, c]    = clamp(64 + floor(margin(g, c) / 2^shift), 0, 254); 0 for a group without queries
 
 A byte of 64 or more: the class is among the nearest of at least one of the group's samples. 255 stays free for labels.
-The kernels are ``cuda/threshold.cu`` and ``cuda/flat.cu``; the functions ending in ``_torch`` do the same in plain
-torch, and so do the ops on the CPU, unless the backend is "emulator". NumPy twin: ``annsoftmax_ref.reference.flat``.
+The kernels are ``cuda/threshold.cu`` and ``cuda/flat.cu``, and there are none in C++; the functions ending in
+``_torch`` do the same in plain torch. NumPy twin: ``annsoftmax_ref.reference.flat``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline import build, choice
+from kernels_inline import build
 from kernels_inline.bits import pack_bits, popcount
+from kernels_inline.dispatch import needs
 
 LEVEL, HIGHEST = 64, 254
 NONE = -(1 << 29)  # the margin where there is no query
@@ -49,6 +50,7 @@ def query_planes(queries: Tensor, count: int) -> Tensor:
     return pack_bits(bits)
 
 
+@needs("flat_thresholds")
 @torch.library.custom_op(
     "annsoftmax::flat_thresholds",
     mutates_args=(),
@@ -60,13 +62,7 @@ def flat_thresholds(planes, codes, dim, k, stride=8, first=0):
     planes [B, P, W] int64, P = 1 or 2; codes [N, W] int64; dim: the number of bits in use, 0 in both where unused.
     With r = ceil(k / stride): the r-th largest score in the sample, 0 if it has fewer than r classes. -> [B] int32
     """
-    _check_codes(planes, codes, dim)
-    if k < 1 or stride < 1:
-        raise ValueError(f"k is {k} and stride is {stride}; both should be at least 1")
-    if not 0 <= first < min(stride, len(codes)):
-        raise ValueError(f"first is {first}; it should be from 0 to {min(stride, len(codes)) - 1}")
-    if not _on_kernels(planes):
-        return flat_thresholds_torch(planes, codes, dim, k, stride, first)
+    _check_thresholds(planes, codes, dim, k, stride, first)
     batch, count, words = planes.shape
     thresholds = planes.new_empty(batch, dtype=torch.int32)
     most = dim * (2**count - 1)
@@ -76,6 +72,7 @@ def flat_thresholds(planes, codes, dim, k, stride=8, first=0):
     return thresholds
 
 
+@needs("flat_map")
 @torch.library.custom_op(
     "annsoftmax::flat_map",
     mutates_args=(),
@@ -89,15 +86,7 @@ def flat_map(planes, thresholds, codes, starts, dim, shift=0):
     both where unused. shift: margins are divided by 2^shift. On a GPU the values in starts are not looked at.
     -> [G, N] uint8
     """
-    _check_codes(planes, codes, dim)
-    _check("thresholds", thresholds, torch.int32, (len(planes),), planes.device)
-    _check("starts", starts, torch.int64, (max(2, len(starts)) if starts.dim() == 1 else "G + 1",), planes.device)
-    if not 0 <= shift <= 16:
-        raise ValueError(f"shift is {shift}; it should be from 0 to 16")
-    if starts.device.type == "cpu" and (starts[0] != 0 or starts[-1] != len(planes) or (starts.diff() < 0).any()):
-        raise ValueError(f"starts is {starts.tolist()}; it should rise from 0 to {len(planes)}, the number of queries")
-    if not _on_kernels(planes):
-        return flat_map_torch(planes, thresholds, codes, starts, dim, shift)
+    _check_map(planes, thresholds, codes, starts, dim, shift)
     (batch, count, words), groups = planes.shape, len(starts) - 1
     found = planes.new_empty(groups, len(codes), dtype=torch.uint8)
     build.call(
@@ -119,6 +108,7 @@ def _(planes, thresholds, codes, starts, dim, shift=0):
 
 def flat_thresholds_torch(planes, codes, dim: int, k: int, stride: int = 8, first: int = 0) -> Tensor:
     """``flat_thresholds`` in plain torch."""
+    _check_thresholds(planes, codes, dim, k, stride, first)
     sample, rank = codes[first::stride], -(-k // stride)
     if rank > len(sample):
         return planes.new_zeros(len(planes), dtype=torch.int32)
@@ -128,6 +118,7 @@ def flat_thresholds_torch(planes, codes, dim: int, k: int, stride: int = 8, firs
 
 def flat_map_torch(planes, thresholds, codes, starts, dim: int, shift: int = 0) -> Tensor:
     """``flat_map`` in plain torch."""
+    _check_map(planes, thresholds, codes, starts, dim, shift)
     margins = planes.new_full((len(starts) - 1, len(codes)), NONE)
     ends = starts.tolist()
     for group, (begin, end) in enumerate(zip(ends, ends[1:], strict=False)):
@@ -154,9 +145,22 @@ def _parts(planes: Tensor, classes: int) -> tuple[Tensor, ...]:
     return planes.split(_rows_at_once(planes, classes)) if len(planes) else ()
 
 
-def _on_kernels(planes: Tensor) -> bool:
-    """Whether the kernels are to run: for tensors on a GPU, and where the emulator is asked for."""
-    return planes.device.type == "cuda" or choice.current() == "emulator"
+def _check_thresholds(planes, codes, dim: int, k: int, stride: int, first: int) -> None:
+    _check_codes(planes, codes, dim)
+    if k < 1 or stride < 1:
+        raise ValueError(f"k is {k} and stride is {stride}; both should be at least 1")
+    if not 0 <= first < min(stride, len(codes)):
+        raise ValueError(f"first is {first}; it should be from 0 to {min(stride, len(codes)) - 1}")
+
+
+def _check_map(planes, thresholds, codes, starts, dim: int, shift: int) -> None:
+    _check_codes(planes, codes, dim)
+    _check("thresholds", thresholds, torch.int32, (len(planes),), planes.device)
+    _check("starts", starts, torch.int64, (max(2, len(starts)) if starts.dim() == 1 else "G + 1",), planes.device)
+    if not 0 <= shift <= 16:
+        raise ValueError(f"shift is {shift}; it should be from 0 to 16")
+    if starts.device.type == "cpu" and (starts[0] != 0 or starts[-1] != len(planes) or (starts.diff() < 0).any()):
+        raise ValueError(f"starts is {starts.tolist()}; it should rise from 0 to {len(planes)}, the number of queries")
 
 
 def _check_codes(planes: Tensor, codes: Tensor, dim: int) -> None:

@@ -1,4 +1,4 @@
-"""The softmax head on its active rows: ``gather_normalise(_)``, ``normalise_backward_`` and ``margin_softmax_``.
+"""The softmax head on its active rows: ``gather_normalise``, ``normalise_backward(_)`` and ``margin_softmax_``.
 
 The kernels are in ``head.cpp``, whose first lines say how many bytes each one moves. Arithmetic is in float32, with
 per-sample quantities in float64, and results do not depend on the number of threads. Twins in plain torch:
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from kernels_inline import build
 from kernels_inline.checks import check, described
+from kernels_inline.dispatch import needs
 
 KINDS = {"cross_entropy": 0, "cosface": 1, "arcface": 2, "dsoftmax": 3}
 
 
+@needs("gather_normalise", "normalise_backward")
 @torch.library.custom_op("annsoftmax::gather_normalise", mutates_args=())
 def gather_normalise(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     """Rows of weight scaled to length 1, and what they were divided by.
@@ -25,23 +27,11 @@ def gather_normalise(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, T
     """
     _check_rows(weight, ids)
     unit, norms = _empty_units(weight, ids, half)
-    _gather_normalise(weight, ids, unit, norms)
+    _run("gather_normalise", "ids", len(weight), weight, *weight.shape, ids, len(ids), half, unit, norms)
     return unit, norms
 
 
-@torch.library.custom_op("annsoftmax::gather_normalise_", mutates_args=("unit", "norms"))
-def gather_normalise_(unit: Tensor, norms: Tensor, weight: Tensor, ids: Tensor) -> None:
-    """``gather_normalise`` into tensors that the caller keeps from step to step.
-
-    A new tensor of more than 32 MB is new memory from the system, which takes longer to map than to fill.
-    """
-    _check_rows(weight, ids)
-    dtype = torch.bfloat16 if unit.dtype == torch.bfloat16 else torch.float32
-    check("unit", unit, dtype, (len(ids), weight.shape[1]))
-    check("norms", norms, torch.float32, (len(ids),))
-    _gather_normalise(weight, ids, unit, norms)
-
-
+@needs("normalise_backward")
 @torch.library.custom_op("annsoftmax::normalise_backward_", mutates_args=("grad",))
 def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor) -> None:
     """Turns the gradient of ``gather_normalise``'s unit rows into the one of the rows: (g - (g.u) u) / norm.
@@ -55,6 +45,7 @@ def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     _run("normalise_backward", "ids", len(weight), grad, None, weight, *weight.shape, ids, len(ids), norms)
 
 
+@needs("normalise_backward")
 @torch.library.custom_op("annsoftmax::normalise_backward", mutates_args=())
 def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor) -> Tensor:
     """``normalise_backward_`` for a gradient slope [A, d] in bfloat16 -> a new one in float32, in one pass."""
@@ -66,6 +57,7 @@ def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     return grad
 
 
+@needs("margin_softmax")
 @torch.library.custom_op("annsoftmax::margin_softmax_", mutates_args=("cosine",))
 def margin_softmax_(cosine: Tensor, targets: Tensor, kind: int, scale: float, margin: float, weight: float) -> Tensor:
     """The loss of each sample; the cosines are overwritten by ``weight`` times their gradient.
@@ -94,11 +86,6 @@ def _check_rows(weight: Tensor, ids: Tensor) -> None:
     check("ids", ids, torch.int64, (ids.numel(),))
 
 
-def _gather_normalise(weight: Tensor, ids: Tensor, unit: Tensor, norms: Tensor) -> None:
-    half = unit.dtype == torch.bfloat16
-    _run("gather_normalise", "ids", len(weight), weight, *weight.shape, ids, len(ids), half, unit, norms)
-
-
 def _run(function: str, ids: str, upper: int, *arguments) -> None:
     if build.call(function, *arguments):
         raise ValueError(f"{ids} holds a value out of range; all should lie in 0..{upper - 1}")
@@ -116,11 +103,6 @@ def _empty_losses(cosine: Tensor) -> Tensor:
 @gather_normalise.register_fake
 def _(weight, ids, half):
     return _empty_units(weight, ids, half)
-
-
-@gather_normalise_.register_fake
-def _(unit, norms, weight, ids):
-    return None
 
 
 @normalise_backward_.register_fake

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from kernels_inline import build
 from kernels_inline.checks import check
+from kernels_inline.dispatch import needs
 
 
+@needs("write_codes")
 @torch.library.custom_op("annsoftmax::write_codes_", mutates_args=("codes", "slot_codes", "written"))
 def write_codes_(
     codes: Tensor,

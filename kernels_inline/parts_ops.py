@@ -10,8 +10,10 @@ from torch import Tensor
 
 from kernels_inline import build
 from kernels_inline.checks import check
+from kernels_inline.dispatch import needs
 
 
+@needs("add_rows")
 @torch.library.custom_op("annsoftmax::add_rows_", mutates_args=("total",))
 def add_rows_(total: Tensor, places: Tensor, part: Tensor) -> None:
     """total [U, d] float32 += part [A, d] float32 or bfloat16 at rows places [A] int64, ascending and distinct."""

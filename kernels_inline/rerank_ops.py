@@ -10,8 +10,10 @@ from torch import Tensor
 
 from kernels_inline import build
 from kernels_inline.checks import check
+from kernels_inline.dispatch import needs
 
 
+@needs("rerank")
 @torch.library.custom_op("annsoftmax::rerank", mutates_args=())
 def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """queries [B, d] f32 of length 1, rows [N, d] f32, ids [B, k] i64 (-1: none) -> ids [B, k], cosines [B, k].

@@ -19,8 +19,10 @@ from torch import Tensor
 from kernels_inline import build
 from kernels_inline.bits import words_for
 from kernels_inline.checks import check
+from kernels_inline.dispatch import needs
 
 
+@needs("row_sgd", "row_sgd_catch_up")
 @torch.library.custom_op("annsoftmax::row_sgd_", mutates_args=("weight", "momentum", "last"))
 def row_sgd_(
     weight: Tensor,
@@ -46,6 +48,7 @@ def row_sgd_(
     return codes
 
 
+@needs("row_adamw", "row_adamw_catch_up")
 @torch.library.custom_op("annsoftmax::row_adamw_", mutates_args=("weight", "exp_avg", "exp_avg_sq", "last"))
 def row_adamw_(
     weight: Tensor,
@@ -75,6 +78,7 @@ def row_adamw_(
     return codes
 
 
+@needs("row_sgd", "row_sgd_catch_up")
 @torch.library.custom_op("annsoftmax::row_sgd_catch_up_", mutates_args=("weight", "momentum", "last"))
 def row_sgd_catch_up_(weight: Tensor, momentum: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int) -> None:
     """Apply to the rows that lag behind ``step`` the SGD steps they missed."""
@@ -83,6 +87,7 @@ def row_sgd_catch_up_(weight: Tensor, momentum: Tensor, last: Tensor, ids: Tenso
     _run("row_sgd_catch_up", *rows, table, len(table) - 1, step)
 
 
+@needs("row_adamw", "row_adamw_catch_up")
 @torch.library.custom_op("annsoftmax::row_adamw_catch_up_", mutates_args=("weight", "exp_avg", "exp_avg_sq", "last"))
 def row_adamw_catch_up_(
     weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int, eps: float

@@ -23,6 +23,7 @@ from torch import Tensor
 from kernels_inline import build
 from kernels_inline.bits import pack_bits, popcount
 from kernels_inline.checks import DEVICES
+from kernels_inline.dispatch import needs
 
 PLANES = 4
 ERRORS = {
@@ -32,6 +33,7 @@ ERRORS = {
 }
 
 
+@needs("ivf_scan")
 @torch.library.custom_op(
     "annsoftmax::ivf_scan",
     mutates_args=(),
@@ -54,6 +56,7 @@ def ivf_scan(query_codes, probed, slots, slot_codes, ends, k, num_rows, dim):
     return _scan(query_codes.unsqueeze(2), probed, slots, slot_codes, ends, k, num_rows, most=dim)
 
 
+@needs("ivf_scan")
 @torch.library.custom_op(
     "annsoftmax::ivf_scan_asymmetric",
     mutates_args=(),

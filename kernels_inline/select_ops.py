@@ -1,7 +1,7 @@
 """Active sets from the map of a flat scan: ``select_map``, exactly ``count`` classes in ascending order.
 
-On a GPU, and under the backend "emulator", this is the kernel in ``cuda/select.cu``; else ``select_map_torch``, which
-returns the same, number for number. NumPy twin: ``annsoftmax_ref.reference.flat_select``.
+The kernel is in ``cuda/select.cu``, and there is none in C++; ``select_map_torch`` returns the same, number for number.
+NumPy twin: ``annsoftmax_ref.reference.flat_select``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline import build, choice
+from kernels_inline import build
 from kernels_inline.checks import described
+from kernels_inline.dispatch import needs
 
 LABEL = -1  # the key of a label: before that of byte 255, which is 0
 
 
+@needs("select_map")
 @torch.library.custom_op(
     "annsoftmax::select_map", mutates_args=(), schema="(Tensor scores, Tensor labels, int count) -> (Tensor, Tensor)"
 )
@@ -24,14 +26,10 @@ def select_map(scores, labels, count):
     scores [N] uint8: the flat scan's map, the larger the better. labels [b] int64, always in. Returns classes [count]
     ascending and targets [b], the places of the labels among them.
     Raises ValueError if the labels alone are more than ``count`` classes. A GPU would have to be waited for to know:
-    there the lowest ``count`` labels are in, and the targets of the others are -1. Raises build.BuildError on a GPU
-    for which nothing can be built; ``select_map_torch`` works there too.
+    there the lowest ``count`` labels are in, and the targets of the others are -1. Raises build.BuildError where
+    nothing can be built.
     """
     _check(scores, labels, count)
-    if scores.device.type == "cpu":
-        _check_values(scores, labels, count)
-    if choice.current() == "torch" or (scores.device.type == "cpu" and choice.current() != "emulator"):
-        return select_map_torch(scores, labels, count)
     classes, targets = labels.new_empty(count), torch.empty_like(labels)
     code = build.call("select_map", scores, labels, len(labels), count, len(scores), classes, targets)
     if code:
@@ -46,6 +44,7 @@ def _(scores, labels, count):
 
 def select_map_torch(scores: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The same in plain torch, by a stable sort."""
+    _check(scores, labels, count)
     key = 255 - scores.to(torch.int16)
     key[labels] = LABEL
     classes = key.argsort(stable=True)[:count].sort().values
@@ -61,6 +60,8 @@ def _check(scores: Tensor, labels: Tensor, count: int) -> None:
             )
     if not 0 <= count <= len(scores):
         raise ValueError(f"count is {count}; it should be from 0 to the number of classes, {len(scores)}")
+    if scores.device.type == "cpu":
+        _check_values(scores, labels, count)
 
 
 def _check_values(scores: Tensor, labels: Tensor, count: int) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from kernels_inline import build, choice
 from kernels_inline.checks import DEVICES
+from kernels_inline.dispatch import needs
 
 ERRORS = {
     1: "labels holds a class id that is not in 0..num_classes-1",
@@ -17,6 +18,7 @@ ERRORS = {
 }
 
 
+@needs("union_active")
 @torch.library.custom_op(
     "annsoftmax::union_active",
     mutates_args=(),

@@ -14,12 +14,14 @@ from torch import Tensor
 from kernels_inline import build
 from kernels_inline.bits import pack_bits
 from kernels_inline.checks import DEVICES
+from kernels_inline.dispatch import needs
 
 ERRORS = {1: "ids holds a row number that is not in 0..N-1", 2: "lists holds a list number that is not in 0..nlist-1"}
 CHUNK = 1 << 14  # rows whose product with the rotation is held at once
 SCORES = 1 << 21  # scores of rows against centroids that are held at once: 8 MB
 
 
+@needs("sign_codes", "gather_unit_rows")
 @torch.library.custom_op(
     "annsoftmax::encode",
     mutates_args=(),
@@ -50,6 +52,7 @@ def encode(rows, ids, rotation=None, centroids=None, lists=None):
     return codes
 
 
+@needs("row_argmax")
 @torch.library.custom_op(
     "annsoftmax::assign", mutates_args=(), device_types=DEVICES, schema="(Tensor rows, Tensor centroids) -> Tensor"
 )
@@ -72,6 +75,7 @@ def assign(rows, centroids):
     return lists
 
 
+@needs("list_sums")
 @torch.library.custom_op(
     "annsoftmax::kmeans_sums",
     mutates_args=(),

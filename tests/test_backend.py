@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ from annsoftmax_ref import (
     rows,
 )
 from annsoftmax_ref import reference as ref
-from kernels_inline import build
+from kernels_inline import build, dispatch
+from kernels_inline.flat_ops import flat_map, flat_thresholds
+from kernels_inline.rerank_ops import rerank
+from kernels_inline.select_ops import select_map
 
 pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 
@@ -161,8 +165,8 @@ def test_the_optimizers_codes_are_those_of_the_rows_it_moved():
             head(*batch(seed=seed)).backward()
             optimizer.step()
             optimizer.zero_grad()
-            made_for, codes, version = head.weight.row_codes
-            assert len(codes) == len(made_for) > 0 and version == head.weight._version
+            ((made_for, codes),) = [entry for entry in head.selector._log.moved if entry[1] is not None]
+            assert len(codes) == len(made_for) > 0
             if seed == 3:  # somebody else changes the weight: the codes made on the way are not its codes any more
                 with torch.no_grad():
                     head.weight.neg_()
@@ -203,28 +207,60 @@ def test_two_forward_passes_before_their_backward_passes():
     torch.testing.assert_close(results["cpp"], results["torch"], rtol=1e-4, atol=1e-5)
 
 
-def test_without_a_compiler_torch_runs_and_says_so_once(monkeypatch, caplog):
-    monkeypatch.setattr(build, "why_not", lambda: "there is no compiler")
-    caches = backend._can_be_had, backend._say_once
+@pytest.fixture
+def no_compiler(monkeypatch):
+    def library_for(place):
+        raise build.BuildError("there is no compiler")
+
+    caches = dispatch._can_be_had, dispatch._say_once
+    monkeypatch.setattr(build, "library_for", library_for)
     for cache in caches:
         cache.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING):
-            for _ in range(3):
-                assert not backend.kernels(torch.zeros(1))
-        assert caplog.text.count("plain torch runs instead of the C++ kernels: there is no compiler") == 1
-    finally:
-        for cache in caches:
-            cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def on_cuda(dtype=torch.float32):
+    """As much of a tensor on a GPU as the decision looks at."""
+    return SimpleNamespace(
+        device=torch.device("cuda", 0), dtype=dtype, is_floating_point=lambda: dtype.is_floating_point
+    )
+
+
+@pytest.mark.parametrize("place, kind", [(torch.zeros(1), "C++"), (on_cuda(), "CUDA")])
+def test_without_a_compiler_torch_runs_and_says_so_once(no_compiler, caplog, place, kind):
+    with caplog.at_level(logging.WARNING):
+        for op in dispatch.LAUNCHERS:
+            assert not backend.runs(op, place)
+    assert caplog.text.count(f"plain torch runs instead of the {kind} kernels: there is no compiler") == 1
+    for name in {"cpp", "emulator"} if kind == "C++" else {"cuda"}:
+        with backend.use(name), pytest.raises(build.BuildError, match="there is no compiler"):
+            backend.runs(rerank, place)
+
+
+def test_a_flat_search_without_a_compiler_falls_back_too(no_compiler):
+    head = SoftmaxHead(300, 40, NearestClasses(0.1, flat=1))
+    assert head(*batch()).isfinite()
+
+
+@pytest.mark.parametrize("op", [flat_map, flat_thresholds, select_map])
+def test_a_flat_search_on_a_gpu_obeys_use_torch_and_use_cpp(op):
+    codes = on_cuda(torch.int64)
+    for name in ("torch", "cpp"):
+        with backend.use(name):
+            assert not backend.runs(op, codes)
 
 
 def test_choices(monkeypatch):
-    assert not backend.kernels(torch.zeros(1, dtype=torch.float64))
+    assert backend.runs() and not backend.runs(rerank, torch.zeros(1, dtype=torch.float64))
     with backend.use("torch"):
-        assert not backend.kernels(torch.zeros(1))
+        assert not backend.runs()
+        assert not backend.runs(rerank, torch.zeros(1))
     monkeypatch.setenv("ANNSOFTMAX_BACKEND", "torch")
     assert backend.current() == "torch"
     with backend.use("cpp"):
-        assert backend.kernels(torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+        assert backend.runs(rerank, torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+        assert not backend.runs(flat_map, torch.zeros(1))  # has no kernel in C++
     with pytest.raises(ValueError, match="backend is 'gpu'"), backend.use("gpu"):
         pass

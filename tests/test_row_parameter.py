@@ -234,20 +234,6 @@ def test_accumulated_gradients_leave_no_code_old(kind, passes):
     assert head.selector.index.stale_bits(head.weight) == 0
 
 
-def test_the_optimizers_codes_are_taken_where_they_are_of_the_rows():
-    head = ann_head()
-    optimizer = RowSGD(head.parameters(), lr=0.5, momentum=0.9)
-    for seed in range(4):
-        step(head, seed).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if seed == 3:  # somebody else changes the weight: the codes made on the way are not its codes any more
-            with torch.no_grad():
-                head.weight.neg_()
-        head.sync()
-        assert head.selector.index.stale_bits(head.weight) == 0
-
-
 def test_an_averaged_head_with_its_buffers_trains_on():
     head = ANNSoftmax(N, D)
     average = AveragedModel(head, use_buffers=True)

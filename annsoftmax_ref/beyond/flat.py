@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from annsoftmax_ref import backend
 from annsoftmax_ref.active_sets import ActiveSet
-from kernels_inline.flat_ops import flat_map, flat_thresholds, query_planes
-from kernels_inline.select_ops import select_map
+from kernels_inline.flat_ops import flat_map, flat_map_torch, flat_thresholds, flat_thresholds_torch, query_planes
+from kernels_inline.select_ops import select_map, select_map_torch
 
 STRIDE = 8  # the thresholds are measured on every eighth class, from a start that is drawn
 
@@ -47,11 +48,14 @@ def flat_active(
     stride = min(STRIDE, len(codes))
     first = int(torch.randint(stride, (), generator=generator))
     share = max(1, count // max(len(group) for group in groups))
-    thresholds = flat_thresholds(bits, codes, dim, share, stride, first)
+    measure = flat_thresholds if backend.runs(flat_thresholds, bits, codes) else flat_thresholds_torch
+    thresholds = measure(bits, codes, dim, share, stride, first)
     # A bit of a score of two planes weighs 1 or 2: half of a margin of theirs is about one of signs.
-    bytes_of = flat_map(bits, thresholds, codes, sizes.cumsum(0).to(x.device), dim, planes - 1)
+    score = flat_map if backend.runs(flat_map, bits, codes) else flat_map_torch
+    bytes_of = score(bits, thresholds, codes, sizes.cumsum(0).to(x.device), dim, planes - 1)
+    choose = select_map if backend.runs(select_map, bytes_of) else select_map_torch
     active = []
     for group, scores in zip(groups, bytes_of, strict=True):
-        classes, targets = select_map(scores, labels[group], count)
+        classes, targets = choose(scores, labels[group], count)
         active.append(ActiveSet(group, classes, targets))
     return active

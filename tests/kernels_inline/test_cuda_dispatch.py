@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from annsoftmax_ref import NearestClasses, RowAdamW, RowSGD, SoftmaxHead, backend, make_objective
-from kernels_inline import build, sets_ops
+from kernels_inline import build, dispatch, sets_ops
 from kernels_inline.cuda import library, nvcc, nvrtc, registry, sources
 from kernels_inline.head_ops import gather_normalise, margin_softmax_, normalise_backward
 from kernels_inline.parts_ops import add_rows_
@@ -109,25 +109,36 @@ def test_every_op_has_a_cuda_launcher_of_its_own_name():
         build.call("nothing", torch.zeros(1))
 
 
-def test_a_stage_without_a_launcher_is_left_to_torch_and_said_once(monkeypatch, caplog):
-    monkeypatch.setattr(build.CppLibrary, "has", lambda self, name: name != "ivf_scan")
-    backend._can_be_had.cache_clear()
-    backend._say_once.cache_clear()
+def test_an_op_runs_where_all_launchers_that_it_declares_are_there(monkeypatch):
+    """``encode`` calls gather_unit_rows too, if there is a rotation."""
+    monkeypatch.setattr(build.CppLibrary, "has", lambda self, name: name != "gather_unit_rows")
+    dispatch._can_be_had.cache_clear()
     try:
-        with caplog.at_level(logging.WARNING):
-            for _ in range(2):
-                assert not backend.kernels(torch.zeros(1), launcher="ivf_scan")
-            assert backend.kernels(torch.zeros(1), launcher="rerank")
-        assert caplog.text.count("plain torch runs in place of the C++ kernel ivf_scan, which is not there") == 1
+        for name in ("auto", "cpp"):
+            with backend.use(name):
+                assert not backend.runs(encode, torch.zeros(1))
+                assert backend.runs(rerank, torch.zeros(1))
     finally:
-        backend._can_be_had.cache_clear()
-        backend._say_once.cache_clear()
+        dispatch._can_be_had.cache_clear()
+
+
+def test_every_op_declares_launchers_that_there_are():
+    declared = {op._qualname: launchers for op, launchers in dispatch.LAUNCHERS.items()}
+    registered = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("annsoftmax::")}
+    assert set(declared) == {name.removesuffix(".") for name in registered}
+    for launchers in declared.values():
+        assert launchers and set(launchers) <= set(sources.launcher_files())
+
+
+def test_a_kernel_that_there_is_not_is_one_sentence():
+    with pytest.raises(build.BuildError, match="there is no kernel flat_map for this device"):
+        build.call("flat_map", torch.zeros(1))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this is about machines without a GPU")
 def test_cuda_without_a_gpu_is_one_sentence():
     with backend.use("cuda"), pytest.raises(build.BuildError, match="sees no NVIDIA GPU here"):
-        backend.kernels(torch.zeros(1))
+        backend.runs(rerank, torch.zeros(1))
     with pytest.raises(build.BuildError, match="there are no kernels for meta"):
         build.call("rerank", torch.zeros(1, device="meta"))
 
@@ -188,7 +199,7 @@ def test_load_inline_is_asked_for_the_present_device_only(monkeypatch, tmp_path)
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_kernels_run_and_agree_with_torch():
-    assert backend.kernels(torch.zeros(1, device="cuda"), launcher="ivf_scan")
+    assert all(backend.runs(op, torch.zeros(1, device="cuda")) for op in dispatch.LAUNCHERS)
     for kernel in registry.KERNELS:
         expected = kernel.expected_outputs(kernel.inputs(kernel.small))
         arguments = [a.cuda() if isinstance(a, torch.Tensor) else a for a in kernel.inputs(kernel.small)]

@@ -15,7 +15,6 @@ from kernels_inline import build
 from kernels_inline.head_ops import (
     KINDS,
     gather_normalise,
-    gather_normalise_,
     margin_softmax_,
     normalise_backward,
     normalise_backward_,
@@ -216,9 +215,6 @@ def test_gather_normalise_for_any_size(count, n, d, half, seed):
     else:
         torch.testing.assert_close(unit.double(), expected, rtol=3e-7, atol=1e-12)
     torch.testing.assert_close(norms, weight[ids].norm(dim=1))
-    kept, kept_norms = torch.empty_like(unit), torch.empty_like(norms)
-    gather_normalise_(kept, kept_norms, weight, ids)
-    assert torch.equal(kept, unit) and torch.equal(kept_norms, norms)
 
 
 def test_a_row_of_zeros_stays_zero_and_its_gradient_is_that_of_the_clamp():
@@ -238,7 +234,6 @@ def test_a_row_of_zeros_stays_zero_and_its_gradient_is_that_of_the_clamp():
 def test_opcheck(dtype):
     weight, ids = torch.randn(20, 10), torch.tensor([3, 4, 4])
     torch.library.opcheck(gather_normalise, (weight, ids, dtype == torch.bfloat16))
-    torch.library.opcheck(gather_normalise_, (torch.empty(3, 10, dtype=dtype), torch.empty(3), weight, ids))
     torch.library.opcheck(normalise_backward_, (torch.randn(3, 10), weight, ids, torch.ones(3)))
     torch.library.opcheck(margin_softmax_, (*sampled(3, 40, dtype=dtype), 1, 20.0, 0.1, 0.5))
 
@@ -281,8 +276,6 @@ def test_rows_out_of_range_and_wrong_types_are_refused():
         gather_normalise(weight, torch.tensor([0], dtype=torch.int32), False)
     with pytest.raises(ValueError, match="norms is"):
         normalise_backward_(torch.zeros(1, 3), weight, torch.tensor([0]), torch.ones(2))
-    with pytest.raises(ValueError, match="unit is"):
-        gather_normalise_(torch.zeros(2, 3), torch.ones(1), weight, torch.tensor([0]))
 
 
 @pytest.mark.parametrize("rows, dim", [(1, 1), (7, 33), (40, 128)])

@@ -1,0 +1,74 @@
+"""The one decision: does an op's kernel run for these tensors, or the plain torch beside it?
+
+An op declares, where it is defined, the launchers that it needs; ``runs`` says whether they are to be called. Whoever
+has both an op and its torch twin asks it first:
+
+    lists = assign(rows, centroids) if runs(assign, rows, centroids) else (rows @ centroids.T).argmax(dim=1)
+
+``auto`` takes kernels for float32 tensors where they can be built (CUDA ones on a GPU, C++ ones on the CPU), else
+torch, and says why once, in a log line. The other backends are those of ``choice``.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kernels_inline import build
+from kernels_inline.choice import current
+
+# Where tensors have to be for the kernels that a backend names; None: wherever there are kernels.
+PLACES = {"auto": None, "cpp": "cpu", "cuda": "cuda", "emulator": "cpu"}
+LAUNCHERS: dict[Callable, tuple[str, ...]] = {}  # of every op
+
+logger = logging.getLogger(__name__)
+
+
+def needs(*launchers: str) -> Callable:
+    """Above an op's definition: the launchers without which it is left to torch, its backward pass's among them."""
+
+    def declare(op: Callable) -> Callable:
+        LAUNCHERS[op] = launchers
+        return op
+
+    return declare
+
+
+def runs(op: Callable | None = None, *tensors: Tensor) -> bool:
+    """Whether the op's kernels are to take these tensors: all on one device, floating-point ones in float32.
+
+    An op with a launcher that a library does not have is torch's on that library's device. Without an op: whether
+    there are kernels at all. Raises BuildError, with the reason, where a backend was asked for by name and cannot be
+    built.
+    """
+    name, launchers = current(), () if op is None else LAUNCHERS[op]
+    if name == "torch":
+        return False
+    places = {t.device for t in tensors} or {torch.device(PLACES[name] or "cpu")}
+    place = places.pop()
+    # float64 has no kernel: torch is its only implementation
+    fits = not places and all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
+    if name == "auto":
+        return fits and place.type in ("cpu", "cuda") and _can_be_had(place, launchers)
+    library = build.library_for(place if place.type == PLACES[name] else torch.device(PLACES[name]))  # or BuildError
+    return fits and place.type == PLACES[name] and all(map(library.has, launchers))
+
+
+@functools.cache
+def _can_be_had(place: torch.device, launchers: tuple[str, ...]) -> bool:
+    try:
+        library = build.library_for(place)
+    except build.BuildError as error:
+        kind = "CUDA" if place.type == "cuda" else "C++"
+        _say_once(f"plain torch runs instead of the {kind} kernels: {error}")
+        return False
+    return all(map(library.has, launchers))
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    logger.warning(sentence)
