@@ -46,7 +46,8 @@ class MappedFeatures:
         stop: int | None = None,
     ):
         self.num_classes = check_positive_int("num_classes", num_classes)
-        self.path, self.labels_path = check_file("features", features), check_file("labels", labels)
+        self.path = check_file("features", features, "features [n, d], .npy or raw")
+        self.labels_path = check_file("labels", labels, "labels [n], .npy or raw")
         if dtype not in (None, *FEATURE_TYPES):
             raise ValueError(f"dtype is {dtype!r}; it should be float16 or float32")
         self._features = _map_features(self.path, width, dtype, skip)
