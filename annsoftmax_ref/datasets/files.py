@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,21 @@ def check_file(name: str, path, wanted: str) -> str:
 
 
 def check_share(held_out: float) -> None:
-    if isinstance(held_out, bool) or not isinstance(held_out, (int, float)) or not 0 < held_out < 1:
-        raise ValueError(f"held_out is {held_out!r}; it should be above 0 and below 1, the share to test on")
+    """held_out: a number above 0 and below 1."""
+    wrong = f"held_out is {held_out!r}; it should be a number above 0 and below 1, the share to test on"
+    if isinstance(held_out, bool) or not isinstance(held_out, Real):
+        raise TypeError(wrong)
+    if not 0 < held_out < 1:
+        raise ValueError(wrong)
+
+
+def check_from_0(name: str, value: int) -> int:
+    """value: a whole number of at least 0, of any integer type."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {value!r}; it should be a whole number of at least 0")
+    if value < 0:
+        raise ValueError(f"{name} is {value}; it should be at least 0")
+    return int(value)
 
 
 def hold_out(whole, held_out: float, seed: int, where: str) -> tuple[Part, Part]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.datasets.files import FileData, Numbers, check_file, check_index, check_share
+from annsoftmax_ref.datasets.files import FileData, Numbers, check_file, check_from_0, check_index, check_share
 
 FEATURE_TYPES = ("float16", "float32")
 
@@ -150,9 +150,7 @@ def _map_npy(path: str, kinds: tuple[str, ...], dims: int) -> np.ndarray:
 
 def _map_raw(path: str, width: int | None = None, dtype: str = "int64", skip: int = 0) -> np.ndarray:
     """Rows of ``width`` numbers, or single numbers without one; the file must hold a whole number of them."""
-    if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
-        raise ValueError(f"skip is {skip!r}; it should be a number of bytes from 0")
-    size, row = os.path.getsize(path) - skip, np.dtype(dtype).itemsize * (width or 1)
+    size, row = os.path.getsize(path) - check_from_0("skip", skip), np.dtype(dtype).itemsize * (width or 1)
     if size <= 0 or size % row:
         raise ValueError(
             f"{path} has {size} bytes after the first {skip}, which is not a whole number of rows of {row} bytes: "

@@ -50,7 +50,7 @@ def draw(lag: int = 30, momentum: float = 0.9, learning_rate: float = 0.1) -> Fi
     return figure
 
 
-class RowOptimizer:
+class NumPyRowSGD:
     """SGD on rows w [N, d] in NumPy; rows without a gradient are left alone, and caught up by a table of their ages.
 
     ``last`` [N] is the step to which each row is up to date, ``table`` [ages, 2, 2] what so many missed steps do.

@@ -74,7 +74,7 @@ def test_the_jump_without_decay_is_the_path():
 
 def test_the_row_optimizer_is_dense_sgd():
     rng = np.random.default_rng(0)
-    optimizer = rows.RowOptimizer(rng.standard_normal((12, 3)), momentum=0.9, weight_decay=0.01)
+    optimizer = rows.NumPyRowSGD(rng.standard_normal((12, 3)), momentum=0.9, weight_decay=0.01)
     dense_w, dense_v = optimizer.w.copy(), np.zeros((12, 3))
     for step in range(80):
         ids, lr = rng.choice(12, 3, replace=False), 0.1 * (1 - step / 80)
