@@ -1,6 +1,35 @@
 """ANN Softmax: train a classifier with very many classes, scoring each batch against the nearest few.
 
 After *ANN Softmax: Acceleration of Extreme Classification Training* (Zhao et al., PVLDB 15(1), 2021).
+
+The files beside this one are the method. ``head`` takes a batch, embeddings [B, d] and labels [B], through its stages:
+
+1. groups: which samples share an active set (``grouping``)
+2. search: each sample's nearest classes, by sign-bit codes in inverted lists (``index``, ``lists``)
+3. active set: of each group, A classes with its own labels among them (``active_sets``); what to search and how to fill
+   up is the selector's choice (``selectors``; ``nearest`` for ANN Softmax)
+4. rows: those A weight rows, brought up to date, gathered and scaled to length 1 (``rows``)
+5. objective: logits, margin, softmax over the active set, loss (``loss``, ``objectives/``)
+6. gradients: of the embeddings, and of the active rows alone (``loss`` and ``rows``, backward)
+7. row update: momentum or Adam on those rows; the others catch up when they are next read (``optim``,
+   ``row_optimizer``)
+8. index: codes of the rows that moved are rewritten, lists and centroids follow (``index`` again, told by ``nearest``)
+
+``diagnostics`` measures what a head left out, ``factory`` makes heads by name, ``backend`` chooses between kernels and
+plain torch, ``checks`` refuses bad input, ``cli`` is the command line. The rooms:
+
+- ``reference/``: the whole method in float64 NumPy, one short function a stage: the specification
+- ``objectives/``: cross entropy, CosFace, ArcFace, D-Softmax and their relatives
+- ``rivals/``: other ways to choose classes, from the literature
+- ``beyond/``: options that go beyond the paper
+- ``training/``: the loop, its recipe, small backbones, checkpoints
+- ``evaluation/``: what a trained model is worth, as the field measures it
+- ``datasets/``: drawings made of fonts, and readers of published formats
+- ``experiments/``: comparisons of heads, their records, tables and plots
+- ``bench/``: time and memory of steps, searches and kernels
+- ``commands/``: a file for each subcommand
+- ``machine/``: what it is, its devices, memory and files
+- ``lessons/``: what the notebooks share
 """
 
 import os

@@ -25,6 +25,15 @@ def check_instance(name: str, value, kind: type):
     return value
 
 
+def check_from_0(name: str, value: int) -> int:
+    """value: a whole number of at least 0, of any integer type."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} is {value!r}; it should be a whole number of at least 0")
+    if value < 0:
+        raise ValueError(f"{name} is {value}; it should be at least 0")
+    return int(value)
+
+
 def check_rate(rate: float) -> float:
     if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
         raise TypeError(f"sample_rate is {rate!r}; it should be a number above 0 and at most 1")
@@ -36,7 +45,7 @@ def check_rate(rate: float) -> float:
 def check_share(name: str, value: float, zero: bool = False) -> float:
     """A number above 0 and below 1; ``zero``: or 0."""
     range_ = "from 0 to below 1" if zero else "above 0 and below 1"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; it should be a number {range_}")
     if not (0 < value < 1 or (zero and value == 0)):
         raise ValueError(f"{name} is {value}; it should be {range_}")

@@ -1,11 +1,25 @@
 """Small files in the formats that the loaders read, for the tests to write."""
 
 import io
+import random
 import struct
 
 from PIL import Image
 
 MAGIC = struct.pack("<I", 0xCED7230A)
+
+
+def damaged(original, trials, seed, within=None):
+    """(place, whether it is cut there, the bytes): every third time cut short, else one bit flipped; place after
+    place anywhere, or each other one among the first ``within`` bytes."""
+    rng = random.Random(seed)
+    for trial in range(trials):
+        place = rng.randrange(len(original) if within is None or trial % 2 else within)
+        cut = trial % 3 == 0
+        broken = bytearray(original[:place] if cut else original)
+        if not cut:
+            broken[place] ^= 1 << rng.randrange(8)
+        yield place, cut, broken
 
 
 def png(shade):

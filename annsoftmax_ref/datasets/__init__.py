@@ -8,10 +8,11 @@ Real sets are read only when a batch asks: ``load_image_folder`` (ImageNet, Prod
 Glint360K, WebFace), ``load_memmap`` (features made before), ``load_xmc`` (Amazon-670K), ``VerificationPairs`` (LFW).
 """
 
-from annsoftmax_ref.datasets.augment import Augmentation, to_float
+from annsoftmax_ref.datasets.augment import Augmentation
 from annsoftmax_ref.datasets.fonts import load_fonts
 from annsoftmax_ref.datasets.glyphs import GlyphData, ImageSet, load_glyphs
 from annsoftmax_ref.datasets.image_folder import ImageFolder, load_image_folder
+from annsoftmax_ref.datasets.inputs import to_float
 from annsoftmax_ref.datasets.memmap import MappedFeatures, load_memmap
 from annsoftmax_ref.datasets.pairs import PairData, PairSet, load_pairs
 from annsoftmax_ref.datasets.record_io import RecordFile, RecordSet, load_record_io

@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def to_float(images: Tensor) -> Tensor:
-    """images uint8 [B, H, W] or, in colour, [B, 3, H, W] -> [B, 1 or 3, H, W] float32 in [0, 1], for a network."""
-    return (images.unsqueeze(1) if images.dim() == 3 else images).float().div_(255)
+from annsoftmax_ref.datasets.inputs import to_float
 
 
 @dataclass(frozen=True)

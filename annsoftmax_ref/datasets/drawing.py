@@ -12,11 +12,14 @@ from fontTools.ttLib import TTCollection, TTFont
 from PIL import ImageFont
 from tqdm.auto import tqdm
 
+from annsoftmax_ref.datasets.files import check_file
+
 SIZE = 32  # images are SIZE x SIZE
 FONT_SIZE = 24  # pixels an em; what does not fit is drawn smaller
 BASELINE = 24  # the row that letters stand on
 # More characters than this with the very same drawing in one face: the face's box for "no such character".
 PLACEHOLDER = 16
+OUTLINES = {"glyf", "CFF ", "CFF2"}  # the tables that a font has one of, unless it is one of bitmaps
 
 
 @dataclass
@@ -69,24 +72,33 @@ def read_faces(path: Path) -> list[Face]:
     """The faces in a .ttf, .otf or .ttc file, each with the code points it has a drawing for.
 
     Control, private and unassigned code points (category C) and spaces (Z) are left out.
-    Raises ValueError if the file is not a font that can be read.
+    Raises ValueError if the file is not a font that can be read, or one of bitmaps, which have a size of their own.
     """
+    check_file("font", path, "a .ttf, .otf or .ttc font")
     try:
-        if path.suffix.lower() == ".ttc":
-            fonts = TTCollection(path, lazy=True).fonts
-        else:
-            fonts = [TTFont(path, lazy=True)]
-        faces = []
-        for index, font in enumerate(fonts):
-            mapped = font.getBestCmap() or {}
-            drawn = sorted(c for c in mapped if unicodedata.category(chr(c))[0] not in "CZ")
-            name = path.stem if len(fonts) == 1 else f"{path.stem}#{index}"
-            face = Face(path, index, name, drawn)
-            face._font(FONT_SIZE)  # FreeType's own opinion of the file, before the work starts
-            faces.append(face)
-        return faces
+        whole = path.suffix.lower() == ".ttc"
+        fonts = TTCollection(path, lazy=True).fonts if whole else [TTFont(path, lazy=True)]
+        drawable = all(OUTLINES & set(font.keys()) for font in fonts)
+        faces = [_face(path, index, font, len(fonts)) for index, font in enumerate(fonts)] if drawable else []
     except Exception as error:  # fontTools and FreeType raise many kinds for damaged files
-        raise ValueError(f"the font file {path} cannot be read ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"the font file {path} cannot be read ({type(error).__name__}: {error}); "
+            "replace it or move it out of the folder"
+        ) from error
+    if not drawable:
+        raise ValueError(
+            f"the font file {path} is one of bitmaps; it should hold outlines, which can be drawn at any "
+            "size: move it out of the folder"
+        )
+    return faces
+
+
+def _face(path: Path, index: int, font: TTFont, count: int) -> Face:
+    mapped = font.getBestCmap() or {}
+    drawn = sorted(c for c in mapped if unicodedata.category(chr(c))[0] not in "CZ")
+    face = Face(path, index, path.stem if count == 1 else f"{path.stem}#{index}", drawn)
+    face._font(FONT_SIZE)  # FreeType's own opinion of the file, before the work starts
+    return face
 
 
 def draw_classes(faces: list[Face], min_faces: int, progress: bool = True) -> dict[str, np.ndarray]:

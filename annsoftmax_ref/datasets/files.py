@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+from annsoftmax_ref.datasets.kinds import LOOKED_AT, mistaken_kind
 
 # What PIL may try: none of these runs another program, as its reader of EPS does.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -67,11 +69,16 @@ def check_index(index, length: int) -> np.ndarray:
     return rows
 
 
-def check_file(name: str, path) -> str:
-    """The path as text; ValueError unless it is an ordinary file (so that no pipe is waited for)."""
+def check_file(name: str, path, wanted: str) -> str:
+    """The path as text; ValueError unless it is an ordinary file (so that no pipe is waited for) and may be ``wanted``,
+    which says in words what is read there: not empty, and none of the kinds that a failed download leaves."""
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise ValueError(f"{name} is {path}, which is not a file")
+        raise ValueError(f"{name} is {path}, which is not a file; it should be {wanted}")
+    with open(path, "rb") as file:
+        kind = mistaken_kind(file.read(LOOKED_AT))
+    if kind:
+        raise ValueError(f"{name} is {path}, which is {kind}; it should be {wanted}")
     return path
 
 
@@ -98,6 +105,9 @@ def decode_image(content: bytes, where: str, size: int, grey: bool) -> np.ndarra
                 raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits a channel")
             image.draft(mode, (2 * size, 2 * size))  # a JPEG is decoded no larger than is of use
             pixels = np.asarray(image.convert(mode).resize((size, size), Image.Resampling.BILINEAR))
+    except UnidentifiedImageError as error:
+        kind = mistaken_kind(content[:LOOKED_AT]) or "not a whole image"
+        raise ValueError(f"{where} is {kind}; it should start as one of {', '.join(FORMATS)} does") from error
     except Exception as error:  # PIL's readers raise nearly every kind there is on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{where} is not a whole image: {reason}") from error

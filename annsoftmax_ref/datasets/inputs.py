@@ -1,16 +1,19 @@
-"""What a data set's ``batch`` gives, as a backbone reads it."""
+"""What a data set's ``batch`` gives, as a backbone reads it: in training, evaluation and measurements alike."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.datasets.augment import to_float
-
 
 def are_images(inputs) -> bool:
     """Whether what ``batch`` gives are images: uint8 [B, H, W] or, in colour, [B, 3, H, W]."""
     return isinstance(inputs, Tensor) and inputs.dtype == torch.uint8
+
+
+def to_float(images: Tensor) -> Tensor:
+    """images uint8 [B, H, W] or, in colour, [B, 3, H, W] -> [B, 1 or 3, H, W] float32 in [0, 1], for a network."""
+    return (images.unsqueeze(1) if images.dim() == 3 else images).float().div_(255)
 
 
 def to_model(inputs, device: torch.device):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.checks import check_positive_int, check_share
+from annsoftmax_ref.checks import check_from_0, check_positive_int, check_share
 from annsoftmax_ref.datasets.files import FileData, Numbers, check_file, check_index
 
 FEATURE_TYPES = ("float16", "float32")
@@ -46,7 +46,8 @@ class MappedFeatures:
         stop: int | None = None,
     ):
         self.num_classes = check_positive_int("num_classes", num_classes)
-        self.path, self.labels_path = check_file("features", features), check_file("labels", labels)
+        self.path = check_file("features", features, "features [n, d], .npy or raw")
+        self.labels_path = check_file("labels", labels, "labels [n], .npy or raw")
         if dtype not in (None, *FEATURE_TYPES):
             raise ValueError(f"dtype is {dtype!r}; it should be float16 or float32")
         self._features = _map_features(self.path, width, dtype, skip)
@@ -149,9 +150,7 @@ def _map_npy(path: str, kinds: tuple[str, ...], dims: int) -> np.ndarray:
 
 def _map_raw(path: str, width: int | None = None, dtype: str = "int64", skip: int = 0) -> np.ndarray:
     """Rows of ``width`` numbers, or single numbers without one; the file must hold a whole number of them."""
-    if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
-        raise ValueError(f"skip is {skip!r}; it should be a number of bytes from 0")
-    size, row = os.path.getsize(path) - skip, np.dtype(dtype).itemsize * (width or 1)
+    size, row = os.path.getsize(path) - check_from_0("skip", skip), np.dtype(dtype).itemsize * (width or 1)
     if size <= 0 or size % row:
         raise ValueError(
             f"{path} has {size} bytes after the first {skip}, which is not a whole number of rows of {row} bytes: "

@@ -49,14 +49,24 @@ class RecordFile:
     """The records of ``path`` by key. ``keys`` and ``offsets`` [n] int64 are in the order of the file."""
 
     def __init__(self, path: str | os.PathLike, idx_path: str | os.PathLike | None = None):
-        self.path = check_file("path", path)
-        self.idx_path = check_file("idx_path", idx_path or Path(path).with_suffix(".idx"))
+        self.path = check_file("path", path, "a .rec file of records")
+        idx_path = idx_path or Path(path).with_suffix(".idx")
+        self.idx_path = check_file("idx_path", idx_path, "a .idx file, a line a record")
+        with open(self.path, "rb") as file:
+            start = file.read(len(MAGIC))
+        if start != MAGIC:
+            raise ValueError(f"{self.path} starts with the bytes {start.hex()}; a .rec file should with {MAGIC.hex()}")
         self.keys, self.offsets = _read_idx(self.idx_path)
         size = os.path.getsize(self.path)
-        if self.offsets[0] != 0 or self.offsets[-1] + WORDS.size > size:
+        if self.offsets[-1] + WORDS.size > size:
             raise ValueError(
-                f"{self.idx_path} goes from offset {self.offsets[0]} to {self.offsets[-1]}; they should start at 0 and "
-                f"stay within the {size} bytes of {self.path}: one of the files is cut short or of another set"
+                f"{self.idx_path} goes to offset {self.offsets[-1]}, which should lie within the {size} bytes of "
+                f"{self.path}: one of the files is cut short or of another set"
+            )
+        if self.offsets[0] != 0:
+            raise ValueError(
+                f"{self.idx_path} starts at offset {self.offsets[0]} and leaves out what stands before it; "
+                f"it should list all records of {self.path}, the one at 0 included"
             )
         self._ends = np.append(self.offsets[1:], size)
         self._order = np.argsort(self.keys, kind="stable")
@@ -76,7 +86,7 @@ class RecordFile:
         start, end = int(self.offsets[row]), int(self._ends[row])
         with open(self.path, "rb") as file:
             file.seek(start)
-            content = _join_parts(file.read(end - start), where)
+            content = _join_parts(file.read(end - start), where, self.idx_path)
         if len(content) < HEADER.size:
             raise ValueError(f"{where} has {len(content)} bytes; it should have the {HEADER.size} of a header at least")
         count, label, *_ = HEADER.unpack_from(content)
@@ -112,7 +122,7 @@ class RecordSet:
         self.size, self.grey = check_positive_int("size", size), grey
         self.records = RecordFile(path, idx_path)
         self.keys, told = _image_keys(self.records)
-        self.listed = None if lst_path is None else _read_lst(check_file("lst_path", lst_path), self.keys)
+        self.listed = None if lst_path is None else _read_lst(lst_path, self.keys)
         if num_classes is None:
             num_classes = _read_property(Path(path).parent / "property") or told
         if num_classes is None and self.listed is not None:
@@ -161,7 +171,7 @@ def load_record_io(
     return FileData(train, test, whole.num_classes, [str(k) for k in range(whole.num_classes)])
 
 
-def _join_parts(stored: bytes, where: str) -> bytes:
+def _join_parts(stored: bytes, where: str, idx_path: str) -> bytes:
     """The content of one record out of all its bytes in the file, header words and padding included."""
     parts, at = [], 0
     while True:
@@ -182,6 +192,8 @@ def _join_parts(stored: bytes, where: str) -> bytes:
         at += length + -length % 4
         if flag in (0, 3):
             break
+    if stored[at : at + len(MAGIC)] == MAGIC:
+        raise ValueError(f"{where} is followed by a record that {idx_path} leaves out; it should list all records")
     if at != len(stored) or any(stored[at - (-length % 4) : at]):
         raise ValueError(f"{where} does not end, padded with zeros to 4 bytes, where the next record starts")
     return MAGIC.join(parts)
@@ -203,8 +215,9 @@ def _read_idx(path: str) -> tuple[np.ndarray, np.ndarray]:
     return keys, offsets
 
 
-def _read_lst(path: str, keys: np.ndarray) -> np.ndarray:
+def _read_lst(path: str | os.PathLike, keys: np.ndarray) -> np.ndarray:
     """The listed labels [n] int64 of ``keys`` [n]."""
+    path = check_file("lst_path", path, "a .lst file, a line an image")
     table = _read_numbers(path, (0, 1), np.float64)
     order = np.argsort(table[:, 0], kind="stable")
     listed, labels = table[order, 0], table[order, 1]
@@ -217,8 +230,6 @@ def _read_lst(path: str, keys: np.ndarray) -> np.ndarray:
 
 def _read_numbers(path: str, columns: tuple[int, ...], kind) -> np.ndarray:
     """Columns of a file of lines with tabs -> [n, columns], n > 0."""
-    if os.path.getsize(path) == 0:
-        raise ValueError(f"{path} is empty; it should have a line a record")
     try:
         with open(path, encoding="utf-8") as file:
             table = np.loadtxt(file, kind, comments=None, delimiter="\t", usecols=columns, ndmin=2)
@@ -236,9 +247,10 @@ def _read_property(path: Path) -> int | None:
     """The number of classes, the first of the numbers with commas; None if there is no such file."""
     if not path.is_file():
         return None
-    text = path.read_bytes()[:200]
+    wanted = "numbers with commas, the number of classes first"
+    text = Path(check_file("property", path, wanted)).read_bytes()[:200]
     if not re.fullmatch(rb"\s*\d{1,9}(\s*,\s*\d{1,9})*\s*", text):
-        raise ValueError(f"{path} holds {text[:40]!r}; it should be numbers with commas, the number of classes first")
+        raise ValueError(f"{path} holds {text[:40]!r}; it should be {wanted}")
     return int(text.split(b",")[0])
 
 

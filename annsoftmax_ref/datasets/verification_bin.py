@@ -42,8 +42,8 @@ class VerificationPairs:
 
     def __init__(self, path: str | os.PathLike, size: int = 32, grey: bool = True):
         self.size, self.grey = check_positive_int("size", size), grey
-        self.path = check_file("path", path)
-        content = load_plain_pickle(self.path)
+        content = load_plain_pickle(path)
+        self.path = os.fspath(path)
         if not isinstance(content, (tuple, list)) or len(content) != 2:
             raise ValueError(
                 f"{self.path} holds a {type(content).__name__}; it should be a list of images and of bools"
@@ -74,9 +74,7 @@ class VerificationPairs:
 
 def load_plain_pickle(path: str | os.PathLike):
     """The lists, tuples, bytes, bools, whole numbers and arrays in a pickle; ValueError if it asks for others."""
-    path = check_file("path", path)
-    if os.path.getsize(path) == 0:
-        raise ValueError(f"{path} is empty; it should be a pickle")
+    path = check_file("path", path, "a .bin file, a pickle of images and answers")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         try:
             content = _PlainUnpickler(whole, encoding="bytes").load()
@@ -103,6 +101,8 @@ class _PlainUnpickler(pickle._Unpickler):
             names = {ord(o.code): o.name for o in pickletools.opcodes}
             if code in names and code not in self.dispatch:
                 raise pickle.UnpicklingError(f"{names[code]} is not among what such a file needs") from error
+            if code not in names:
+                raise pickle.UnpicklingError(f"no part of a pickle starts with the byte {code!r}") from error
             raise
 
     def find_class(self, module: str, name: str) -> _Maker:

@@ -49,7 +49,7 @@ class XMCFile:
     draws = True  # a generator for ``batch`` is of use: ``fit`` gives its own
 
     def __init__(self, path: str | os.PathLike, keep_unlabelled: bool = False):
-        self.path = check_file("path", path)
+        self.path = check_file("path", path, "a text of points with labels and features")
         with open(self.path, "rb") as file:
             header = HEADER.fullmatch(file.readline(LONGEST))
             if not header:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import torch
 
+from annsoftmax_ref.checks import check_from_0
 from annsoftmax_ref.datasets.glyphs import GlyphData
 
 
@@ -18,14 +20,16 @@ def zipf_subset(data: GlyphData, exponent: float = 1.0, seed: int = 0) -> GlyphD
     drawn by ``seed``; one that should have more repeats its own, each as often as the others or once more (in
     training the augmentation makes them differ). Every class keeps at least one. ``test`` is left as it is.
     exponent 0 makes all classes even. The counts: ``torch.bincount(result.train.labels)``.
-    Raises TypeError for data without stored drawings, ValueError for a bad exponent or seed or a class without any.
+    Raises TypeError for data without stored drawings and for arguments that are no numbers, ValueError for numbers out
+    of range and a class without any drawing.
     """
     if not isinstance(data, GlyphData):
         raise TypeError(f"data is of type {type(data).__name__}; it should be GlyphData (load_glyphs or load_fonts)")
-    if isinstance(exponent, bool) or not isinstance(exponent, (int, float)) or not 0 <= exponent < math.inf:
-        raise ValueError(f"exponent is {exponent!r}; it should be a finite number of at least 0")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it should be a whole number of at least 0")
+    if isinstance(exponent, bool) or not isinstance(exponent, Real):
+        raise TypeError(f"exponent is {exponent!r}; it should be a finite number of at least 0")
+    if not 0 <= exponent < math.inf:
+        raise ValueError(f"exponent is {exponent}; it should be a finite number of at least 0")
+    seed = check_from_0("seed", seed)
     labels = data.train.labels.numpy()
     have = np.bincount(labels, minlength=data.num_classes)
     if not have.all():

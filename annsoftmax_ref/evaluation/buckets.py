@@ -1,4 +1,8 @@
-"""Accuracy by how often a class was seen in training: head, middle and tail."""
+"""Accuracy by how often a class was seen in training: head, middle and tail, as work on uneven classes calls them.
+
+Records have these names as fields. A distribution's head has nothing to do with the ``head`` that is trained, nor its
+tail with the ``tail`` of ``NearestClasses``, classes that are drawn at random.
+"""
 
 from __future__ import annotations
 

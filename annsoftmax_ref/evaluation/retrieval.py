@@ -30,7 +30,7 @@ def recall_at_k(
     Derived in notebook 10, section "Search, and be judged by the list".
     """
     ks = [check_positive_int("each k of ks", k) for k in ks]
-    unit, labels = unit_rows(embeddings, labels)
+    unit, labels = checked_samples(embeddings, labels)
     ranks = [_first_match(cosine, mates) for cosine, mates in _queries(unit, labels, chunk)]
     if not ranks:
         return dict.fromkeys(ks)
@@ -45,7 +45,7 @@ def mean_average_precision(embeddings: Tensor, labels: Tensor, chunk: int | None
     is found. Arguments and errors as in ``recall_at_k``; None where no class has two samples.
     Derived in notebook 10, section "Search, and be judged by the list".
     """
-    unit, labels = unit_rows(embeddings, labels)
+    unit, labels = checked_samples(embeddings, labels)
     sums, queries = 0.0, 0
     for cosine, mates in _queries(unit, labels, chunk):
         query, other = mates.nonzero(as_tuple=True)
@@ -83,9 +83,9 @@ def _sorted_rows(values: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(values.numpy(), axis=1)) if values.device.type == "cpu" else values.sort(dim=1)[0]
 
 
-def unit_rows(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Checked: embeddings [n, d] -> rows of length 1, at least float32 (zeros stay zeros); labels [n] beside them."""
-    unit = check_rows("embeddings", embeddings)
+def checked_samples(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """embeddings [n, d] -> ``checked_rows`` of them; labels [n] integers -> the same, on their device."""
+    unit = checked_rows("embeddings", embeddings)
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels is of type {kind}; it should be a tensor [{len(unit)}] of integers")
@@ -94,8 +94,8 @@ def unit_rows(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return unit, labels.to(unit.device)
 
 
-def check_rows(name: str, rows: Tensor) -> Tensor:
-    """rows [n, d], floating point and finite -> the same, of length 1 and at least float32."""
+def checked_rows(name: str, rows: Tensor) -> Tensor:
+    """rows [n, d], floating point and finite -> the same of length 1 (zeros stay zeros), in float32 at least."""
     if not isinstance(rows, Tensor) or not rows.is_floating_point():
         kind = rows.dtype if isinstance(rows, Tensor) else type(rows).__name__
         raise TypeError(f"{name} is of type {kind}; it should be a floating-point tensor [n, d]")

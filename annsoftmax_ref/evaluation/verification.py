@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.evaluation.retrieval import check_rows, rows_at_a_time, unit_rows
+from annsoftmax_ref.checks import check_from_0, check_positive_int
+from annsoftmax_ref.evaluation.retrieval import checked_rows, checked_samples, rows_at_a_time
 
 
 class Pairs(NamedTuple):
@@ -72,7 +72,7 @@ def draw_pairs(labels: Tensor, same: int, different: int, seed: int) -> Pairs:
 
     Each is drawn evenly, without repetition, from all pairs of its kind.
     """
-    seed = check_seed(seed)
+    seed = check_from_0("seed", seed)
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
         kind = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels is of type {kind}; it should be a tensor [n] of integers")
@@ -100,7 +100,7 @@ def _numbered_pairs(numbers: np.ndarray, start: np.ndarray, partners: np.ndarray
 
 def pair_scores(embeddings: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """embeddings [n, d], first and second [p] int64 -> the pairs' cosines [p]."""
-    unit = check_rows("embeddings", embeddings)
+    unit = checked_rows("embeddings", embeddings)
     parts = zip(*(index.to(unit.device).split(rows_at_a_time(unit.shape[1])) for index in (first, second)), strict=True)
     return torch.cat([(unit[a] * unit[b]).sum(dim=1) for a, b in parts])
 
@@ -183,10 +183,10 @@ def identification(embeddings: Tensor, labels: Tensor, distractors: int | Tensor
     Raises ValueError if what is left has no class of two samples.
     Derived in notebook 10, section "Find one among many".
     """
-    seed = check_seed(seed)
-    unit, labels = unit_rows(embeddings, labels)
+    seed = check_from_0("seed", seed)
+    unit, labels = checked_samples(embeddings, labels)
     if isinstance(distractors, Tensor):
-        others = check_rows("distractors", distractors).to(unit)
+        others = checked_rows("distractors", distractors).to(unit)
         if others.shape[1] != unit.shape[1] or len(others) == 0:
             raise ValueError(f"distractors has shape {list(others.shape)}; it should be [m >= 1, {unit.shape[1]}]")
     else:
@@ -245,9 +245,3 @@ def _checked(scores, same, both: bool = False) -> tuple[np.ndarray, np.ndarray]:
         kind = "no" if not len(same) else "only same" if same.all() else "only different"
         raise ValueError(f"same holds {kind} pairs; it should hold pairs of both kinds")
     return scores, same
-
-
-def check_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it should be a whole number of at least 0")
-    return seed

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from annsoftmax_ref import reference as ref
+from annsoftmax_ref.experiments import figures
 from annsoftmax_ref.lessons import pictures
 from annsoftmax_ref.lessons.exercises import Exercise
 
@@ -76,14 +77,13 @@ def draw_recall(search: SearchByCode, data, drawings, bits: int = 128, candidate
         raise ValueError(f"bits is {bits}; it should be from 1 to {most}")
     if candidates < WANTED:
         raise ValueError(f"candidates is {candidates}; it should be at least the {WANTED} classes wanted")
-    figure = Figure(figsize=(9, 4.6), dpi=80, layout="constrained", facecolor="white")
-    curve, row = figure.subplots(2, 1, height_ratios=[3, 1.1])
+    figure, (curve, row) = figures.new_figure(9, 4.6, rows=2, dpi=pictures.DPI, height_ratios=[3, 1.1])
     for number, (colour, marker, line) in ((most, pictures.SERIES[0]), (bits, pictures.SERIES[2])):
         values = [100 * search.recall(number, count) for count in COUNTS]
         curve.plot(COUNTS, values, color=colour, marker=marker, linestyle=line, label=f"{number} bits")
     here = search.recall(bits, candidates)
-    curve.plot(candidates, 100 * here, color=pictures.RED, marker="P", markersize=12)
-    curve.axvline(candidates, color=pictures.RED, linestyle=":")
+    curve.plot(candidates, 100 * here, color=figures.RED, marker="P", markersize=12)
+    curve.axvline(candidates, color=figures.RED, linestyle=":")
     curve.set(xscale="log", ylim=(0, 103), ylabel=f"nearest {WANTED} found, %")
     curve.set_title(f"{bits} bits, {candidates} candidates re-ranked: {here:.0%} found", fontsize=pictures.SIZE)
     curve.set_xlabel("candidates taken by code and re-ranked", fontsize=pictures.SIZE)

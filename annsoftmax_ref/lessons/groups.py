@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.active_sets import active_count, union_active
+from annsoftmax_ref.experiments.figures import BLUE, ORANGE, new_figure
 from annsoftmax_ref.grouping import random_groups, similarity_groups
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.lessons.pictures import BLUE, ORANGE, SIZE, tiled
+from annsoftmax_ref.lessons.pictures import SIZE, tiled
 from annsoftmax_ref.lessons.trained import Trained
 
 GROUPS = (1, 2, 4, 8, 16, 32)
@@ -124,8 +125,7 @@ def measure(batch: Batch, num_groups: int, kind: str, seed: int = 0) -> Measured
 
 def draw_curves(batch: Batch, mark: tuple[int, str] | None = None) -> Figure:
     """Recalled classes, captured mass and gradient error against the number of groups; ``mark`` is made large."""
-    figure = Figure(figsize=(10, 3.4), dpi=72, facecolor="white")
-    panels = figure.subplots(1, 3)
+    figure, panels = new_figure(10, 3.4, columns=3, dpi=72, layout=None)
     figure.subplots_adjust(left=0.06, right=0.99, bottom=0.17, top=0.96, wspace=0.28)
     _curves(panels, batch, mark)
     return figure
@@ -133,8 +133,7 @@ def draw_curves(batch: Batch, mark: tuple[int, str] | None = None) -> Figure:
 
 def draw_groups(batch: Batch, groups: int = 8, kind: str = "similar") -> Figure:
     """Recalled classes and mass against the number of groups, this one marked, and the drawings of one group."""
-    figure = Figure(figsize=(10, 3.8), dpi=72, facecolor="white")
-    *panels, drawings = figure.subplots(1, 3)
+    figure, (*panels, drawings) = new_figure(10, 3.8, columns=3, dpi=72, layout=None)
     figure.subplots_adjust(left=0.06, right=0.99, bottom=0.16, top=0.9, wspace=0.25)
     _curves(panels, batch, (groups, kind))
     members = make_groups(batch, groups, kind)[0]

@@ -8,8 +8,9 @@ from functools import cache
 import numpy as np
 from matplotlib.figure import Figure
 
+from annsoftmax_ref.experiments.figures import BLUE, GREEN, ORANGE, RED, new_figure
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.lessons.pictures import BLUE, GREEN, ORANGE, RED, SERIES
+from annsoftmax_ref.lessons.pictures import DPI, SERIES
 from annsoftmax_ref.lessons.trained import load_trained
 
 QUERIES, NEAREST = 64, 10
@@ -44,8 +45,7 @@ def draw_tables(bits: int = 7, tables: int = 20) -> Figure:
     """What ``tables`` hash tables of ``bits`` bits find: by the angle, for 64 test drawings and all classes; and the
     part of the ten nearest classes that is found, with the part of all classes, for every number of tables."""
     degrees, first, nearest = _lookups(bits)
-    figure = Figure(figsize=(10, 3.8), dpi=80, layout="constrained", facecolor="white")
-    by_angle, by_tables = figure.subplots(1, 2)
+    figure, (by_angle, by_tables) = new_figure(10, 3.8, columns=2, dpi=DPI)
     near = np.take_along_axis(degrees, nearest, axis=1)
     low, high = np.percentile(near, [5, 95])
     by_angle.axvspan(low, high, color=GREEN, alpha=0.2)
@@ -79,8 +79,8 @@ def draw_recall(bits: tuple[int, ...] = (4, 6, 8, 10)) -> Figure:
     """
     if len(bits) > len(SERIES):
         raise ValueError(f"bits holds {len(bits)} numbers; it should hold at most {len(SERIES)}, to be told apart")
-    figure = Figure(figsize=(7, 4), dpi=80, layout="constrained", facecolor="white")
-    axes, marks = figure.subplots(), np.array([1, 2, 5, 10, 20, 50]) - 1
+    figure, axes = new_figure(7, 4, dpi=DPI)
+    marks = np.array([1, 2, 5, 10, 20, 50]) - 1
     for one, (colour, marker, line) in zip(bits, SERIES, strict=False):
         _, first, nearest = _lookups(one)
         found, passed = _held(np.take_along_axis(first, nearest, axis=1)), _held(first)

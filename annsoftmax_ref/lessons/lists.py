@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from annsoftmax_ref import reference as ref
+from annsoftmax_ref.experiments import figures
 from annsoftmax_ref.lessons import pictures
 from annsoftmax_ref.lessons.exercises import Exercise
 
@@ -50,7 +51,7 @@ def draw_parts(searches: dict[int, SearchByList], nlist: int = 64, nprobe: int =
         parts, found = ([100 * f(p) for p in probes] for f in (search.scanned, search.recall))
         axes.plot(parts, found, color=colour, marker=marker, linestyle=line, label=f"{search.nlist} lists")
     part, found = (100 * f(nprobe) for f in (searches[nlist].scanned, searches[nlist].recall))
-    axes.plot(part, found, color=pictures.RED, marker="P", markersize=12)
+    axes.plot(part, found, color=figures.RED, marker="P", markersize=12)
     axes.set_title(f"{nprobe} of {nlist} lists: {part:.1f}% scanned, {found:.0f}% found", fontsize=pictures.SIZE)
     axes.set(xscale="log", ylim=(0, 103), xlabel="classes scanned, %", ylabel=f"nearest {WANTED} found, %")
     axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50, 100], ["0.5", "1", "2", "5", "10", "20", "50", "100"])
@@ -67,13 +68,13 @@ def draw_scan(search: SearchByList, data, drawings, labels, probes: int = 3, que
     """
     if not 1 <= probes <= search.nlist:
         raise ValueError(f"probes is {probes}; it should be from 1 to nlist, {search.nlist}")
-    figure = Figure(figsize=(9, 5.2), dpi=80, layout="constrained", facecolor="white")
-    curve, row_list, row_wanted = figure.subplots(3, 1, height_ratios=[3, 1.1, 1.1])
+    figure, panels = figures.new_figure(9, 5.2, rows=3, dpi=pictures.DPI, height_ratios=[3, 1.1, 1.1])
+    curve, row_list, row_wanted = panels
     order, places, wanted = search.order[query], search.places[query], search.wanted[query]
     steps = np.arange(1, search.nlist + 1)
     found = [(places < p).sum() for p in steps]
-    curve.step(steps, found, where="post", color=pictures.BLUE)
-    curve.plot(probes, found[probes - 1], color=pictures.RED, marker="P", markersize=12)
+    curve.step(steps, found, where="post", color=figures.BLUE)
+    curve.plot(probes, found[probes - 1], color=figures.RED, marker="P", markersize=12)
     scanned = search.sizes[order[:probes]].sum()
     curve.set_title(
         f"{probes} of {search.nlist} lists, {scanned:,} of {len(search.prototypes):,} classes scanned: "

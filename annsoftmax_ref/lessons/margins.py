@@ -9,8 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from annsoftmax_ref.experiments.figures import BLACK, BLUE, GREEN, ORANGE, RED, SKY, new_figure
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.lessons.pictures import BLACK, BLUE, GREEN, ORANGE, RED, SERIES, SIZE, SKY
+from annsoftmax_ref.lessons.pictures import SERIES, SIZE
 from annsoftmax_ref.objectives import (
     ArcFace,
     CombinedMargin,
@@ -152,8 +153,7 @@ def _turning_point(axes, margin: float) -> None:
 
 def _panels(count: int, height: float = 4.0):
     """A figure laid out by hand, which is much faster than a constrained layout."""
-    figure = Figure(figsize=(10, height), dpi=72, facecolor="white")
-    panels = figure.subplots(1, count)
+    figure, panels = new_figure(10, height, columns=count, dpi=72, layout=None)
     figure.subplots_adjust(left=0.07, right=0.99, bottom=0.16 if count < 4 else 0.02, top=0.95, wspace=0.25)
     if count == 4:
         figure.subplots_adjust(left=0.01, top=0.88, wspace=0.05)

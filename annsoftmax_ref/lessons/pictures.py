@@ -1,7 +1,6 @@
 """The notebooks' pictures: pure functions from data to a matplotlib Figure, and ``show`` to display one.
 
-Colours are Okabe and Ito's, told apart by the colour-blind, and every series has a marker or line of its own. Figures
-are opaque white, so that they read alike in light and dark themes. No pyplot: nothing is drawn until it is asked for.
+Every series has a marker or line of its own, beside its colour.
 """
 
 from __future__ import annotations
@@ -15,13 +14,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from annsoftmax_ref.experiments import figures
+from annsoftmax_ref.experiments.figures import BLACK, BLUE, GREEN, ORANGE, RED
 from annsoftmax_ref.lessons.costs import head_cost
 
-BLACK, ORANGE, SKY, GREEN, BLUE, RED = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
 SERIES = [(BLACK, "o", "-"), (ORANGE, "s", "--"), (BLUE, "^", "-"), (GREEN, "D", "-."), (RED, "P", ":")]
 # A frame round a drawing: colour, line, and the sign in its corner.
 FRAMES = {"own": (GREEN, "-", "✓"), "in": (BLUE, "-", "●"), "out": (RED, ":", "×"), "": (None, "-", "")}
 SIZE = 11  # points, of all text
+DPI = 80
 TILE, GAP = 32, 6
 
 
@@ -153,9 +154,8 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def new_figure(width: float, height: float, columns: int = 1):
-    """A figure in inches, and its axes: one, or an array of ``columns`` side by side."""
-    figure = Figure(figsize=(width, height), dpi=80, layout="constrained", facecolor="white")
-    axes = figure.subplots(1, columns)
+    """``figures.new_figure`` for a notebook, with text of ``SIZE`` at its axes."""
+    figure, axes = figures.new_figure(width, height, columns=columns, dpi=DPI)
     for one in np.atleast_1d(axes):
         one.xaxis.label.set_size(SIZE)
         one.yaxis.label.set_size(SIZE)

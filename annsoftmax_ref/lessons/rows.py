@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from annsoftmax_ref import reference as ref
+from annsoftmax_ref.experiments import figures
 from annsoftmax_ref.lessons import pictures
 from annsoftmax_ref.lessons.exercises import Exercise
 
@@ -41,16 +42,16 @@ def draw(lag: int = 30, momentum: float = 0.9, learning_rate: float = 0.1) -> Fi
     series = {"left where it was": np.ones(lag + 1), f"step by step: {path[-1]:.4f}": path}
     figure = pictures.lines(np.arange(lag + 1), series, "steps without a gradient", "one weight of the row", log="")
     (axes,) = figure.axes
-    arrow = {"arrowstyle": "->", "color": pictures.BLUE, "linewidth": 2, "connectionstyle": "arc3,rad=-0.3"}
+    arrow = {"arrowstyle": "->", "color": figures.BLUE, "linewidth": 2, "connectionstyle": "arc3,rad=-0.3"}
     axes.annotate("", xy=(lag, landed), xytext=(0, 1), arrowprops=arrow)
-    axes.plot(lag, landed, "^", color=pictures.BLUE, markersize=12, label=f"in one jump: {landed:.4f}")
+    axes.plot(lag, landed, "^", color=figures.BLUE, markersize=12, label=f"in one jump: {landed:.4f}")
     low = min(0.0, 1.1 * path.min())
     axes.set(xlim=(-3, LONGEST + 3), ylim=(low, 1.5))
     axes.legend(loc="upper right")
     return figure
 
 
-class RowOptimizer:
+class NumPyRowSGD:
     """SGD on rows w [N, d] in NumPy; rows without a gradient are left alone, and caught up by a table of their ages.
 
     ``last`` [N] is the step to which each row is up to date, ``table`` [ages, 2, 2] what so many missed steps do.

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from annsoftmax_ref import reference as ref
+from annsoftmax_ref.experiments.figures import BLUE, GREEN, RED, new_figure
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.lessons.pictures import BLUE, GREEN, RED
+from annsoftmax_ref.lessons.pictures import DPI
 from annsoftmax_ref.lessons.trained import load_trained
 
 DRAWS = 150
@@ -75,10 +76,10 @@ def draw_estimates(rate: float = 0.1, scale: float = 20.0, drawing: int = 0, see
     keys = np.random.default_rng(seed).random((DRAWS, len(w)))
     ways = (*random_weights(own, A, keys), tail_weights(scale * w @ x[drawing], own, A, keys))
     seen = [seen_through(weights, x[drawing], w, own, scale) for weights in ways]
-    figure = Figure(figsize=(10, 3.2), dpi=80, layout="constrained", facecolor="white")
+    figure, panels = new_figure(10, 3.2, columns=2, dpi=DPI, sharey=True)
     jitter = np.random.default_rng(1).uniform(-0.25, 0.25, DRAWS)
     for axes, place, words in zip(
-        figure.subplots(1, 2, sharey=True),
+        panels,
         (0, 1),
         ("estimate of Z, true value 1", "error of the gradient, true length 1"),
         strict=True,

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref import evaluation
 from annsoftmax_ref.evaluation.verification import roc
+from annsoftmax_ref.experiments.figures import BLUE, GREEN, RED, new_figure
 from annsoftmax_ref.experiments.plots import STYLES
 from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.lessons.pictures import BLUE, GREEN, RED, SIZE, png
+from annsoftmax_ref.lessons.pictures import DPI, SIZE, png
 from annsoftmax_ref.training import build_optimizer, build_scheduler, default_recipe, train_step
 from annsoftmax_ref.training.network import ConvNet
 
@@ -209,8 +210,7 @@ def draw_quality(looks: dict[str, dict[str, float]]) -> Figure:
 
 
 def _figure(width: float, height: float):
-    figure = Figure(figsize=(width, height), dpi=80, layout="constrained", facecolor="white")
-    axes = figure.subplots(1, 2)
+    figure, axes = new_figure(width, height, columns=2, dpi=DPI)
     for one in axes:
         one.grid(alpha=0.3)
     return figure, axes

@@ -1,10 +1,9 @@
 """Mapped feature files: rows and labels as written, nothing else read, and broken files told."""
 
-import random
-
 import numpy as np
 import pytest
 import torch
+from written import damaged
 
 from annsoftmax_ref.datasets.memmap import MappedFeatures, load_memmap
 
@@ -91,7 +90,7 @@ def test_clear_errors(tmp_path, npy, arrays):
         (lambda: MappedFeatures(raw, y, 5, width=6, dtype="float32", skip=-1), "skip is -1"),
         (lambda: MappedFeatures(raw, y, 5, width=6, dtype="float16"), "40 rows and .* 20 labels"),
         (lambda: MappedFeatures(x, tmp_path / "short", 5), "20 rows and .* 19 labels"),
-        (lambda: MappedFeatures(x, tmp_path / "empty", 5), "empty has 0 bytes"),
+        (lambda: MappedFeatures(x, tmp_path / "empty", 5), "labels is .*empty, which is empty; it should be labels"),
         (lambda: MappedFeatures(tmp_path / "double.npy", y, 5), "<f8; it should be little-endian float16 or"),
         (lambda: MappedFeatures(tmp_path / "big.npy", y, 5), ">f4; it should be little-endian"),
         (lambda: MappedFeatures(tmp_path / "objects.npy", y, 5), "objects.npy is not a whole .npy file"),
@@ -126,16 +125,11 @@ def test_a_file_cut_while_it_is_open(npy, which):
 def test_damage_is_told_or_believable(npy, arrays, which):
     """Cut anywhere: an error. A bit flipped: an error, or the rows and labels as written but for that one number."""
     original = npy[which].read_bytes()
-    rng = random.Random(which)
-    for trial in range(300):
-        place = rng.randrange(len(original) if trial % 2 else 128)
-        damaged = bytearray(original[:place] if trial % 3 == 0 else original)
-        if trial % 3:
-            damaged[place] ^= 1 << rng.randrange(8)
-        npy[which].write_bytes(damaged)
+    for _, cut, content in damaged(original, 300, seed=which, within=128):
+        npy[which].write_bytes(content)
         try:
             data = MappedFeatures(*npy, 5)
-            assert trial % 3, "a file that is cut short was taken for a whole one"
+            assert not cut, "a file that is cut short was taken for a whole one"
             rows, labels = data.batch(torch.arange(len(data)))
         except ValueError as error:
             assert "\n" not in str(error) and ("x.npy" in str(error) or "y.npy" in str(error))

@@ -1,9 +1,8 @@
 """Sparse texts with many labels: lines as they were written, one positive or all, and broken files told."""
 
-import random
-
 import pytest
 import torch
+from written import damaged
 
 from annsoftmax_ref.datasets.xmc import XMCFile, load_xmc
 
@@ -76,7 +75,7 @@ def test_other_line_ends(path):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("", "line 1, is not"),
+        ("", "which is empty; it should be a text of points"),
         ("6 10\n", "line 1, is not"),
         ("6 10 4 1\n1 2:3\n", "line 1, is not"),
         ("0 10 4\n", "no point with a label"),
@@ -120,14 +119,9 @@ def test_a_long_line_of_digits_ends_soon(path):
 def test_damage_is_told_or_believable(path):
     """Text has no checksum, so another digit passes; all else is told, and no number is out of its range."""
     original = TEXT.encode()
-    rng = random.Random(0)
     told = 0
-    for trial in range(300):
-        place = rng.randrange(len(original))
-        damaged = bytearray(original[:place] if trial % 3 == 0 else original)
-        if trial % 3:
-            damaged[place] ^= 1 << rng.randrange(8)
-        path.write_bytes(damaged)
+    for place, cut, content in damaged(original, 300, seed=0):
+        path.write_bytes(content)
         try:
             points = XMCFile(path, keep_unlabelled=True)
             rows, offsets, labels = points.batch_all(torch.arange(len(points)))
@@ -136,7 +130,7 @@ def test_damage_is_told_or_believable(path):
             assert str(path) in str(error) and "\n" not in str(error)
             continue
         # Cut short: only within the last line, where what is left is a line, too.
-        assert trial % 3 or place >= len(original) - len(LINES[-1]) - 1
+        assert not cut or place >= len(original) - len(LINES[-1]) - 1
         assert (labels < points.num_classes).all() and (rows.features < points.num_features).all()
         assert rows.values.isfinite().all() and len(offsets) == len(points) + 1
     assert told > 150

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,11 +83,15 @@ def test_the_rest_is_untouched_and_the_seed_decides():
 
 def test_bad_input():
     data = glyphs(3)
-    for exponent in (-1, float("nan"), float("inf"), "1", True):
-        with pytest.raises(ValueError, match="exponent is .*; it should be a finite number of at least 0"):
-            zipf_subset(data, exponent)
-    with pytest.raises(ValueError, match="seed is -1"):
-        zipf_subset(data, seed=-1)
+    for error, exponents in ((ValueError, (-1, float("nan"), float("inf"))), (TypeError, ("1", True))):
+        for exponent in exponents:
+            with pytest.raises(error, match="exponent is .*; it should be a finite number of at least 0"):
+                zipf_subset(data, exponent)
+    for error, seeds in ((ValueError, (-1,)), (TypeError, (0.5, True, "0"))):
+        for seed in seeds:
+            with pytest.raises(error, match=f"seed is {seed!r}; it should be .*at least 0"):
+                zipf_subset(data, seed=seed)
+    assert torch.equal(zipf_subset(data, seed=np.int64(3)).train.labels, zipf_subset(data, seed=3).train.labels)
     with pytest.raises(TypeError, match="data is of type list"):
         zipf_subset([])
     data.train = data.train.select(data.train.labels != 1)

@@ -82,7 +82,8 @@ def test_pairs_are_drawn_evenly():
         (torch.zeros(0).long(), 2, 0, "labels gives 0"),
         (torch.tensor([0, 0, 1]), 3, 0, "count is 3; it should be even"),
         (torch.tensor([0, 0, 1]), 0, 0, "count is 0"),
-        (torch.tensor([0, 0, 1]), 2, -1, "seed is -1"),
+        (torch.tensor([0, 0, 1]), 2, -1, "seed is -1; it should be at least 0"),
+        (torch.tensor([0, 0, 1]), 2, 0.5, "seed is 0.5; it should be a whole number"),
         (torch.tensor([0.0, 0, 1]), 2, 0, "labels is of type torch.float32"),
     ],
 )

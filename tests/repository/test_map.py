@@ -1,0 +1,51 @@
+"""The maps keep up with the tree: the README's table, and the stages and rooms that the package tells of itself."""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+import annsoftmax_ref
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "annsoftmax_ref"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAP = re.findall(r"^\| (`.*?) \| (.*) \|$", README.partition("## Map\n")[2].partition("\n## ")[0], re.MULTILINE)
+
+
+def places():
+    """The paths in the table's first column."""
+    return [path for where, _ in MAP for path in re.findall(r"`([^`]+)`", where)]
+
+
+def folders(parent):
+    """Names of the folders that the repository has there, those of tools (``.ci``) and what is made left out."""
+    made = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line[:1] != "#"]
+    names = [path.name for path in parent.iterdir() if path.is_dir() and path.name[0] not in "._"]
+    return sorted(name for name in names if not any(fnmatch(name, line) for line in made))
+
+
+def test_every_place_of_the_map_is_there_and_named_once():
+    assert len(MAP) > 20
+    assert [path for path in places() if not (ROOT / path).exists()] == []
+    assert len(places()) == len(set(places()))
+
+
+def test_every_file_that_the_map_tells_of_is_there():
+    files = [name for where, what in MAP for name in re.findall(r"`([\w/]+\.\w+)`", what)]
+    assert files and [name for name in files if not any(ROOT.glob(f"*/**/{name}"))] == []
+
+
+def test_every_room_and_notebook_is_on_the_map():
+    rooms = [f"{name}/" for name in folders(ROOT)] + [f"annsoftmax_ref/{name}/" for name in folders(PACKAGE)]
+    notebooks = [f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert [path for path in rooms + notebooks if path not in places()] == []
+
+
+def test_the_package_tells_its_eight_stages_with_their_files_and_its_rooms():
+    text = annsoftmax_ref.__doc__
+    stages = re.findall(r"^(\d)\. (\w+(?: \w+)?): ", text, re.MULTILINE)
+    names = ["groups", "search", "active set", "rows", "objective", "gradients", "row update", "index"]
+    assert stages == [(str(k), name) for k, name in enumerate(names, 1)]
+    modules = sorted(path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__"))
+    assert [name for name in modules if f"``{name}``" not in text] == []
+    assert sorted(re.findall(r"^- ``(\w+)/``: ", text, re.MULTILINE)) == folders(PACKAGE)
