@@ -2,8 +2,8 @@
 
 The paper's finding is that the number of important classes recalled *per sample* decides the accuracy. One
 active set of A classes for a batch of B samples leaves each about A / B classes of its own; G groups with
-an active set each leave it G times as many, at the same number of logits. How the groups are formed is not
-public; both ways here are ours.
+an active set each leave it G times as many, at the same number of logits. That the paper's groups have one
+each, and how they are formed, is not public; both ways here are ours.
 """
 
 from __future__ import annotations

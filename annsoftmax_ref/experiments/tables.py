@@ -255,7 +255,7 @@ def make_tables() -> dict[str, Table]:
             training_curves,
         ),
         "groups": Table(
-            "What do more groups bring at a fixed budget (20,000 pairs, 1/100)?",
+            "What do more groups bring with the same number of places (20,000 pairs, 1/100)?",
             group_cells(),
             report_groups,
             group_curves,

@@ -105,7 +105,7 @@ def draw(sample: int = 43, rate: float = 0.02, groups: int = 8, nprobe: int = 16
 # --- exercises ---------------------------------------------------------------------------------
 
 
-def own_seats(num_classes: int, rate: float, batch: int, groups: int) -> int:
+def places_a_sample(num_classes: int, rate: float, batch: int, groups: int) -> int:
     """Whole places of an active set for each sample of the largest group."""
     return active_count(num_classes, rate) // -(-batch // groups)
 
@@ -121,7 +121,7 @@ def recall(nearest: np.ndarray, active: np.ndarray) -> float:
 
 
 EXERCISES = {
-    "own_seats": Exercise(own_seats, [(5204, 0.1, 256, 1), (5204, 0.1, 256, 8), (10**6, 0.1, 1000, 3)]),
+    "places_a_sample": Exercise(places_a_sample, [(5204, 0.1, 256, 1), (5204, 0.1, 256, 8), (10**6, 0.1, 1000, 3)]),
     "captured_mass": Exercise(
         captured_mass,
         [

@@ -20,21 +20,23 @@ class HeadCost:
     operations: int
     weights: int
     momentum: int
+    unit_rows: int
     gradient: int
     logits: int
 
     @property
     def memory(self) -> int:
         """All bytes together."""
-        return self.weights + self.momentum + self.gradient + self.logits
+        return self.weights + self.momentum + self.unit_rows + self.gradient + self.logits
 
 
 def head_cost(num_classes: int, embedding_size: int, batch_size: int, sample_rate: float = 1.0) -> HeadCost:
     """One step of SGD with momentum in float32, with A = sample_rate * N of the N classes scored.
 
     operations: three products, logits x w.T, dx = g w and dw = g.T x, of 2 B A d each.
-    Weights and momentum are kept for every class; the weight gradient [A, d], the logits and their gradient
-    (2 B A numbers) for the active ones only. One active set a batch: with several groups the gradient is larger.
+    Weights and momentum are kept for every class; the rows of length one and the weight gradient ([A, d] each), the
+    logits and their gradient (2 B A numbers) for the active ones only. One active set a batch: with several groups the
+    gradient is larger.
     """
     active = active_count(num_classes, sample_rate)
     row = embedding_size * FLOAT32
@@ -42,6 +44,7 @@ def head_cost(num_classes: int, embedding_size: int, batch_size: int, sample_rat
         operations=3 * 2 * batch_size * active * embedding_size,
         weights=num_classes * row,
         momentum=num_classes * row,
+        unit_rows=active * row,
         gradient=active * row,
         logits=2 * batch_size * active * FLOAT32,
     )

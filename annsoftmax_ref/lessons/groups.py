@@ -170,8 +170,8 @@ def _curves(panels, batch: Batch, mark: tuple[int, str] | None) -> None:
 # ------------------------------------------------------------------------------------------ exercises
 
 
-def own_seats(active, batch, groups):
-    """Seats beside the labels, for each sample: (A - b) / b with b = B / G samples of different classes."""
+def own_places(active, batch, groups):
+    """Places beside the labels, for each sample: (A - b) / b with b = B / G samples of different classes."""
     members = batch / groups
     return (active - members) / members
 
@@ -192,7 +192,7 @@ def recalled(near, active):
 
 NEIGHBOURS = np.array([[3, 7, 1, 9], [7, 2, 8, 4], [5, 6, 7, 0]])
 EXERCISES = {
-    "own_seats": Exercise(own_seats, [(520, 256, 1), (520, 256, 8), (100, 64, 64)]),
+    "own_places": Exercise(own_places, [(520, 256, 1), (520, 256, 8), (100, 64, 64)]),
     "cut_by_rank": Exercise(cut_by_rank, [(NEIGHBOURS, 3), (NEIGHBOURS, 5), (NEIGHBOURS[:1], 2)]),
     "recalled": Exercise(recalled, [(NEIGHBOURS, np.array([3, 5, 7])), (NEIGHBOURS[:, :2], np.array([2, 9]))]),
 }

@@ -14,7 +14,7 @@ def select_map(scores, labels, A):
     """The active set of a map, and where each label sits in it.
 
     scores [N] integers in 0..255; labels [b]. Returns active [A] ascending, target [b] with active[target] == labels.
-    The A seats go to every label (ValueError if there are more than A distinct ones), then to the classes with the
+    The A places go to every label (ValueError if there are more than A distinct ones), then to the classes with the
     largest bytes, ties to the lower id.
     """
     scores = np.asarray(scores)

@@ -1,8 +1,8 @@
 """Which classes a batch is scored against: sample groups, and one active set for each (NumPy, float64).
 
-A budget of A classes shared by a group of g samples lets each sample bring about A / g candidates of its
-own. Smaller groups therefore recall more of every sample's important classes for the same work; this is the
-sample grouping of ANN Softmax. How the samples are split is our choice: at random, or by similarity.
+A places shared by a group of g samples let each sample bring about A / g candidates of its own. Smaller groups
+therefore recall more of every sample's important classes for the same work. ANN Softmax groups samples so that more
+is recalled; that each group has an active set of its own, and how samples are split, are our choice.
 
 No correction for the left-out classes is made: the loss is the softmax over the active set.
 """
@@ -91,7 +91,7 @@ def union_active(candidates, labels, fill_order, A, N):
     """The active set of one group: exactly A of the N classes, and where each label sits in it.
 
     candidates [b, k]: class ids, best first, -1 for missing; labels [b]; fill_order [L]: ids to try in order.
-    Returns active [A] ascending, target [b] with active[target] == labels. The A seats go, in turn:
+    Returns active [A] ascending, target [b] with active[target] == labels. The A places go, in turn:
       1. to every label (ValueError if there are more than A distinct ones);
       2. to candidates by their best rank (column) over the samples, ties to the lower id;
       3. to `fill_order`, in order;   4. to the lowest ids still out.
@@ -117,13 +117,13 @@ def union_active(candidates, labels, fill_order, A, N):
     distinct = int(chosen.sum())
     if distinct > A:
         raise ValueError(f"labels hold {distinct} distinct classes; they should fit into A = {A}")
-    seats = A - distinct
+    places = A - distinct
     for c in np.concatenate([retrieved, check_ids("fill_order", fill_order, N), np.arange(N)]):
-        if seats == 0:
+        if places == 0:
             break
         if not chosen[c]:
             chosen[c] = True
-            seats -= 1
+            places -= 1
     active = np.flatnonzero(chosen)
     return active, np.searchsorted(active, labels)
 

@@ -33,9 +33,12 @@ def test_recall_and_mass_are_those_of_the_ids_found():
         for row in whole.values()
         if "FAISS IndexIVFFlat" not in row["index"] and "IVFBinaryIndex" in row["index"]
     )
-    best = search.cheapest(rows, 0.99)
-    assert {row["index"] for row in best} >= {"IVFBinaryIndex, Hamming", "FAISS IndexIVFFlat"}
-    assert all(row["recall"] >= 0.99 for row in best)
+
+
+def test_the_frontier_keeps_what_more_time_buys():
+    found = [("a", 3, 0.9), ("a", 1, 0.5), ("b", 2, 0.8), ("a", 2, 0.4), ("b", 4, 0.8)]
+    rows = [{"index": index, "ms": ms, "recall": recall} for index, ms, recall in found]
+    assert search.frontier(rows) == [rows[1], rows[0], rows[2]]
 
 
 @pytest.mark.parametrize("kind", search.FaissIndex.KINDS)

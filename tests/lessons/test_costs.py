@@ -10,15 +10,15 @@ def test_full_softmax_counts_its_three_products_and_its_tensors():
     cost = head_cost(num_classes=1000, embedding_size=64, batch_size=32)
     assert cost.operations == 6 * 32 * 1000 * 64
     weight = torch.empty(1000, 64)
-    assert cost.weights == cost.momentum == cost.gradient == weight.nbytes
+    assert cost.weights == cost.momentum == cost.unit_rows == cost.gradient == weight.nbytes
     assert cost.logits == 2 * torch.empty(32, 1000).nbytes
-    assert cost.memory == 3 * weight.nbytes + cost.logits
+    assert cost.memory == 4 * weight.nbytes + cost.logits
 
 
 def test_sampling_shrinks_only_what_depends_on_the_active_classes():
     full, tenth = head_cost(1000, 64, 32), head_cost(1000, 64, 32, 0.1)
     assert (tenth.weights, tenth.momentum) == (full.weights, full.momentum)
-    for part in ("operations", "gradient", "logits"):
+    for part in ("operations", "unit_rows", "gradient", "logits"):
         assert 10 * getattr(tenth, part) == getattr(full, part)
 
 

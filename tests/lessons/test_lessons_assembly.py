@@ -72,7 +72,7 @@ def test_what_cannot_be_drawn_is_said(sample):
 
 
 def test_wrong_answers_are_rejected(capsys):
-    assert not check(assembly.EXERCISES["own_seats"], lambda n, r, b, g: int(r * n) // (b // g))
+    assert not check(assembly.EXERCISES["places_a_sample"], lambda n, r, b, g: int(r * n) // (b // g))
     with np.errstate(over="ignore", invalid="ignore"):
         naive = check(
             assembly.EXERCISES["captured_mass"],

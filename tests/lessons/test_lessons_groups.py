@@ -98,6 +98,6 @@ def test_each_exercise_rejects_what_is_a_little_off(name, capsys):
 
 
 def test_the_solutions_are_right_by_hand():
-    assert groups.own_seats(520, 256, 8) == 488 / 32
+    assert groups.own_places(520, 256, 8) == 488 / 32
     assert groups.cut_by_rank(groups.NEIGHBOURS, 5).tolist() == [2, 3, 5, 6, 7]
     assert groups.recalled(groups.NEIGHBOURS, np.array([3, 5, 7])) == 5 / 3
