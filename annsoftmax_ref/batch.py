@@ -57,6 +57,9 @@ class ScoredBatches:
     def __init__(self):
         self._last: deque[tuple[Scored, Tensor]] = deque(maxlen=REMEMBERED)
 
+    def __getstate__(self) -> dict:
+        return {"_last": deque(maxlen=REMEMBERED)}  # a copied or saved head is asked for none of them
+
     def remember(self, x: Tensor, labels: Tensor, active, generator: torch.Generator) -> Scored:
         scored = Scored(x.detach(), labels, active, generator)
         self._last.append((scored, generator.get_state()))

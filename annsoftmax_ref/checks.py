@@ -90,6 +90,15 @@ def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
         raise ValueError(f"labels holds {wrong}; labels should be from 0 to {num_classes - 1} (num_classes - 1)")
 
 
+def check_classes(classes: Tensor, num_classes: int) -> None:
+    """classes [n] int64 in [0, num_classes), n >= 1."""
+    if classes.dim() != 1 or classes.dtype != torch.int64 or len(classes) == 0:
+        raise ValueError(
+            f"classes has shape {list(classes.shape)} and type {classes.dtype}; it should be [n] int64, n >= 1"
+        )
+    check_labels(classes, len(classes), num_classes)
+
+
 def check_ignore_index(ignore_index: int | None) -> int | None:
     if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral)):
         raise TypeError(f"ignore_index is {ignore_index!r}; it should be a whole number or None")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +11,7 @@ from annsoftmax_ref.active_sets import ActiveSet, labels_of, union_of
 from annsoftmax_ref.batch import ScoredBatches, mean_weights, without_ignored
 from annsoftmax_ref.checks import (
     check_class_weights,
+    check_classes,
     check_embeddings,
     check_ignore_index,
     check_instance,
@@ -23,14 +21,13 @@ from annsoftmax_ref.checks import (
 )
 from annsoftmax_ref.diagnostics import diagnose
 from annsoftmax_ref.loss import add_offsets, scored_loss
+from annsoftmax_ref.machine.device import warn_of_processes
 from annsoftmax_ref.nearest import NearestClasses
 from annsoftmax_ref.objectives import CosFace, CrossEntropy, Objective
 from annsoftmax_ref.row_parameter import RowParameter, row_state, unwatching, watch
 from annsoftmax_ref.rows import cosines, take_parts, unit_rows, unit_rows_at
 from annsoftmax_ref.saving import register_hooks
 from annsoftmax_ref.selectors import AllClasses, Selector
-
-logger = logging.getLogger(__name__)
 
 
 class SoftmaxHead(nn.Module):
@@ -118,7 +115,7 @@ class SoftmaxHead(nn.Module):
         return self.loss_over(x, scored.active, scored.generator)
 
     def _select(self, x: Tensor, labels: Tensor) -> list[ActiveSet]:
-        _warn_of_processes()
+        warn_of_processes()
         self.selector.check_budget(labels)
         # What a selector keeps is to be changed again later, which torch forbids for tensors made in inference mode.
         with torch.inference_mode(False), torch.no_grad():
@@ -145,6 +142,7 @@ class SoftmaxHead(nn.Module):
             directions = unit_rows_at(self.weight, union, half)  # [U, d]
             biases = None if self.bias is None else rows.gather_rows(self.bias, union)  # [U]
         else:
+            rows.catch_up(self.weight, union)
             directions = unit_rows(self.weight[union])
             biases = None if self.bias is None else self.bias[union]
         weights = None if self.class_weights is None else mean_weights(self.class_weights, labels_of(active, len(x)))
@@ -189,11 +187,7 @@ class SoftmaxHead(nn.Module):
         if classes is None:
             logits, biases = self.objective.scale * cosines(unit_rows(embeddings), self._all_rows()), self._all_biases()
             return logits if biases is None else logits + biases
-        if classes.dim() != 1 or classes.dtype != torch.int64 or len(classes) == 0:
-            raise ValueError(
-                f"classes has shape {list(classes.shape)} and type {classes.dtype}; it should be [n] int64, n >= 1"
-            )
-        check_labels(classes, len(classes), self.num_classes)
+        check_classes(classes, self.num_classes)
         rows.catch_up(self.weight, classes.unique())
         logits = self.objective.scale * cosines(unit_rows(embeddings), unit_rows(self.weight[classes]))
         return logits if self.bias is None else logits + self._all_biases()[classes]
@@ -258,7 +252,6 @@ class SoftmaxHead(nn.Module):
         state = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
         state = dict(state)
         state["generator"] = self.generator.get_state()
-        state["_scored"] = ScoredBatches()
         return state
 
     def __setstate__(self, state: dict) -> None:
@@ -306,14 +299,3 @@ class ANNSoftmax(SoftmaxHead):
             device=device,
             dtype=dtype,
         )
-
-
-@functools.cache
-def _warn_of_processes() -> None:
-    """Once, where there are several processes: the head does not know of the others."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        if torch.distributed.get_world_size() > 1:
-            logger.warning(
-                "there are %d processes, and each trains this head by itself: its weights are not kept equal or split",
-                torch.distributed.get_world_size(),
-            )

@@ -24,6 +24,7 @@ from annsoftmax_ref import (
     backend,
     batch,
 )
+from annsoftmax_ref.machine.device import warn_of_processes
 
 N, D = 200, 16
 SELECTORS = {
@@ -240,11 +241,9 @@ def test_several_processes_without_a_group_are_told_of(monkeypatch, caplog):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     head = made()
-    from annsoftmax_ref.head import _warn_of_processes
-
-    _warn_of_processes.cache_clear()
+    warn_of_processes.cache_clear()
     with caplog.at_level(logging.WARNING, "annsoftmax_ref"):
         for seed in range(3):
             head(*data(seed))
-    _warn_of_processes.cache_clear()
+    warn_of_processes.cache_clear()
     assert caplog.text.count("there are 2 processes, and each trains this head by itself") == 1

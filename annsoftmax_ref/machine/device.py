@@ -1,11 +1,15 @@
-"""Which device to compute on, in what precision, and waiting for it."""
+"""Which device to compute on, in what precision, and waiting for it; other processes that compute, too."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 
 import torch
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 
 def find_device(name: str) -> torch.device:
@@ -43,3 +47,15 @@ def wait_for(device: torch.device) -> None:
     """Until the device has done all that it was given: a GPU's work goes on after a call has returned."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@functools.cache
+def warn_of_processes() -> None:
+    """Once, a warning where there are several processes: a head does not know of the others."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        count = torch.distributed.get_world_size()
+        if count > 1:
+            logger.warning(
+                "there are %d processes, and each trains this head by itself: its weights are not kept equal or split",
+                count,
+            )
