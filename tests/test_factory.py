@@ -5,17 +5,7 @@ import torch
 
 from annsoftmax_ref import AllClasses, NearestClasses, RandomClasses, SoftmaxHead, make_head
 from annsoftmax_ref.cli import build_parser
-from annsoftmax_ref.factory import DEFAULT_HEADS, DENSE, HEADS, make_selector, register_head
-
-
-@pytest.fixture
-def registry():
-    """What is registered in a test is gone after it."""
-    heads, dense = dict(HEADS), set(DENSE)
-    yield HEADS
-    for known, before in ((HEADS, heads), (DENSE, dense)):
-        known.clear()
-        known.update(before)
+from annsoftmax_ref.factory import DEFAULT_HEADS, HEADS, make_selector, register_head
 
 
 def test_each_name_makes_a_head_that_learns():
@@ -40,7 +30,7 @@ def test_an_option_that_the_selector_does_not_take_is_refused():
             make_selector(name, 0.3, speed=2)
 
 
-def test_a_name_of_ones_own_is_known_at_once_and_may_be_defined_again(registry):
+def test_a_name_of_ones_own_is_known_at_once_and_may_be_defined_again(registries):
     def define(sparse):
         @register_head("own", sparse=sparse)
         class Own(RandomClasses):
@@ -48,7 +38,7 @@ def test_a_name_of_ones_own_is_known_at_once_and_may_be_defined_again(registry):
 
         return Own
 
-    assert list(registry)[:2] == ["full", "random"] and set(DEFAULT_HEADS) < set(registry)
+    assert list(HEADS)[:2] == ["full", "random"] and set(DEFAULT_HEADS) < set(HEADS)
     for sparse in (False, True):
         kind = define(sparse)
         head = make_head("own", 40, 6, rate=0.5)
@@ -56,12 +46,12 @@ def test_a_name_of_ones_own_is_known_at_once_and_may_be_defined_again(registry):
         assert build_parser().parse_args(["compare", "--heads", "own"]).heads == ["own"]
 
 
-def test_a_name_that_is_taken_is_refused(registry):
-    before = dict(registry)
+def test_a_name_that_is_taken_is_refused(registries):
+    before = dict(HEADS)
     for name, words in (
         ("ann", "name is 'ann', which is taken; it should be none of full, random"),
         ("", "name is ''"),
     ):
         with pytest.raises(ValueError, match=words):
             register_head(name)(AllClasses)
-    assert registry == before and registry["ann"] is NearestClasses
+    assert HEADS == before and HEADS["ann"] is NearestClasses

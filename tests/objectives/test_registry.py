@@ -35,16 +35,7 @@ def test_each_kernel_is_that_of_the_objective_of_its_name():
     assert set(OBJECTIVES) == set(ref.OBJECTIVES)
 
 
-@pytest.fixture
-def registry():
-    """What is registered in a test is gone after it."""
-    known = dict(OBJECTIVES)
-    yield OBJECTIVES
-    OBJECTIVES.clear()
-    OBJECTIVES.update(known)
-
-
-def test_an_objective_defined_once_more_takes_the_place_of_the_first(registry):
+def test_an_objective_defined_once_more_takes_the_place_of_the_first(registries):
     """As a notebook's cell does that is run again."""
 
     def define(margin):
@@ -55,12 +46,12 @@ def test_an_objective_defined_once_more_takes_the_place_of_the_first(registry):
         return Own
 
     first, second = define(0.3), define(0.4)
-    assert registry["own"] is second is not first
+    assert OBJECTIVES["own"] is second is not first
     assert default_recipe("own").make_objective().margin == make_objective("own").margin == 0.4
 
 
-def test_a_name_that_is_taken_or_missing_is_refused_and_nothing_registered(registry):
-    before = dict(registry)
+def test_a_name_that_is_taken_or_missing_is_refused_and_nothing_registered(registries):
+    before = dict(OBJECTIVES)
     for kind, error, words in (
         (HarderCosFace, ValueError, "name is 'cosface', which is taken; it should be none of cross_entropy, cosface"),
         (type("Nameless", (Objective,), {}), ValueError, "name is None; it should be the text by which Nameless"),
@@ -69,4 +60,4 @@ def test_a_name_that_is_taken_or_missing_is_refused_and_nothing_registered(regis
     ):
         with pytest.raises(error, match=words):
             register_objective(kind)
-    assert registry == before
+    assert before == OBJECTIVES
