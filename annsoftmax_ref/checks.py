@@ -52,6 +52,15 @@ def check_share(name: str, value: float, zero: bool = False) -> float:
     return float(value)
 
 
+def check_new_name(name: str, value: str, known: dict, kind) -> str:
+    """value: a text that nothing in ``known`` has but ``kind`` itself, defined once more (a cell that is run again)."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} is {value!r}; it should be the text by which {kind.__name__} is known")
+    if value in known and known[value].__qualname__ != kind.__qualname__:
+        raise ValueError(f"{name} is {value!r}, which is taken; it should be none of {', '.join(known)}")
+    return value
+
+
 def check_embeddings(embeddings: Tensor, embedding_size: int) -> None:
     """embeddings [B, d], floating point, B >= 1, every number finite, no row of zeros."""
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():

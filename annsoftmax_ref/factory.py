@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 from torch import Tensor
 
+from annsoftmax_ref.checks import check_new_name
 from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.nearest import NearestClasses
 from annsoftmax_ref.objectives import Objective, make_objective
 from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
 from annsoftmax_ref.selectors import AllClasses, RandomClasses, Selector
 
-HEADS = ("full", "random", "ann", "lsh", "forest", "knn", "random_dense")
-DEFAULT_HEADS = HEADS[:3]  # those that a comparison trains unless told otherwise
+DEFAULT_HEADS = ("full", "random", "ann")  # those that a comparison trains unless told otherwise
+Maker = Callable[..., Selector]  # of a selector, from its rate and further options
+
+HEADS: dict[str, Maker] = {}  # by name
+DENSE: set[str] = set()  # names of heads whose gradients are dense, where their selector's could be row-sparse
+
+
+def register_head(name: str, sparse: bool = True) -> Callable[[Maker], Maker]:
+    """Decorator of a selector's class: it is known by ``name`` to ``make_head``, ``compare`` and the command line.
+
+    Or of a function that makes the selector. Either is called with the rate, and with the options that are given.
+    Raises ValueError for a name that is taken.
+    """
+
+    def register(maker: Maker) -> Maker:
+        HEADS[check_new_name("name", name, HEADS, maker)] = maker
+        (DENSE.discard if sparse else DENSE.add)(name)
+        return maker
+
+    return register
+
+
+@register_head("full")
+def _all_classes(rate: float) -> AllClasses:
+    return AllClasses()  # whatever the rate
+
+
+register_head("random")(RandomClasses)
+register_head("ann")(NearestClasses)
+register_head("lsh")(LSHClasses)
+register_head("forest")(ForestClasses)
+register_head("knn")(LabelGraphClasses)
+register_head("random_dense", sparse=False)(RandomClasses)
 
 
 def make_selector(name: str, rate: float = 0.1, groups: int | None = None, **options) -> Selector:
     """The selector behind a head's name in tables and on the command line (one of ``HEADS``).
 
-    groups: of ann. options: the selector's further arguments.
+    groups: where the selector takes them (ann). options: the selector's further arguments. Raises ValueError for a
+    name that does not exist, TypeError for an option that the selector does not take, and what the selector raises.
     """
-    if name == "full":
-        return AllClasses()
-    if name == "ann":
-        return NearestClasses(rate, groups, **options)
-    makers = {
-        "random": RandomClasses,
-        "random_dense": RandomClasses,
-        "lsh": LSHClasses,
-        "forest": ForestClasses,
-        "knn": LabelGraphClasses,
-    }
-    if name in makers:
-        return makers[name](rate, **options)
-    raise ValueError(f"head is {name!r}; it should be one of {', '.join(HEADS)}")
+    if name not in HEADS:
+        raise ValueError(f"head is {name!r}; it should be one of {', '.join(HEADS)}")
+    maker = HEADS[name]
+    if "groups" in inspect.signature(maker).parameters:
+        options["groups"] = groups
+    return maker(rate, **options)
 
 
 def make_head(
@@ -51,7 +79,8 @@ def make_head(
     """A head by its name (one of ``HEADS``) and its objective's name (or an objective).
 
     groups and options are the selector's, the others SoftmaxHead's. ``random_dense`` is the random head with a dense
-    gradient, as PartialFC's first version has it, for comparisons.
+    gradient, as PartialFC's first version has it, for comparisons. Raises what ``make_selector``, ``make_objective``
+    and SoftmaxHead raise.
     """
     return SoftmaxHead(
         num_classes,
@@ -61,6 +90,6 @@ def make_head(
         bias=bias,
         class_weights=class_weights,
         ignore_index=ignore_index,
-        sparse=name != "random_dense",
+        sparse=name not in DENSE,
         seed=seed,
     )

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from annsoftmax_ref.objectives import ArcFace, CosFace, CrossEntropy, DSoftmax, Objective
+from annsoftmax_ref.objectives import Objective
 from annsoftmax_ref.rows import cosines
 from kernels_inline.head_ops import margin_softmax_
-
-# By exact type: a subclass with a formula of its own has no kernel.
-KERNELS: dict[type[Objective], int] = {CrossEntropy: 0, CosFace: 1, ArcFace: 2, DSoftmax: 3}
 
 
 def scored_loss(
@@ -47,7 +44,7 @@ def add_offsets(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 def _kernel(objective: Objective) -> int | None:
     """The number of the objective's kernel; with label smoothing there is none."""
-    return None if objective.needs_all_classes else KERNELS.get(type(objective))
+    return None if objective.needs_all_classes else objective.kernel
 
 
 def _product_has_kernel(device: str) -> bool:

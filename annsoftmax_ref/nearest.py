@@ -140,7 +140,7 @@ class NearestClasses(Selector):
         if self.option is not None:
             return self.option.active_sets(self, groups, x, labels, weight, generator)
         found = self.search(groups, x, weight, self.active_classes)
-        return [self._union(samples, found[samples], labels, generator) for samples in groups]
+        return [self.union(samples, found[samples], labels, generator) for samples in groups]
 
     def _groups(self, x: Tensor, generator: torch.Generator) -> list[Tensor]:
         count = self.groups_for(len(x))

@@ -85,7 +85,11 @@ class Selector(nn.Module, ABC):
     def weight_replaced(self) -> None:
         """Told by the head: other weights were loaded than those that what is kept is about."""
 
-    def _union(self, samples: Tensor, candidates: Tensor, labels: Tensor, generator: torch.Generator) -> ActiveSet:
+    def union(self, samples: Tensor, candidates: Tensor, labels: Tensor, generator: torch.Generator) -> ActiveSet:
+        """The active set of a group, samples [b] of the batch: their labels and candidates [b, k], cut or filled to A.
+
+        candidates: best first, -1 where there is none; labels [B] are the batch's. What stays free is filled at random.
+        """
         fill = draw_fill(self.num_classes, self.active_classes, generator).to(labels.device)
         classes, targets = union_active(candidates, labels[samples], fill, self.active_classes, self.num_classes)
         return ActiveSet(samples, classes, targets)
@@ -113,7 +117,7 @@ class RandomClasses(Selector):
 
     def select(self, x, labels, weight, generator):
         samples = torch.arange(len(labels), device=labels.device)
-        return [self._union(samples, labels.new_empty(len(labels), 0), labels, generator)]
+        return [self.union(samples, labels.new_empty(len(labels), 0), labels, generator)]
 
     def extra_repr(self) -> str:
         return f"sample_rate={self.sample_rate:g}"

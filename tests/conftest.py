@@ -50,6 +50,19 @@ def fixed_global_seeds():
 
 
 @pytest.fixture
+def registries():
+    """What a test registers, an objective or a head, is gone after it."""
+    from annsoftmax_ref.factory import DENSE, HEADS
+    from annsoftmax_ref.objectives import OBJECTIVES
+
+    known = [(names, names.copy()) for names in (OBJECTIVES, HEADS, DENSE)]
+    yield
+    for names, before in known:
+        names.clear()
+        names.update(before)
+
+
+@pytest.fixture
 def rng():
     """A NumPy generator with seed 0."""
     return np.random.default_rng(0)

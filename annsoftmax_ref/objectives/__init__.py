@@ -19,6 +19,7 @@ from annsoftmax_ref.objectives.margins import (
     InsightFaceArcFace,
     from_degrees,
 )
+from annsoftmax_ref.objectives.registry import OBJECTIVES, make_objective, register_objective
 from annsoftmax_ref.objectives.softmax import CrossEntropy
 
 __all__ = [
@@ -34,38 +35,9 @@ __all__ = [
     "Objective",
     "from_degrees",
     "make_objective",
+    "register_objective",
 ]
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "cross_entropy": CrossEntropy,
-    "cosface": CosFace,
-    "arcface": ArcFace,
-    "dsoftmax": DSoftmax,
-    "arcface_insightface": InsightFaceArcFace,
-    "combined": CombinedMargin,
-    "dsoftmax_b": DSoftmaxB,
-    "dsoftmax_k": DSoftmaxK,
-}
-
-
-def make_objective(
-    name: str, scale: float | None = None, margin: float | tuple[float, float, float] | None = None, **options
-) -> Objective:
-    """The objective of that name (a key of ``OBJECTIVES``); ``None`` takes its default scale or margin.
-
-    margin: one number; for ``combined`` the three (m1, m2, m3). options: what else that class takes, such as
-    ``label_smoothing`` or ``share``. ValueError or TypeError for what it does not take.
-    """
-    if name not in OBJECTIVES:
-        raise ValueError(f"objective is {name!r}; it should be one of {', '.join(OBJECTIVES)}")
-    if name == "cross_entropy":
-        if margin:
-            raise ValueError(f"margin is {margin}; cross_entropy has none: leave it out")
-        return CrossEntropy(scale, **options)
-    if name == "combined":
-        if margin is None:
-            return CombinedMargin(scale, **options)
-        if not isinstance(margin, (tuple, list)) or len(margin) != 3:
-            raise ValueError(f"margin is {margin!r}; combined takes three: (m1, m2, m3)")
-        return CombinedMargin(scale, *margin, **options)
-    return OBJECTIVES[name](scale, margin, **options)
+# In the order of lists and messages.
+for _kind in (CrossEntropy, CosFace, ArcFace, DSoftmax, InsightFaceArcFace, CombinedMargin, DSoftmaxB, DSoftmaxK):
+    register_objective(_kind)

@@ -15,13 +15,21 @@ class Objective(nn.Module):
     """Base of all objectives: softmax cross entropy over ``scale * cosine`` with a modified target.
 
     A subclass changes what a margin does to the target's cosine, or replaces ``forward``, or, where it does not need
-    the whole product, ``loss_of``.
+    the whole product, ``loss_of``. With a ``name`` it can be registered (``register_objective``), for others to use.
     """
 
+    name: str | None = None  # in tables and on the command line
     default_scale = 20.0
     default_margin = 0.0
+    recipe_margin: float | None = None  # that ``training.default_recipe`` writes down; None: the default
+    kernel: int | None = None  # of ``kernels_inline.head_ops.KINDS``, which computes this formula; never inherited
     takes_bias = False  # whether a bias of each class makes sense in its logits
     needs_all_classes = False  # whether its value is meant over all classes, and no others may be left out
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # Of the class alone: a subclass may have a formula of its own, which no kernel knows.
+        cls.kernel = vars(cls).get("kernel")
 
     def __init__(self, scale: float | None = None, margin: float | None = None):
         super().__init__()
@@ -31,6 +39,11 @@ class Objective(nn.Module):
             raise ValueError(f"scale is {self.scale}; it should be above 0")
         if self.margin < 0:
             raise ValueError(f"margin is {self.margin}; it should be 0 or more")
+
+    @classmethod
+    def from_margin(cls, scale: float | None, margin, **options) -> Objective:
+        """The objective with that margin (None: the default), in the form in which ``make_objective`` is given it."""
+        return cls(scale, margin, **options)
 
     def target_cosine(self, cosine: Tensor) -> Tensor:
         """What stands in the target's place: psi(cos theta_y) [b]."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from annsoftmax_ref.objectives.base import Objective, at_least_float32, number
 from annsoftmax_ref.rows import cosines
+from kernels_inline.head_ops import KINDS
 
 
 class DSoftmax(Objective):
@@ -20,7 +21,10 @@ class DSoftmax(Objective):
     Derived in notebook 07, section D-Softmax.
     """
 
+    name = "dsoftmax"
     default_margin = 0.9
+    recipe_margin = 0.9
+    kernel = KINDS["dsoftmax"]
 
     def forward(self, cosine: Tensor, target: Tensor, offset: Tensor | None = None) -> Tensor:
         """As the base; ``offset`` applies to the other classes, the pull to the own class knows no weights."""
@@ -74,6 +78,8 @@ class DSoftmaxB(_SampledDSoftmax):
     that of ``DSoftmax``; the default share. In eval mode, and on ready-made cosines, it is ``DSoftmax``.
     """
 
+    name = "dsoftmax_b"
+
     def loss_of(self, x, directions, target, offset=None, generator=None):
         if not self.training or self.share == 1:
             return super().loss_of(x, directions, target, offset, generator)
@@ -92,6 +98,8 @@ class DSoftmaxK(_SampledDSoftmax):
     drawn is not scaled up, as nothing is for classes that a selector leaves out; the default share.
     In eval mode, and on ready-made cosines, it is ``DSoftmax``.
     """
+
+    name = "dsoftmax_k"
 
     def loss_of(self, x, directions, target, offset=None, generator=None):
         if not self.training or self.share == 1:

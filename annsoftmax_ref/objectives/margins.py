@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.objectives.base import Objective, number
+from kernels_inline.head_ops import KINDS
 
 SINE_FLOOR = 1e-12  # 1 - z^2 is clamped below at this: the slope of arccos is infinite at z = +-1
 
@@ -23,7 +24,10 @@ class CosFace(Objective):
     Derived in notebook 07, section CosFace.
     """
 
+    name = "cosface"
     default_margin = 0.1
+    recipe_margin = 0.1
+    kernel = KINDS["cosface"]
 
     def target_cosine(self, cosine: Tensor) -> Tensor:
         return cosine - self.margin
@@ -37,7 +41,10 @@ class ArcFace(Objective):
     Derived in notebook 07, section ArcFace.
     """
 
+    name = "arcface"
     default_margin = 0.1
+    recipe_margin = 0.1
+    kernel = KINDS["arcface"]
 
     def __init__(self, scale: float | None = None, margin: float | None = None):
         super().__init__(scale, margin)
@@ -64,6 +71,8 @@ class InsightFaceArcFace(ArcFace):
     Derived in notebook 07, section "A gradient that is not the slope of its loss".
     """
 
+    name = "arcface_insightface"
+
     def target_cosine(self, cosine: Tensor) -> Tensor:
         return cosine + (self.turned(cosine) - cosine).detach()
 
@@ -78,6 +87,8 @@ class CombinedMargin(Objective):
     Derived in notebook 07, section "The combined margin".
     """
 
+    name = "combined"
+
     def __init__(self, scale: float | None = None, m1: float = 1.0, m2: float = 0.05, m3: float = 0.05):
         super().__init__(scale, 0.0)
         self.m1, self.m2, self.m3 = number("m1", m1), number("m2", m2), number("m3", m3)
@@ -87,6 +98,14 @@ class CombinedMargin(Objective):
             raise ValueError(f"m2 is {self.m2}; it is in radians and should be at least 0 and below pi")
         if self.m3 < 0:
             raise ValueError(f"m3 is {self.m3}; it should be 0 or more")
+
+    @classmethod
+    def from_margin(cls, scale: float | None, margin, **options) -> CombinedMargin:
+        if margin is None:
+            return cls(scale, **options)
+        if not isinstance(margin, (tuple, list)) or len(margin) != 3:
+            raise ValueError(f"margin is {margin!r}; combined takes three: (m1, m2, m3)")
+        return cls(scale, *margin, **options)
 
     def target_cosine(self, cosine: Tensor) -> Tensor:
         angle = self.m1 * torch.atan2(_sine(cosine), cosine) + self.m2

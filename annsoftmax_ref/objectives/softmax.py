@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref.objectives.base import Objective, number
+from kernels_inline.head_ops import KINDS
 
 
 class CrossEntropy(Objective):
@@ -16,6 +17,8 @@ class CrossEntropy(Objective):
     them, so selectors that leave classes out refuse it. A bias is the head's: ``SoftmaxHead(..., bias=True)``.
     """
 
+    name = "cross_entropy"
+    kernel = KINDS["cross_entropy"]
     takes_bias = True
 
     def __init__(self, scale: float | None = None, label_smoothing: float = 0.0):
@@ -23,6 +26,12 @@ class CrossEntropy(Objective):
         self.label_smoothing = number("label_smoothing", label_smoothing)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it should be at least 0 and below 1")
+
+    @classmethod
+    def from_margin(cls, scale: float | None, margin, **options) -> CrossEntropy:
+        if margin:
+            raise ValueError(f"margin is {margin}; cross_entropy has none: leave it out")
+        return cls(scale, **options)
 
     @property
     def needs_all_classes(self) -> bool:

@@ -5,6 +5,7 @@ of samples or classes, and class weights. Like the four of `objectives` they map
 the batch, and dz = d loss / d z. What is drawn at random comes in as an argument: `chosen`.
 """
 
+import inspect
 from functools import partial
 
 import numpy as np
@@ -141,31 +142,35 @@ def weighted(objective, weights):
 
 
 OBJECTIVES = {
-    "cross_entropy": cross_entropy,
-    "cosface": cosface,
-    "arcface": arcface,
-    "dsoftmax": dsoftmax,
-    "arcface_insightface": arcface_insightface,
-    "combined": combined,
-    "dsoftmax_b": dsoftmax_b,
-    "dsoftmax_k": dsoftmax_k,
+    objective.__name__: objective
+    for objective in (
+        cross_entropy,
+        cosface,
+        arcface,
+        dsoftmax,
+        arcface_insightface,
+        combined,
+        dsoftmax_b,
+        dsoftmax_k,
+    )
 }
 
 
 def make_objective(name, scale, margin=None, **options):
     """The objective `name` with scale and margin filled in: a function (z, target) -> (loss, dz).
 
-    `margin` is refused by cross_entropy, defaults to 0.9 for the three of D-Softmax, and is needed by the others;
-    combined takes three, (m1, m2, m3). options: `chosen`, of dsoftmax_b and dsoftmax_k.
+    margin: for those that take one, and needed where they have no default; combined takes three, (m1, m2, m3).
+    options: `chosen`, of dsoftmax_b and dsoftmax_k.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"objective is {name!r}; it should be one of {', '.join(OBJECTIVES)}")
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"scale is {scale}; it should be a positive number")
-    if name == "cross_entropy" and margin is not None:
-        raise ValueError(f"margin is {margin}; cross_entropy takes none")
-    if margin is None and name != "cross_entropy" and not name.startswith("dsoftmax"):
-        raise ValueError(f"margin is missing; {name} needs one")
+    taken = inspect.signature(OBJECTIVES[name]).parameters
     if margin is not None:
+        if "margin" not in taken:
+            raise ValueError(f"margin is {margin}; {name} takes none")
         options["margin"] = margin
+    elif "margin" in taken and taken["margin"].default is inspect.Parameter.empty:
+        raise ValueError(f"margin is missing; {name} needs one")
     return partial(OBJECTIVES[name], scale=scale, **options)

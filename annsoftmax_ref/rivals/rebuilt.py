@@ -54,7 +54,7 @@ class RebuiltClasses(Selector):
         # Which classes are near is not to depend on bfloat16 rounding.
         with torch.autocast(x.device.type, enabled=False):
             candidates = self.candidates(x, labels, weight)
-        return [self._union(torch.arange(len(labels), device=labels.device), candidates, labels, generator)]
+        return [self.union(torch.arange(len(labels), device=labels.device), candidates, labels, generator)]
 
 
 def spans(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
