@@ -13,7 +13,7 @@ from torch import Tensor
 from annsoftmax_ref import backend
 from annsoftmax_ref.objectives import ArcFace, CosFace, CrossEntropy, DSoftmax, Objective
 from annsoftmax_ref.rows import cosines
-from kernels_inline.head_ops import margin_softmax_
+from kernels_inline.softmax_ops import margin_softmax_
 
 # By exact type: a subclass with a formula of its own has no kernel.
 KERNELS: dict[type[Objective], int] = {CrossEntropy: 0, CosFace: 1, ArcFace: 2, DSoftmax: 3}

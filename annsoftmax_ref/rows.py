@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from kernels_inline.head_ops import gather_normalise, normalise_backward, normalise_backward_
-from kernels_inline.parts_ops import add_rows_
+from kernels_inline.head_ops import add_rows_, gather_normalise, normalise_backward, normalise_backward_
 
 
 class RowOwner(Protocol):
