@@ -91,7 +91,7 @@ format: $(STAMP)  ## let ruff fix and format code and notebooks
 	$(BIN)/ruff format .
 
 sanitize: $(STAMP)  ## run the C++ kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(QUIET_ENV) $(BIN)/python -m kernels_inline.sanitize
+	PYTHONPATH=. $(QUIET_ENV) $(BIN)/python tools/sanitize.py
 
 EMULATED := tests/kernels_inline/test_emulator.py tests/kernels_inline/test_cuda_*.py
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from kernels_inline.sets_ops import union_active as union_active_by_kernel
+from kernels_inline.select_ops import union_active as union_active_by_kernel
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from annsoftmax_ref import backend
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
 from kernels_inline.bits import hamming, pack_bits, words_for
-from kernels_inline.lists_ops import write_codes_
+from kernels_inline.encode_ops import assign, encode
+from kernels_inline.lists_ops import kmeans_sums, write_codes_
 from kernels_inline.rerank_ops import rerank as rerank_by_kernel
-from kernels_inline.search_ops import ivf_scan, ivf_scan_asymmetric, ivf_scan_asymmetric_torch, ivf_scan_torch
-from kernels_inline.upkeep_ops import assign, encode, kmeans_sums
+from kernels_inline.scan_ops import ivf_scan, ivf_scan_asymmetric, ivf_scan_asymmetric_torch, ivf_scan_torch
 
 # Queries are scanned in chunks of about this many codes, so that the scan's temporaries stay in cache.
 CHUNK = 1 << 18
@@ -33,7 +33,7 @@ class IVFBinaryIndex(nn.Module):
 
     rotate: multiply by a random orthogonal matrix before taking signs. centre: take the list's centroid off
     before taking signs (residual codes). asymmetric: compare codes with the query rounded to 4 bits a number instead
-    of with its signs: better candidates, for two to four times the scan (RaBitQ; ``kernels_inline.search_ops``).
+    of with its signs: better candidates, for two to four times the scan (RaBitQ; ``kernels_inline.scan_ops``).
     Rows are normalised by the index; their lengths do not matter.
     """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from annsoftmax_ref import backend
 from annsoftmax_ref.objectives import Objective
 from annsoftmax_ref.rows import cosines
-from kernels_inline.head_ops import margin_softmax_
+from kernels_inline.softmax_ops import margin_softmax_
 
 
 def scored_loss(

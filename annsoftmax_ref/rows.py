@@ -13,8 +13,7 @@ from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.row_parameter import catch_up, row_state, unwatched
-from kernels_inline.head_ops import gather_normalise, normalise_backward, normalise_backward_
-from kernels_inline.parts_ops import add_rows_
+from kernels_inline.head_ops import add_rows_, gather_normalise, normalise_backward, normalise_backward_
 
 
 def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DEVICES = ("cpu", "cuda")  # that kernels run on; all tensors of a call are on the same one (build.call sees to it)
+DEVICES = ("cpu", "cuda")  # that kernels run on; all tensors of a call are on the same one (dispatch.call sees to it)
 
 
-def check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple) -> None:
-    """ValueError, in one sentence, unless the tensor can be passed to a kernel as a pointer to so many elements."""
-    fits = tensor.dtype == dtype and tuple(tensor.shape) == tuple(shape) and tensor.is_contiguous()
+def check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | str, ...]) -> None:
+    """ValueError, in one sentence, unless the tensor can be passed to a kernel as a pointer to so many elements.
+
+    shape: an axis of any length is a word, as in ("N", "d").
+    """
+    fits = tensor.dtype == dtype and tensor.is_contiguous() and tensor.dim() == len(shape)
+    fits = fits and all(isinstance(n, str) or n == have for n, have in zip(shape, tensor.shape, strict=True))
     if not fits or tensor.device.type not in DEVICES:
-        wanted = f"a contiguous {dtype} tensor of shape {list(shape)} on the CPU or a CUDA device"
+        wanted = f"a contiguous {dtype} tensor of shape [{', '.join(map(str, shape))}] on the CPU or a CUDA device"
         raise ValueError(f"{name} is {described(tensor)}; it should be {wanted}")
 
 

@@ -1,4 +1,4 @@
-"""The one decision: does an op's kernel run for these tensors, or the plain torch beside it?
+"""The one decision, and the call: do kernels run for these tensors or the torch beside them, and in which library?
 
 An op declares, where it is defined, the launchers that it needs; ``runs`` says whether they are to be called. Whoever
 has both an op and its torch twin asks it first:
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from kernels_inline import build
 from kernels_inline.choice import current
+from kernels_inline.compiler import BuildError
+from kernels_inline.cuda import library
 
 # Where tensors have to be for the kernels that a backend names; None: wherever there are kernels.
 PLACES = {"auto": None, "cpp": "cpu", "cuda": "cuda", "emulator": "cpu"}
@@ -54,21 +56,46 @@ def runs(op: Callable | None = None, *tensors: Tensor) -> bool:
     fits = not places and all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
     if name == "auto":
         return fits and place.type in ("cpu", "cuda") and _can_be_had(place, launchers)
-    library = build.library_for(place if place.type == PLACES[name] else torch.device(PLACES[name]))  # or BuildError
-    return fits and place.type == PLACES[name] and all(map(library.has, launchers))
+    kernels = library_for(place if place.type == PLACES[name] else torch.device(PLACES[name]))  # or BuildError
+    return fits and place.type == PLACES[name] and all(map(kernels.has, launchers))
 
 
 @functools.cache
 def _can_be_had(place: torch.device, launchers: tuple[str, ...]) -> bool:
     try:
-        library = build.library_for(place)
-    except build.BuildError as error:
+        kernels = library_for(place)
+    except BuildError as error:
         kind = "CUDA" if place.type == "cuda" else "C++"
         _say_once(f"plain torch runs instead of the {kind} kernels: {error}")
         return False
-    return all(map(library.has, launchers))
+    return all(map(kernels.has, launchers))
 
 
 @functools.cache
 def _say_once(sentence: str) -> None:
     logger.warning(sentence)
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> int:
+    """Call the function ``name`` of the library for the tensors' device and return its code.
+
+    Tensors are passed as pointers to their first element (None: a null pointer), so they must be contiguous; that,
+    and their sizes, are for the caller to check. int and bool become int64_t, float double. Tensors on a GPU go to
+    the CUDA library, on the present stream; those on the CPU to the C++ library, or under the backend "emulator" to
+    the CUDA kernels run on the CPU. Raises ValueError for tensors on several devices, BuildError, and RuntimeError
+    for an error of CUDA's.
+    """
+    places = {argument.device for argument in arguments if isinstance(argument, Tensor)} or {torch.device("cpu")}
+    if len(places) > 1:
+        raise ValueError(f"the tensors for {name} are on {', '.join(sorted(map(str, places)))}; one device is needed")
+    return library_for(places.pop()).call(name, *arguments)
+
+
+def library_for(place: torch.device):
+    """What runs the kernels for tensors there: an object with ``has(name)`` and ``call(name, *arguments)``.
+
+    Raises BuildError where there is none.
+    """
+    if place.type == "cpu" and current() != "emulator":
+        return build.CppLibrary(build.load())
+    return library.load(place)

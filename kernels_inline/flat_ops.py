@@ -1,16 +1,16 @@
-"""Search in the codes of all classes, without lists: ``flat_thresholds`` and ``flat_map``.
+"""Search in the codes of all classes, without lists: ``query_planes`` and ``flat_map``.
 
 A query is 1 or 2 bit planes (``query_planes``), and its score for a class is an integer from 0 to
 ``most = dim (2^planes - 1)``: the number of bits in which plane p and the class's code agree, times 2^p, over all p.
-``flat_thresholds`` finds, in a sample of the classes, the score that about k of all classes reach. ``flat_map`` then
-scores all classes for groups of queries, and keeps one byte for each group and class:
+``flat_thresholds`` (flat_threshold_ops.py) finds the score that about k of all classes reach. ``flat_map`` then scores
+all classes for groups of queries, and keeps one byte for each group and class:
 
     margin(g, c) = max over the queries q of group g of score(q, c) - threshold[q]
     map[g, c]    = clamp(64 + floor(margin(g, c) / 2^shift), 0, 254); 0 for a group without queries
 
 A byte of 64 or more: the class is among the nearest of at least one of the group's samples. 255 stays free for labels.
-The kernels are ``cuda/threshold.cu`` and ``cuda/flat.cu``, and there are none in C++; the functions ending in
-``_torch`` do the same in plain torch. NumPy twin: ``annsoftmax_ref.reference.flat``.
+The kernel is in ``cuda/flat.cu``, and there is none in C++; ``flat_map_torch`` does the same in plain torch. NumPy
+twin: ``annsoftmax_ref.reference.flat``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline import build
-from kernels_inline.bits import pack_bits, popcount
-from kernels_inline.dispatch import needs
+from kernels_inline.bits import pack_bits, popcount, words_for
+from kernels_inline.checks import check
+from kernels_inline.dispatch import call, needs
 
 LEVEL, HIGHEST = 64, 254
 NONE = -(1 << 29)  # the margin where there is no query
@@ -50,28 +50,6 @@ def query_planes(queries: Tensor, count: int) -> Tensor:
     return pack_bits(bits)
 
 
-@needs("flat_thresholds")
-@torch.library.custom_op(
-    "annsoftmax::flat_thresholds",
-    mutates_args=(),
-    schema="(Tensor planes, Tensor codes, int dim, int k, int stride=8, int first=0) -> Tensor",
-)
-def flat_thresholds(planes, codes, dim, k, stride=8, first=0):
-    """For each query the score that about k of the N classes reach, from the classes first, first + stride, ...
-
-    planes [B, P, W] int64, P = 1 or 2; codes [N, W] int64; dim: the number of bits in use, 0 in both where unused.
-    With r = ceil(k / stride): the r-th largest score in the sample, 0 if it has fewer than r classes. -> [B] int32
-    """
-    _check_thresholds(planes, codes, dim, k, stride, first)
-    batch, count, words = planes.shape
-    thresholds = planes.new_empty(batch, dtype=torch.int32)
-    most = dim * (2**count - 1)
-    build.call(
-        "flat_thresholds", planes, codes, batch, count, words, len(codes), most, k, stride, first, thresholds
-    )  # fmt: skip
-    return thresholds
-
-
 @needs("flat_map")
 @torch.library.custom_op(
     "annsoftmax::flat_map",
@@ -89,31 +67,16 @@ def flat_map(planes, thresholds, codes, starts, dim, shift=0):
     _check_map(planes, thresholds, codes, starts, dim, shift)
     (batch, count, words), groups = planes.shape, len(starts) - 1
     found = planes.new_empty(groups, len(codes), dtype=torch.uint8)
-    build.call(
+    call(
         "flat_map", planes, thresholds, codes, starts, batch, groups, count, words, len(codes),
         dim * (2**count - 1), shift, found,
     )  # fmt: skip
     return found
 
 
-@flat_thresholds.register_fake
-def _(planes, codes, dim, k, stride=8, first=0):
-    return planes.new_empty(planes.shape[0], dtype=torch.int32)
-
-
 @flat_map.register_fake
 def _(planes, thresholds, codes, starts, dim, shift=0):
     return planes.new_empty(starts.shape[0] - 1, codes.shape[0], dtype=torch.uint8)
-
-
-def flat_thresholds_torch(planes, codes, dim: int, k: int, stride: int = 8, first: int = 0) -> Tensor:
-    """``flat_thresholds`` in plain torch."""
-    _check_thresholds(planes, codes, dim, k, stride, first)
-    sample, rank = codes[first::stride], -(-k // stride)
-    if rank > len(sample):
-        return planes.new_zeros(len(planes), dtype=torch.int32)
-    parts = [_scores(part, sample, dim).topk(rank, dim=1).values[:, -1] for part in _parts(planes, len(sample))]
-    return torch.cat(parts).to(torch.int32) if parts else planes.new_zeros(0, dtype=torch.int32)
 
 
 def flat_map_torch(planes, thresholds, codes, starts, dim: int, shift: int = 0) -> Tensor:
@@ -123,60 +86,42 @@ def flat_map_torch(planes, thresholds, codes, starts, dim: int, shift: int = 0) 
     ends = starts.tolist()
     for group, (begin, end) in enumerate(zip(ends, ends[1:], strict=False)):
         own = thresholds[begin:end].to(torch.int64).unsqueeze(1)
-        step = _rows_at_once(planes, len(codes))
+        step = rows_at_once(planes, len(codes))
         for part, part_own in zip(planes[begin:end].split(step), own.split(step), strict=True):
             if len(part):
-                margins[group] = margins[group].maximum((_scores(part, codes, dim) - part_own).amax(dim=0))
+                margins[group] = margins[group].maximum((scores(part, codes, dim) - part_own).amax(dim=0))
     return (LEVEL + (margins >> shift)).clamp(0, HIGHEST).to(torch.uint8)
 
 
-def _scores(planes: Tensor, codes: Tensor, dim: int) -> Tensor:
+def scores(planes: Tensor, codes: Tensor, dim: int) -> Tensor:
     """planes [b, P, W], codes [n, W] -> [b, n] int64."""
     differing = popcount(planes.unsqueeze(1) ^ codes[None, :, None]).sum(dim=-1)  # [b, n, P]
     weights = 1 << torch.arange(planes.shape[1], device=planes.device)
     return ((dim - differing) * weights).sum(dim=-1)
 
 
-def _rows_at_once(planes: Tensor, classes: int) -> int:
+def rows_at_once(planes: Tensor, classes: int) -> int:
     return max(1, CHUNK // max(1, classes * planes.shape[1] * planes.shape[2]))
 
 
-def _parts(planes: Tensor, classes: int) -> tuple[Tensor, ...]:
-    return planes.split(_rows_at_once(planes, classes)) if len(planes) else ()
-
-
-def _check_thresholds(planes, codes, dim: int, k: int, stride: int, first: int) -> None:
-    _check_codes(planes, codes, dim)
-    if k < 1 or stride < 1:
-        raise ValueError(f"k is {k} and stride is {stride}; both should be at least 1")
-    if not 0 <= first < min(stride, len(codes)):
-        raise ValueError(f"first is {first}; it should be from 0 to {min(stride, len(codes)) - 1}")
+def in_parts(planes: Tensor, classes: int) -> tuple[Tensor, ...]:
+    return planes.split(rows_at_once(planes, classes)) if len(planes) else ()
 
 
 def _check_map(planes, thresholds, codes, starts, dim: int, shift: int) -> None:
-    _check_codes(planes, codes, dim)
-    _check("thresholds", thresholds, torch.int32, (len(planes),), planes.device)
-    _check("starts", starts, torch.int64, (max(2, len(starts)) if starts.dim() == 1 else "G + 1",), planes.device)
+    check_codes(planes, codes, dim)
+    check("thresholds", thresholds, torch.int32, (len(planes),))
+    check("starts", starts, torch.int64, (max(2, len(starts)),))
     if not 0 <= shift <= 16:
         raise ValueError(f"shift is {shift}; it should be from 0 to 16")
     if starts.device.type == "cpu" and (starts[0] != 0 or starts[-1] != len(planes) or (starts.diff() < 0).any()):
         raise ValueError(f"starts is {starts.tolist()}; it should rise from 0 to {len(planes)}, the number of queries")
 
 
-def _check_codes(planes: Tensor, codes: Tensor, dim: int) -> None:
-    words = -(-dim // 64)
-    if dim < 1 or planes.dim() != 3 or planes.shape[1] not in (1, 2):
-        raise ValueError(
-            f"planes has shape {list(planes.shape)} and dim is {dim}; they should be [B, 1 or 2, W] and at least 1"
-        )
-    _check("planes", planes, torch.int64, (*planes.shape[:2], words), planes.device)
-    _check("codes", codes, torch.int64, (max(1, len(codes)) if codes.dim() == 2 else "N", words), planes.device)
-
-
-def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple, device: torch.device) -> None:
-    if tensor.dtype != dtype or tensor.device != device:
-        raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be {dtype} on {device}")
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name} has shape {list(tensor.shape)}; it should be [{', '.join(map(str, shape))}]")
-    if not tensor.is_contiguous():
-        raise ValueError(f"{name} has strides {tensor.stride()}; it should be contiguous")
+def check_codes(planes: Tensor, codes: Tensor, dim: int) -> None:
+    """ValueError unless these are planes [B, 1 or 2, W] of queries and codes [N >= 1, W] of ``dim`` bits."""
+    if dim < 1:
+        raise ValueError(f"dim is {dim}; it should be at least 1")
+    two = planes.dim() == 3 and planes.shape[1] == 2
+    check("planes", planes, torch.int64, ("B", 2 if two else 1, words_for(dim)))
+    check("codes", codes, torch.int64, (max(1, len(codes)), words_for(dim)))

@@ -1,20 +1,15 @@
-"""The softmax head on its active rows: ``gather_normalise``, ``normalise_backward(_)`` and ``margin_softmax_``.
+"""The active rows of the head: ``gather_normalise``, ``normalise_backward(_)`` and ``add_rows_``.
 
-The kernels are in ``head.cpp``, whose first lines say how many bytes each one moves. Arithmetic is in float32, with
-per-sample quantities in float64, and results do not depend on the number of threads. Twins in plain torch:
-``F.normalize(weight[ids], dim=1)`` and its autograd, and ``annsoftmax_ref.objectives`` with autograd.
+The kernels are in ``head.cpp``, whose first lines say how many bytes each one moves. Arithmetic is in float32, and
+results do not depend on the number of threads. Twins in plain torch: ``F.normalize(weight[ids], dim=1)`` and its
+autograd, and ``total[places] += part`` for distinct places.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
-from kernels_inline import build
-from kernels_inline.checks import check, described
-from kernels_inline.dispatch import needs
-
-KINDS = {"cross_entropy": 0, "cosface": 1, "arcface": 2, "dsoftmax": 3}
+from kernels_inline.checks import check
+from kernels_inline.dispatch import call, needs
 
 
 @needs("gather_normalise", "normalise_backward")
@@ -23,7 +18,7 @@ def gather_normalise(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, T
     """Rows of weight scaled to length 1, and what they were divided by.
 
     weight [N, d] float32, ids [A] int64, repeats allowed -> unit [A, d], bfloat16 if ``half`` else float32, and
-    norms [A] float32, the lengths clamped below at 1e-12. Raises ValueError, build.BuildError.
+    norms [A] float32, the lengths clamped below at 1e-12. Raises ValueError, BuildError.
     """
     _check_rows(weight, ids)
     unit, norms = _empty_units(weight, ids, half)
@@ -37,7 +32,7 @@ def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     """Turns the gradient of ``gather_normalise``'s unit rows into the one of the rows: (g - (g.u) u) / norm.
 
     grad [A, d] float32, in place; weight [N, d], ids [A] and norms [A] as ``gather_normalise`` took and gave them.
-    A row at the clamp was divided by a constant, so its gradient is too. Raises ValueError, build.BuildError.
+    A row at the clamp was divided by a constant, so its gradient is too. Raises ValueError, BuildError.
     """
     _check_rows(weight, ids)
     check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
@@ -57,47 +52,31 @@ def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     return grad
 
 
-@needs("margin_softmax")
-@torch.library.custom_op("annsoftmax::margin_softmax_", mutates_args=("cosine",))
-def margin_softmax_(cosine: Tensor, targets: Tensor, kind: int, scale: float, margin: float, weight: float) -> Tensor:
-    """The loss of each sample; the cosines are overwritten by ``weight`` times their gradient.
-
-    cosine [b, A] float32 or bfloat16, targets [b] int64: the column of each sample's own class, kind: a value of
-    ``KINDS``, weight: 1 / b for a mean -> losses [b] float32. The formulas are those of
-    ``annsoftmax_ref.objectives``. Raises ValueError, build.BuildError.
-    """
-    if cosine.dtype not in (torch.float32, torch.bfloat16) or cosine.dim() != 2:
-        raise ValueError(f"cosine is {described(cosine)}; it should be a float32 or bfloat16 matrix")
-    check("cosine", cosine, cosine.dtype, cosine.shape)
-    check("targets", targets, torch.int64, cosine.shape[:1])
-    if kind not in KINDS.values():
-        raise ValueError(f"kind is {kind}; it should be one of {KINDS}")
-    if not (0 < scale < math.inf and math.isfinite(margin) and math.isfinite(weight)):
-        raise ValueError(f"scale, margin, weight are {scale}, {margin}, {weight}; they should be finite, scale above 0")
-    losses = _empty_losses(cosine)
-    half = cosine.dtype == torch.bfloat16
-    arguments = cosine, half, *cosine.shape, targets, kind, scale, margin, weight, losses
-    _run("margin_softmax", "targets", cosine.shape[1], *arguments)
-    return losses
+@needs("add_rows")
+@torch.library.custom_op("annsoftmax::add_rows_", mutates_args=("total",))
+def add_rows_(total: Tensor, places: Tensor, part: Tensor) -> None:
+    """total [U, d] float32 += part [A, d] float32 or bfloat16 at rows places [A] int64, ascending and distinct."""
+    check("total", total, torch.float32, ("U", "d"))
+    check("places", places, torch.int64, ("A",))
+    half = part.dtype == torch.bfloat16
+    check("part", part, torch.bfloat16 if half else torch.float32, (len(places), total.shape[1]))
+    if call("add_rows", total, places, part, half, len(places), *total.shape):
+        raise ValueError(f"places should ascend, without repeats, within 0..{len(total) - 1}")
 
 
 def _check_rows(weight: Tensor, ids: Tensor) -> None:
-    check("weight", weight, torch.float32, weight.shape if weight.dim() == 2 else ("N", "d"))
-    check("ids", ids, torch.int64, (ids.numel(),))
+    check("weight", weight, torch.float32, ("N", "d"))
+    check("ids", ids, torch.int64, ("A",))
 
 
 def _run(function: str, ids: str, upper: int, *arguments) -> None:
-    if build.call(function, *arguments):
+    if call(function, *arguments):
         raise ValueError(f"{ids} holds a value out of range; all should lie in 0..{upper - 1}")
 
 
 def _empty_units(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     dtype = torch.bfloat16 if half else torch.float32
     return weight.new_empty(ids.shape[0], weight.shape[1], dtype=dtype), weight.new_empty(ids.shape[0])
-
-
-def _empty_losses(cosine: Tensor) -> Tensor:
-    return cosine.new_empty(cosine.shape[0], dtype=torch.float32)
 
 
 @gather_normalise.register_fake
@@ -115,6 +94,6 @@ def _(slope, weight, ids, norms):
     return slope.new_empty(slope.shape, dtype=torch.float32)
 
 
-@margin_softmax_.register_fake
-def _(cosine, targets, kind, scale, margin, weight):
-    return _empty_losses(cosine)
+@add_rows_.register_fake
+def _(total, places, part) -> None:
+    return None

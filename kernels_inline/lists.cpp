@@ -1,9 +1,13 @@
-// New codes into both places that hold them: by class id, and in the slot of the class's list.
+// The inverted lists: new codes into them, and the sums of each list's rows.
 //
-// The slots lie scattered, so the cost is that of one cache line for each word written: about 2 W lines a row. Rows are
-// distinct, so threads never write the same place.
-
+// write_codes  into both places that hold a code: by class id, and in the slot of the class's list. The slots lie
+//              scattered, so the cost is that of one cache line for each word written: about 2 W lines a row. Rows are
+//              distinct, so threads never write the same place.
+// list_sums    each row is read once and added to its list's sum. A list belongs to one thread, which adds its rows in
+//              ascending order, so the number of threads does not change a bit of the result.
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 // ids [n] distinct, fresh [n, W] -> codes [N, W] and slot_codes [nlist, W, capacity] at (assignment[id], place[id]),
 // written[id] = clock. Returns 1, with nothing written, if an id is outside 0..N-1.
@@ -21,6 +25,32 @@ extern "C" int64_t write_codes(int64_t* codes, int64_t* slot_codes, int32_t* wri
             slot[w * capacity] = fresh[i * W + w];
         }
         written[id] = static_cast<int32_t>(clock);
+    }
+    return 0;
+}
+
+// sums [nlist, dim] and counts [nlist] of rows [count, dim], row i being in list lists[i]. Returns 1 if a list is outside
+// 0..nlist-1.
+extern "C" int64_t list_sums(const float* rows, const int64_t* lists, int64_t count, int64_t dim, int64_t nlist,
+                             float* sums, int64_t* counts) {
+    for (int64_t i = 0; i < count; ++i)
+        if (lists[i] < 0 || lists[i] >= nlist) return 1;
+    std::vector<int64_t> first(nlist + 1, 0), order(count);
+    for (int64_t i = 0; i < count; ++i) ++first[lists[i] + 1];
+    for (int64_t list = 0; list < nlist; ++list) {
+        counts[list] = first[list + 1];
+        first[list + 1] += first[list];
+    }
+    std::vector<int64_t> place(first.begin(), first.end() - 1);
+    for (int64_t i = 0; i < count; ++i) order[place[lists[i]]++] = i;
+#pragma omp parallel for schedule(dynamic, 16)
+    for (int64_t list = 0; list < nlist; ++list) {
+        float* sum = sums + list * dim;
+        std::fill(sum, sum + dim, 0.0f);
+        for (int64_t i = first[list]; i < first[list + 1]; ++i) {
+            const float* row = rows + order[i] * dim;
+            for (int64_t j = 0; j < dim; ++j) sum[j] += row[j];
+        }
     }
     return 0;
 }

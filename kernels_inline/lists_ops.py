@@ -1,6 +1,7 @@
-"""annsoftmax::write_codes_ — new codes of some rows, by id and in their lists (C++ in lists.cpp).
+"""The inverted lists: ``write_codes_`` (new codes of some rows, by id and in their lists) and ``kmeans_sums``.
 
-Twin: ``annsoftmax_ref.lists.InvertedLists.write_codes``.
+The kernels are in ``lists.cpp``. Twins in plain torch: ``annsoftmax_ref.lists.InvertedLists.write_codes``, and
+``index_add_`` with ``bincount``.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline import build
-from kernels_inline.checks import check
-from kernels_inline.dispatch import needs
+from kernels_inline.checks import DEVICES, check
+from kernels_inline.dispatch import call, needs
 
 
 @needs("write_codes")
@@ -27,25 +27,48 @@ def write_codes_(
 ) -> None:
     """codes [N, W] i64, slot_codes [nlist, W, capacity] i64, written [N] i32; assignment, place [N] i64: where each
     row stands; ids [n] distinct, fresh [n, W]: the new codes of these rows; clock: what to note in ``written``."""
-    n, words = len(codes), codes.shape[1]
-    expected = {
-        "codes": (codes, torch.int64, (n, words)),
-        "slot_codes": (slot_codes, torch.int64, (slot_codes.shape[0], words, slot_codes.shape[-1])),
-        "written": (written, torch.int32, (n,)),
-        "assignment": (assignment, torch.int64, (n,)),
-        "place": (place, torch.int64, (n,)),
-        "ids": (ids, torch.int64, (len(ids),)),
-        "fresh": (fresh, torch.int64, (len(ids), words)),
-    }
-    for name, (tensor, dtype, shape) in expected.items():
-        check(name, tensor, dtype, shape)
-    if build.call(
+    check("codes", codes, torch.int64, ("N", "W"))
+    n, words = codes.shape
+    check("slot_codes", slot_codes, torch.int64, ("nlist", words, "capacity"))
+    check("written", written, torch.int32, (n,))
+    check("assignment", assignment, torch.int64, (n,))
+    check("place", place, torch.int64, (n,))
+    check("ids", ids, torch.int64, ("n",))
+    check("fresh", fresh, torch.int64, (len(ids), words))
+    if call(
         "write_codes", codes, slot_codes, written, assignment, place, ids, fresh, len(ids), n, words,
         slot_codes.shape[2], clock,
     ):  # fmt: skip
         raise ValueError(f"ids holds a row that is not in 0..{n - 1}")
 
 
+@needs("list_sums")
+@torch.library.custom_op(
+    "annsoftmax::kmeans_sums",
+    mutates_args=(),
+    device_types=DEVICES,
+    schema="(Tensor rows, Tensor lists, int nlist) -> (Tensor, Tensor)",
+)
+def kmeans_sums(rows, lists, nlist):
+    """rows [n, d] float32, lists [n] int64 -> sums [nlist, d] float32 and counts [nlist] int64 of each list's rows.
+
+    Rows are added in ascending order, whatever the number of threads.
+    """
+    check("rows", rows, torch.float32, ("n", "d"))
+    check("lists", lists, torch.int64, (len(rows),))
+    if nlist < 1:
+        raise ValueError(f"nlist is {nlist}; it should be at least 1")
+    sums, counts = rows.new_empty(nlist, rows.shape[1]), lists.new_empty(nlist)
+    if call("list_sums", rows, lists, *rows.shape, nlist, sums, counts):
+        raise ValueError(f"lists holds a list number that is not in 0..{nlist - 1}")
+    return sums, counts
+
+
 @write_codes_.register_fake
 def _(codes, slot_codes, written, assignment, place, ids, fresh, clock) -> None:
     return None
+
+
+@kmeans_sums.register_fake
+def _(rows, lists, nlist):
+    return rows.new_empty(nlist, rows.shape[1]), lists.new_empty(nlist)

@@ -4,15 +4,15 @@
 // random, once: a row's length is summed up in the same pass as its product with the query. The next rows are
 // prefetched while one is computed, since the order of reading is known ahead.
 
+#include "numbers.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
-namespace rerank_detail {
-
-constexpr int64_t kAhead = 8;   // rows to prefetch ahead of the one being computed
+namespace reranking {
 
 // dot(query, row) / |row|, the length clamped below as torch.nn.functional.normalize does.
 float cosine_with(const float* query, const float* row, int64_t d) {
@@ -22,29 +22,24 @@ float cosine_with(const float* query, const float* row, int64_t d) {
         dot += query[j] * row[j];
         square += row[j] * row[j];
     }
-    return dot / std::max(std::sqrt(square), 1e-12f);
+    return dot / std::max(std::sqrt(square), numbers::NORM_FLOOR);
 }
 
-// Inlined always: g++ may drop the call of a function that does nothing but prefetch.
-__attribute__((always_inline)) inline void prefetch_row(const float* row, int64_t d) {
-    for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(row + j);
-}
-
-}  // namespace rerank_detail
+}  // namespace reranking
 
 // queries [B, d] of length 1, rows [N, d] of any length, ids [B, k] (-1: none).
 // Out: ids_out [B, k] by (-cosine, id), -1 last; cosines_out [B, k], -inf for -1.
 extern "C" int64_t rerank(const float* queries, const float* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d,
                           int64_t* ids_out, float* cosines_out) {
-    using namespace rerank_detail;
+    using numbers::AHEAD;
 #pragma omp parallel for schedule(dynamic, 4)
     for (int64_t b = 0; b < B; ++b) {
         const int64_t* mine = ids + b * k;
         std::vector<std::pair<float, int64_t>> found;   // (-cosine, id): sorts as wanted
         found.reserve(k);
         for (int64_t i = 0; i < k; ++i) {
-            if (i + kAhead < k && mine[i + kAhead] >= 0) prefetch_row(rows + mine[i + kAhead] * d, d);
-            if (mine[i] >= 0) found.emplace_back(-cosine_with(queries + b * d, rows + mine[i] * d, d), mine[i]);
+            if (i + AHEAD < k && mine[i + AHEAD] >= 0) numbers::prefetch(rows + mine[i + AHEAD] * d, d);
+            if (mine[i] >= 0) found.emplace_back(-reranking::cosine_with(queries + b * d, rows + mine[i] * d, d), mine[i]);
         }
         std::sort(found.begin(), found.end());
         for (int64_t i = 0; i < k; ++i) {

@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline import build
 from kernels_inline.checks import check
-from kernels_inline.dispatch import needs
+from kernels_inline.dispatch import call, needs
 
 
 @needs("rerank")
@@ -20,16 +19,16 @@ def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 
     Best first, ties to the lower id, -1 with cosine -inf last.
     """
-    check("queries", queries, torch.float32, queries.shape if queries.dim() == 2 else ("B", "d"))
-    check("rows", rows, torch.float32, (len(rows), queries.shape[1]))
-    check("ids", ids, torch.int64, (len(queries), ids.shape[-1]))
+    check("queries", queries, torch.float32, ("B", "d"))
+    check("rows", rows, torch.float32, ("N", queries.shape[1]))
+    check("ids", ids, torch.int64, (len(queries), "k"))
     # On a GPU the values are not looked at, as the answer would have to be waited for.
     if ids.numel() and not ids.is_cuda and (int(ids.max()) >= len(rows) or int(ids.min()) < -1):
         raise ValueError(
             f"ids holds values from {int(ids.min())} to {int(ids.max())}; they should be from -1 to {len(rows) - 1}"
         )
     ordered, cosines = torch.empty_like(ids), queries.new_empty(ids.shape)
-    build.call("rerank", queries, rows, ids, len(ids), ids.shape[1], queries.shape[1], ordered, cosines)
+    call("rerank", queries, rows, ids, len(ids), ids.shape[1], queries.shape[1], ordered, cosines)
     return ordered, cosines
 
 

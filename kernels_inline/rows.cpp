@@ -14,14 +14,14 @@
 // Every entry point returns 0, or why it did nothing: 1 an id is outside 0..N-1, 2 the ids do not ascend (a row
 // named twice would be two threads' work), 3 a row's age is not in the table.
 
+#include "numbers.h"
+
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include <cstdint>
 
 namespace rows {
-
-constexpr int64_t AHEAD = 8;  // rows to prefetch ahead
 
 enum Problem { NONE, OUTSIDE, NOT_ASCENDING, NO_AGE };
 
@@ -46,12 +46,6 @@ static int check(const Ids& rows, int64_t step, int64_t window) {
     return problem;
 }
 
-// always_inline: a function of nothing but prefetches looks free of effects, and g++ drops the calls that it does
-// not inline early.
-__attribute__((always_inline)) static inline void prefetch(const float* row, int64_t d) {
-    for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(row + j, 1);  // 16 floats: one cache line, to be written
-}
-
 // bit j % 64 of code[j / 64] = row[j] > 0
 static void sign_code(const float* row, int64_t d, int64_t* code) {
     for (int64_t first = 0; first < d; first += 64) {
@@ -72,8 +66,8 @@ struct Sgd {
     bool nesterov;
 
     __attribute__((always_inline)) void prefetch(int64_t offset, int64_t d) const {
-        rows::prefetch(weight + offset, d);
-        rows::prefetch(momentum + offset, d);
+        numbers::prefetch<1>(weight + offset, d);
+        numbers::prefetch<1>(momentum + offset, d);
     }
 
     // The steps missed are linear in (w, v): their product is one 2 x 2 matrix for all elements.
@@ -109,9 +103,9 @@ struct AdamW {
     float beta1, rest1, beta2, rest2;      // rest = 1 - beta: not in float, where 1 - 0.999 loses five digits
 
     __attribute__((always_inline)) void prefetch(int64_t offset, int64_t d) const {
-        rows::prefetch(weight + offset, d);
-        rows::prefetch(average + offset, d);
-        rows::prefetch(square + offset, d);
+        numbers::prefetch<1>(weight + offset, d);
+        numbers::prefetch<1>(average + offset, d);
+        numbers::prefetch<1>(square + offset, d);
     }
 
     // w = R w - m S1^2 / (S1 sqrt(v) + S2 eps), divided through by S1. Without any gradient yet, 0 / tiny = 0.
@@ -149,7 +143,7 @@ static int step_rows(const Optimizer& optimizer, const Ids& rows, const double* 
     const int64_t d = rows.d, words = (d + 63) / 64;
 #pragma omp parallel for schedule(static)
     for (int64_t a = 0; a < rows.A; a++) {
-        optimizer.prefetch(rows.ids[std::min(a + AHEAD, rows.A - 1)] * d, d);
+        optimizer.prefetch(rows.ids[std::min(a + numbers::AHEAD, rows.A - 1)] * d, d);
         const int64_t id = rows.ids[a], age = step - 1 - rows.last[id];
         if (age > 0) optimizer.catch_up(id * d, d, table + age * Optimizer::COLUMNS);
         optimizer.move(id * d, d, a);

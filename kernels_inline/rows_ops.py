@@ -10,16 +10,15 @@ each row is up to date with, set to ``step`` for the rows named. ids [A] int64, 
 codes of the rows as they are afterwards are returned: [A, ceil(d / 64)] int64, bit j of a row = weight[j] > 0 in bit
 j % 64 of word j // 64; else [0, ceil(d / 64)].
 
-All raise ValueError before anything changes, and build.BuildError where nothing can be built.
+All raise ValueError before anything changes, and BuildError where nothing can be built.
 """
 
 import torch
 from torch import Tensor
 
-from kernels_inline import build
 from kernels_inline.bits import words_for
 from kernels_inline.checks import check
-from kernels_inline.dispatch import needs
+from kernels_inline.dispatch import call, needs
 
 
 @needs("row_sgd", "row_sgd_catch_up")
@@ -99,16 +98,16 @@ def row_adamw_catch_up_(
 
 
 def _check(weight: Tensor, buffers: dict[str, Tensor], last: Tensor, ids: Tensor, table: Tensor, columns: int) -> None:
-    check("weight", weight, torch.float32, weight.shape if weight.dim() == 2 else ("N", "d"))
+    check("weight", weight, torch.float32, ("N", "d"))
     for name, buffer in buffers.items():
         check(name, buffer, torch.float32, weight.shape)
     check("last", last, torch.int64, (len(weight),))
-    check("ids", ids, torch.int64, (ids.numel(),))
-    check("table", table, torch.float64, (table.shape[0] if table.dim() else "window + 1", columns))
+    check("ids", ids, torch.int64, ("A",))
+    check("table", table, torch.float64, ("window + 1", columns))
 
 
 def _run(function: str, *arguments) -> None:
-    problem = build.call(function, *arguments)
+    problem = call(function, *arguments)
     if problem:
         raise ValueError(_PROBLEMS[problem])
 

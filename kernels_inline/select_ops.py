@@ -1,7 +1,9 @@
-"""Active sets from the map of a flat scan: ``select_map``, exactly ``count`` classes in ascending order.
+"""Active sets of exactly ``count`` classes in ascending order: ``union_active`` from each sample's candidates,
+``select_map`` from the map of a flat scan.
 
-The kernel is in ``cuda/select.cu``, and there is none in C++; ``select_map_torch`` returns the same, number for number.
-NumPy twin: ``annsoftmax_ref.reference.flat_select``.
+The kernels are in ``cuda/select.cu``, that of ``union_active`` also in ``select.cpp``. They return what
+``annsoftmax_ref.active_sets.union_active`` and ``select_map_torch`` do, number for number. NumPy twins:
+``annsoftmax_ref.reference`` (``union_active``, ``select_map``).
 """
 
 from __future__ import annotations
@@ -9,11 +11,45 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline import build
-from kernels_inline.checks import described
-from kernels_inline.dispatch import needs
+from kernels_inline import choice
+from kernels_inline.checks import DEVICES, check
+from kernels_inline.dispatch import call, needs
 
+ERRORS = {
+    1: "labels holds a class id that is not in 0..num_classes-1",
+    2: "candidates holds a class id that is not below num_classes",
+    3: "fill_order holds a class id that is not in 0..num_classes-1",
+}
 LABEL = -1  # the key of a label: before that of byte 255, which is 0
+
+
+@needs("union_active")
+@torch.library.custom_op(
+    "annsoftmax::union_active",
+    mutates_args=(),
+    device_types=DEVICES,
+    schema="(Tensor candidates, Tensor labels, Tensor fill_order, int count, int num_classes) -> (Tensor, Tensor)",
+)
+def union_active(candidates, labels, fill_order, count, num_classes):
+    """Union of the samples' candidates, their labels always in, cut or filled to exactly ``count`` classes.
+
+    candidates [b, k] int64: each sample's classes, nearest first, -1 where there is none. labels [b].
+    fill_order [L]: classes to take, in this order, where the union is too small; then the lowest ids.
+    Too large a union is cut by rank, ties to the lower id. Returns classes [count] ascending and targets [b], the
+    places of the labels among them. Raises ValueError if the labels alone are more than ``count`` classes.
+    """
+    _check_union(candidates, labels, fill_order, count, num_classes)
+    if len(labels) > count and (labels.is_cuda or choice.current() == "emulator"):
+        _check_room(len(labels.unique()), count)  # the CUDA kernel cannot tell; it is waited for only in this case
+    classes, targets = labels.new_empty(count), torch.empty_like(labels)
+    code = call(
+        "union_active", candidates, labels, fill_order, *candidates.shape, len(fill_order), count, num_classes,
+        classes, targets,
+    )  # fmt: skip
+    _check_room(-code, count)
+    if code:
+        raise ValueError(ERRORS[code])
+    return classes, targets
 
 
 @needs("select_map")
@@ -26,15 +62,20 @@ def select_map(scores, labels, count):
     scores [N] uint8: the flat scan's map, the larger the better. labels [b] int64, always in. Returns classes [count]
     ascending and targets [b], the places of the labels among them.
     Raises ValueError if the labels alone are more than ``count`` classes. A GPU would have to be waited for to know:
-    there the lowest ``count`` labels are in, and the targets of the others are -1. Raises build.BuildError where
+    there the lowest ``count`` labels are in, and the targets of the others are -1. Raises BuildError where
     nothing can be built.
     """
-    _check(scores, labels, count)
+    _check_map(scores, labels, count)
     classes, targets = labels.new_empty(count), torch.empty_like(labels)
-    code = build.call("select_map", scores, labels, len(labels), count, len(scores), classes, targets)
+    code = call("select_map", scores, labels, len(labels), count, len(scores), classes, targets)
     if code:
         raise RuntimeError(f"select_map returned {code}")
     return classes, targets
+
+
+@union_active.register_fake
+def _(candidates, labels, fill_order, count, num_classes):
+    return labels.new_empty(count), torch.empty_like(labels)
 
 
 @select_map.register_fake
@@ -44,30 +85,34 @@ def _(scores, labels, count):
 
 def select_map_torch(scores: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The same in plain torch, by a stable sort."""
-    _check(scores, labels, count)
+    _check_map(scores, labels, count)
     key = 255 - scores.to(torch.int16)
     key[labels] = LABEL
     classes = key.argsort(stable=True)[:count].sort().values
     return classes, torch.searchsorted(classes, labels)
 
 
-def _check(scores: Tensor, labels: Tensor, count: int) -> None:
-    for name, tensor, dtype in (("scores", scores, torch.uint8), ("labels", labels, torch.int64)):
-        if tensor.dtype != dtype or tensor.dim() != 1 or not tensor.is_contiguous() or tensor.device != scores.device:
-            raise ValueError(
-                f"{name} is {described(tensor)}; it should be a contiguous {dtype} tensor with one dimension on "
-                f"{scores.device}"
-            )
+def _check_union(candidates, labels, fill_order, count: int, num_classes: int) -> None:
+    check("candidates", candidates, torch.int64, ("b", "k"))
+    check("labels", labels, torch.int64, (len(candidates),))
+    check("fill_order", fill_order, torch.int64, ("L",))
+    if not 0 <= count <= num_classes:
+        raise ValueError(f"count is {count}; it should be from 0 to num_classes, {num_classes}")
+
+
+def _check_map(scores: Tensor, labels: Tensor, count: int) -> None:
+    check("scores", scores, torch.uint8, ("N",))
+    check("labels", labels, torch.int64, ("b",))
     if not 0 <= count <= len(scores):
         raise ValueError(f"count is {count}; it should be from 0 to the number of classes, {len(scores)}")
-    if scores.device.type == "cpu":
-        _check_values(scores, labels, count)
-
-
-def _check_values(scores: Tensor, labels: Tensor, count: int) -> None:
+    if scores.is_cuda:
+        return
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(scores):
         raise ValueError(f"labels holds a class id that is not in 0..{len(scores) - 1}, the places of scores")
-    distinct = len(labels.unique())
+    _check_room(len(labels.unique()), count)
+
+
+def _check_room(distinct: int, count: int) -> None:
     if distinct > count:
         raise ValueError(
             f"labels holds {distinct} distinct classes, more than the {count} active classes of a "

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels_inline import build
+from kernels_inline import compiler
 from kernels_inline.cuda import emulator, nvcc, sources
 
 FOLDER = emulator.FOLDER
@@ -93,7 +93,7 @@ def _call_on_gpu(library, function, *arguments):
     pointer = getattr(library, function)
     pointer.restype = ctypes.c_int64
     stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-    code = pointer(*map(build.c_value, arguments), stream)
+    code = pointer(*map(compiler.c_value, arguments), stream)
     torch.cuda.synchronize()
     if code < 0:
         raise RuntimeError(f"{function}: CUDA error {-code}")
@@ -114,4 +114,4 @@ def _gpu_library(file):
 
     flags = f"{' '.join(nvcc.FLAGS)} -arch={arch} -Xcompiler -fPIC -shared"
     text = sources.joined("launch.h", [FOLDER / file])
-    return ctypes.CDLL(str(build.cached_library("test_cuda", text, flags, compile)))
+    return compiler.cached_library("test_cuda", text, flags, compile)

@@ -21,7 +21,8 @@ from annsoftmax_ref import (
 )
 from annsoftmax_ref import reference as ref
 from kernels_inline import build, dispatch
-from kernels_inline.flat_ops import flat_map, flat_thresholds
+from kernels_inline.flat_ops import flat_map
+from kernels_inline.flat_threshold_ops import flat_thresholds
 from kernels_inline.rerank_ops import rerank
 from kernels_inline.select_ops import select_map
 
@@ -213,7 +214,7 @@ def no_compiler(monkeypatch):
         raise build.BuildError("there is no compiler")
 
     caches = dispatch._can_be_had, dispatch._say_once
-    monkeypatch.setattr(build, "library_for", library_for)
+    monkeypatch.setattr(dispatch, "library_for", library_for)
     for cache in caches:
         cache.cache_clear()
     yield

@@ -13,9 +13,9 @@ from statistics import median
 
 import torch
 
-from kernels_inline import build
-from kernels_inline.cuda import emulator, registry
-from kernels_inline.cuda.registry import Kernel
+from kernels_inline import dispatch, registry
+from kernels_inline.cuda import emulator
+from kernels_inline.registry import Kernel
 
 PATIENCE = 2000.0  # milliseconds that the rounds of one version may take together, once there are three of them
 TIMES = ("ms_median", "ms_min", "ms_max", "gb_per_s", "share_of_copy", "bits_per_s", "share_of_popcount")
@@ -34,7 +34,7 @@ def bench_kernels(
     A row has "kernel", "version", "what" (its line in the index), "wrong" (a sentence, or None), "size", "bytes" and
     "bits" (of that size), the columns ON_GPU, "counted_size" and the emulator's counts (emulator.COUNTS) for it.
     A version that is wrong is not timed. sizes: of the timing, "large" or "small".
-    Raises ValueError for an unknown name, and build.BuildError where kernels cannot be built.
+    Raises ValueError for an unknown name, and BuildError where kernels cannot be built.
     """
     chosen = [registry.get(name) for name in names] if names else registry.KERNELS
     most = ceilings(device) if device.type == "cuda" else {}
@@ -67,7 +67,7 @@ def _wrong(kernel: Kernel, version: int, expected, device: torch.device) -> str 
     arguments = kernel.inputs(kernel.small)
     if device.type == "cuda":
         arguments = [a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
-        code = build.library_for(device).call(f"{kernel.name}_v", version, *arguments)
+        code = dispatch.library_for(device).call(f"{kernel.name}_v", version, *arguments)
     else:
         code = emulator.call(emulator.load(kernel.file), f"{kernel.name}_v", version, *arguments, None)
     return f"{kernel.name}: the launcher returned {code}" if code else kernel.wrong(arguments, expected)
@@ -84,7 +84,7 @@ def _times(kernel: Kernel, versions: list[int], device: torch.device, rounds: in
     """{version: [milliseconds of each round]}, the versions in turn; empty without a GPU."""
     if device.type != "cuda" or not versions:
         return {}
-    library, arguments = build.library_for(device), kernel.inputs(size, device)
+    library, arguments = dispatch.library_for(device), kernel.inputs(size, device)
 
     def once(version: int) -> float:
         if kernel.rearm is not None:
@@ -132,7 +132,7 @@ def _rates(kernel: Kernel, size: dict, times: list[float] | None, most: dict) ->
 def ceilings(device: torch.device, rounds: int = 20, copied: int = 1 << 30, loops: int = 20_000) -> dict:
     """What the device does at most: bytes copied (read plus written), bits counted by popcounts and by binary tensor
     cores (None where it has none), and bfloat16 matrix products, each a second, as the median over rounds."""
-    library, blocks = build.library_for(device), 8 * torch.cuda.get_device_properties(device).multi_processor_count
+    library, blocks = dispatch.library_for(device), 8 * torch.cuda.get_device_properties(device).multi_processor_count
     source = torch.ones(copied, dtype=torch.uint8, device=device)
     target, sums = torch.empty_like(source), torch.empty(256 * blocks, dtype=torch.int32, device=device)
     square = torch.randn(8192, 8192, device=device).to(torch.bfloat16)

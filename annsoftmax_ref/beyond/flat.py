@@ -16,7 +16,8 @@ from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.active_sets import ActiveSet
-from kernels_inline.flat_ops import flat_map, flat_map_torch, flat_thresholds, flat_thresholds_torch, query_planes
+from kernels_inline.flat_ops import flat_map, flat_map_torch, query_planes
+from kernels_inline.flat_threshold_ops import flat_thresholds, flat_thresholds_torch
 from kernels_inline.select_ops import select_map, select_map_torch
 
 STRIDE = 8  # the thresholds are measured on every eighth class, from a start that is drawn

@@ -9,7 +9,7 @@ import torch
 
 from annsoftmax_ref import machine
 from annsoftmax_ref.datasets.cache import cache_folder
-from kernels_inline import build
+from kernels_inline import build, dispatch
 from kernels_inline.cuda import nvcc, nvrtc
 
 PACKAGES = ("torch", "numpy", "matplotlib", "pillow", "tqdm", "ninja", "jupyterlab", "ipywidgets", "nbval", "faiss-cpu")
@@ -44,7 +44,7 @@ def _backend(gpu: str | None) -> str:
     if not gpu:
         return f"CPU: {cpu}"
     try:
-        how = build.library_for(torch.device("cuda", torch.cuda.current_device())).how
+        how = dispatch.library_for(torch.device("cuda", torch.cuda.current_device())).how
         return f"CPU: {cpu}; GPU: CUDA kernels (by {how})"
     except build.BuildError as error:
         return f"CPU: {cpu}; GPU: plain torch ({error})"

@@ -61,13 +61,13 @@ def add_compile(commands) -> None:
 def _compile(arguments) -> None:
     from annsoftmax_ref.experiments import records
     from kernels_inline.build import BuildError
-    from kernels_inline.cuda import nvcc
+    from kernels_inline.cuda import resources
 
     try:
-        found = nvcc.compile_all()
+        found = resources.compile_all()
     except BuildError as error:
         raise ValueError(str(error)) from error
     if arguments.json != "-":
-        print(f"{found['compiler']}\n\n{nvcc.table(found['rows'])}")
+        print(f"{found['compiler']}\n\n{resources.table(found['rows'])}")
     if arguments.json:
         records.write_record(records.make_record(**found), arguments.json)

@@ -4,6 +4,7 @@
 // INDEX OF VERSIONS
 //   popcount_rate_1    8 chains of popcounts of 32 bits in each thread
 //   binary_mma_rate_1  4 chains of binary tensor core products in each warp (compute capability 8.x and 9.0)
+#include "launch.h"
 
 constexpr int THREADS = 256, POPCOUNTS = 8, PRODUCTS = 4;
 

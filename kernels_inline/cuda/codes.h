@@ -1,5 +1,5 @@
 // Distances between sign codes, ranks in histograms and the sort of a few thousand keys: what the search kernels
-// (scan.cu, flat.cu, threshold.cu, rerank.cu) share.
+// (scan.cu, flat.cu, flat_threshold.cu, rerank.cu) share.
 //
 // A code is W words of 64 sign bits. A query is one or more bit planes of W words each, and
 //

@@ -30,7 +30,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kernels_inline import build, sanitize
+from kernels_inline import compiler
+from kernels_inline.cuda.sources import text_of
 
 FOLDER = Path(__file__).parent
 HEADERS = ("fibers.h", "emulator.h", "builtins.h", "portable.h", "blocks.h", "codes.h", "counting.h")
@@ -72,20 +73,20 @@ def load(sources: str | Path | Sequence[str | Path] = (), variant: str = "plain"
     """The library of these .cu files (default: all of this folder), built if this machine does not have it yet.
 
     A str is the text of a kernel file itself; its lines are those of "kernel.cu" in messages.
-    Raises build.BuildError with the compiler's first error.
+    Raises compiler.BuildError with the compiler's first error.
     """
     return _load(source(sources), variant)
 
 
 def call(library: ctypes.CDLL, name: str, *arguments: Tensor | int | float | None) -> int:
-    """Call the launcher ``name`` under the present schedule; arguments as for build.call, the stream last (None).
+    """Call the launcher ``name`` under the present schedule; arguments as for dispatch.call, the stream last (None).
 
     Returns the launcher's code if it is not negative. Raises RuntimeError with what the emulator says went wrong.
     """
     function = getattr(library, name)
     function.restype = ctypes.c_int64
     library.emulator_schedule(ctypes.c_int64(present_schedule() == "reverse"))
-    code = function(*map(build.c_value, arguments))
+    code = function(*map(compiler.c_value, arguments))
     library.emulator_error.restype = ctypes.c_char_p
     message = library.emulator_error().decode()
     library.emulator_clear()
@@ -126,7 +127,7 @@ def run_sanitized(variant: str, code: str, timeout: float = 300) -> subprocess.C
     variables = {
         **os.environ,
         **options,
-        "LD_PRELOAD": sanitize.preload(names),
+        "LD_PRELOAD": compiler.preload(names),
         "PYTHONPATH": str(FOLDER.parents[1]),
         "OMP_NUM_THREADS": "1",
     }
@@ -142,7 +143,7 @@ def source(sources: str | Path | Sequence[str | Path] = ()) -> str:
     sources = [sources] if isinstance(sources, str | Path) else list(sources) or sorted(FOLDER.glob("*.cu"))
     parts = ['#include "emulator.h"']
     for item in sources:
-        name, text = (item.name, item.read_text()) if isinstance(item, Path) else ("kernel.cu", item)
+        name, text = (item.name, text_of(item)) if isinstance(item, Path) else ("kernel.cu", item)
         parts.append(f'namespace {Path(name).stem}_cu {{ namespace {{\n#line 1 "{name}"\n{text}\n}} }}')
     return "\n".join(parts) + "\n"
 
@@ -156,18 +157,17 @@ def _load(text: str, variant: str) -> ctypes.CDLL:
 
     def compile(name: str, _: str, flags: str, workplace: str) -> Path:
         main, library = Path(workplace, "main.cpp"), Path(workplace, f"{name}.so")
-        main.write_text(text)
-        compiler = os.environ.get("CXX", "c++")
-        _run([compiler, *flags.split(), "-I", str(FOLDER), "-c", str(main), "-o", str(main.with_suffix(".o"))])
-        _run([compiler, "-shared", *link_flags.split(), str(main.with_suffix(".o")), "-o", str(library)])
+        main.write_text(text, encoding="utf-8")
+        cxx = compiler.cxx()
+        _run([*cxx, *flags.split(), "-I", str(FOLDER), "-c", str(main), "-o", str(main.with_suffix(".o"))])
+        _run([*cxx, "-shared", *link_flags.split(), str(main.with_suffix(".o")), "-o", str(library)])
         return library
 
-    path = build.cached_library(f"emulator_{variant}", text + headers, f"{COMMON} {flags} {link_flags}", compile)
-    return ctypes.CDLL(str(path))
+    return compiler.cached_library(f"emulator_{variant}", text + headers, f"{COMMON} {flags} {link_flags}", compile)
 
 
 def _run(command: list[str]) -> None:
     variables = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # the compiler is sound
     run = subprocess.run(command, env=variables, capture_output=True, text=True)
     if run.returncode:
-        raise build.BuildError(f"the kernels cannot be compiled for the CPU: {build.first_cause(run.stderr)}")
+        raise compiler.BuildError(f"the kernels cannot be compiled for the CPU: {compiler.first_cause(run.stderr)}")

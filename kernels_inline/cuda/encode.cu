@@ -1,4 +1,4 @@
-// Sign codes of rows, unit rows, nearest lists. The C++ twin is upkeep.cpp, whose names and arguments the launchers
+// Sign codes of rows, unit rows, nearest lists. The C++ twin is encode.cpp, whose names and arguments the launchers
 // have.
 //
 //   function          bytes moved (n rows of d float32, W = ceil(d / 64) words a code)
@@ -19,6 +19,7 @@
 //
 // No value is looked at (ids, list numbers): an answer to the host would need a synchronisation. All sums are taken
 // in a fixed order, without float atomics.
+#include "launch.h"
 
 constexpr int THREADS = 256;
 constexpr float NORM_FLOOR = 1e-12f;

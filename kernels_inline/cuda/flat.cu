@@ -24,6 +24,7 @@
 // Version 4 counts the bits that two codes share, since GPUs from sm_90 on know AND only:
 // popcount(a xor b) = popcount(a) + popcount(b) - 2 popcount(a and b). It needs compute capability 8.x or 9.0 and at
 // most 1,024 bits; elsewhere version 3 is taken.
+#include "launch.h"
 
 constexpr int THREADS = 256, QUERIES = 32;   // QUERIES: of a tile of versions 2 and 3, at most
 constexpr int LEVEL = 64, HIGHEST = 254;     // bytes

@@ -1,5 +1,5 @@
-// The softmax head over its A active classes. The C++ twins are head.cpp and parts.cpp, whose names and arguments the
-// launchers have.
+// The active rows of the head, and their gradients. The C++ twin is head.cpp, whose names and arguments the launchers
+// have.
 //
 //   function            bytes moved (d dimensions, b samples, float32; "half": bfloat16)
 //   gather_normalise    reads 4 A d weights; writes 4 A d unit rows (half: 2 A d) and 4 A norms
@@ -19,6 +19,7 @@
 //
 // Sums are taken in a fixed order: parts in float32, which are then added in double, as in head.cpp. No id is
 // looked at: an answer to the host would need a synchronisation.
+#include "launch.h"
 
 constexpr int THREADS = 256;
 constexpr float NORM_FLOOR = 1e-12f;

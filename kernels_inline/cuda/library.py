@@ -14,26 +14,27 @@ import threading
 
 import torch
 
-from kernels_inline import build
+from kernels_inline import compiler
+from kernels_inline.compiler import BuildError
 from kernels_inline.cuda import emulator, nvcc, nvrtc, sources
 
 logger = logging.getLogger(__name__)
 _lock = threading.RLock()
-_outcomes: dict[tuple[int, int], CudaLibrary | build.BuildError] = {}  # by the device's compute capability
+_outcomes: dict[tuple[int, int], CudaLibrary | BuildError] = {}  # by the device's compute capability
 
 
 def load(place: torch.device) -> CudaLibrary | Emulated:
-    """The kernels for tensors there. Raises build.BuildError, the second time without trying again."""
+    """The kernels for tensors there. Raises BuildError, the second time without trying again."""
     if place.type == "cpu":
         return Emulated()
     if place.type != "cuda" or not torch.cuda.is_available():
-        raise build.BuildError(f"there are no kernels for {place}: torch {torch.__version__} sees no NVIDIA GPU here")
+        raise BuildError(f"there are no kernels for {place}: torch {torch.__version__} sees no NVIDIA GPU here")
     capability = torch.cuda.get_device_capability(place)
     outcome = _outcomes.get(capability)
     if outcome is None:
         with _lock:
             outcome = _outcomes[capability] = _outcomes.get(capability) or _find_or_build(capability)
-    if isinstance(outcome, build.BuildError):
+    if isinstance(outcome, BuildError):
         raise outcome
     return outcome
 
@@ -54,7 +55,7 @@ class CudaLibrary:
         guard = contextlib.nullcontext() if place.index == torch.cuda.current_device() else torch.cuda.device(place)
         with guard:
             stream = ctypes.c_void_p(torch.cuda.current_stream(place).cuda_stream)
-            code = build.function_of(self.library, name)(*map(build.c_value, arguments), stream)
+            code = compiler.function_of(self.library, name)(*map(compiler.c_value, arguments), stream)
         if code < 0:
             raise RuntimeError(f"{name}: CUDA error {-code}{self._error_text(-code)}")
         return code
@@ -69,22 +70,22 @@ class Emulated:
     def call(self, name: str, *arguments) -> int:
         path = sources.launcher_files().get(name)
         if path is None:
-            raise build.BuildError(f"no .cu file has a launcher {name}")
+            raise BuildError(f"no .cu file has a launcher {name}")
         return emulator.call(emulator.load(path), name, *arguments, None)
 
 
-def _find_or_build(capability: tuple[int, int]) -> CudaLibrary | build.BuildError:
+def _find_or_build(capability: tuple[int, int]) -> CudaLibrary | BuildError:
     reasons = []
     for how, make in (("nvcc", nvcc.build_library), ("NVRTC", nvrtc.build_library)):
         try:
             library = CudaLibrary(make(capability), how)
-        except (build.BuildError, OSError) as error:
+        except (BuildError, OSError) as error:
             reasons.append(f"{how}: {error}")
             continue
         if reasons:
             logger.warning("the CUDA kernels are compiled by %s, because of %s", how, "; ".join(reasons))
         return library
-    return build.BuildError("the CUDA kernels cannot be built: " + "; ".join(reasons))
+    return BuildError("the CUDA kernels cannot be built: " + "; ".join(reasons))
 
 
 def _error_text(library: ctypes.CDLL):

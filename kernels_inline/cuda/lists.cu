@@ -1,5 +1,5 @@
-// The inverted lists: sums of the rows of each list (for k-means), new codes into the lists. The C++ twins are
-// upkeep.cpp and lists.cpp, whose names and arguments the launchers have.
+// The inverted lists: sums of the rows of each list (for k-means), new codes into the lists. The C++ twin is
+// lists.cpp, whose names and arguments the launchers have.
 //
 //   function          bytes moved (n rows of d float32, codes of W words)
 //   list_sums         reads 4 n d and 8 n list numbers; writes 4 nlist d
@@ -14,12 +14,13 @@
 //
 // No value is looked at (ids, list numbers): an answer to the host would need a synchronisation. All sums are taken
 // in a fixed order, without float atomics.
+#include "launch.h"
 
 constexpr int THREADS = 256;
 
 // ---- list_sums ----------------------------------------------------------------------------------------------------
 // sums [nlist, dim] and counts [nlist] of rows [count, dim], row i being in list lists[i]. Rows are added in ascending
-// order in every version, so all give the same bits, which are also those of list_sums in upkeep.cpp.
+// order in every version, so all give the same bits, which are also those of list_sums in lists.cpp.
 
 // A thread a pair (list, column). Neighbouring threads at least read neighbouring columns of the same row.
 extern "C" __global__ void list_sums_1(const float* rows, const int64_t* lists, int64_t count, int dim, int64_t nlist,

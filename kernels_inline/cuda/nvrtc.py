@@ -12,10 +12,12 @@ import functools
 import importlib.util
 import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernels_inline import build
+from kernels_inline import compiler
+from kernels_inline.compiler import BuildError
 from kernels_inline.cuda import nvcc, sources
 
 HOST_FLAGS = "-std=c++20 -O2 -fPIC -fno-gnu-unique -fno-math-errno -Wno-unknown-pragmas"
@@ -46,7 +48,7 @@ def find() -> Path | None:
 
 
 @functools.cache
-def _nvrtc(path: Path) -> ctypes.CDLL:
+def opened(path: Path) -> ctypes.CDLL:
     for builtins in sorted(path.parent.glob("libnvrtc-builtins.so.*")):
         ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)  # NVRTC looks for it by name only
     return ctypes.CDLL(str(path))
@@ -59,12 +61,12 @@ def compile_device(
 
     expressions: a template's kernels are compiled only if they are named, as in "scan_cu::tile<4, 2>". Kernels that
     are extern "C" need no expression.
-    Raises build.BuildError with the compiler's first error.
+    Raises BuildError with the compiler's first error.
     """
     path = path or find()
     if path is None:
-        raise build.BuildError("there is no NVRTC (pip install nvidia-cuda-nvrtc)")
-    library, program = _nvrtc(path), ctypes.c_void_p()
+        raise BuildError("there is no NVRTC (pip install nvidia-cuda-nvrtc)")
+    library, program = opened(path), ctypes.c_void_p()
     _check(library, library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None))
     try:
         for expression in expressions:
@@ -74,7 +76,7 @@ def compile_device(
         failed = library.nvrtcCompileProgram(program, len(options), given)
         log = _bytes(library, program, "ProgramLog").rstrip(b"\0").decode()
         if failed:
-            raise build.BuildError(f"NVRTC cannot compile them: {build.first_cause(log)}")
+            raise BuildError(f"NVRTC cannot compile them: {compiler.first_cause(log)}")
         names = {}
         for expression in expressions:
             lowered = ctypes.c_char_p()
@@ -96,7 +98,7 @@ def _bytes(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
 def _check(library: ctypes.CDLL, code: int) -> None:
     if code:
         library.nvrtcGetErrorString.restype = ctypes.c_char_p
-        raise build.BuildError(f"NVRTC failed: {library.nvrtcGetErrorString(code).decode()}")
+        raise BuildError(f"NVRTC failed: {library.nvrtcGetErrorString(code).decode()}")
 
 
 def device_text(paths: Sequence[Path] = ()) -> str:
@@ -104,7 +106,7 @@ def device_text(paths: Sequence[Path] = ()) -> str:
 
 
 def build_library(capability: tuple[int, int]) -> ctypes.CDLL:
-    """The library of all kernels, connected to the driver. Raises build.BuildError or OSError."""
+    """The library of all kernels, connected to the driver. Raises BuildError or OSError."""
     library = make_library(10 * capability[0] + capability[1])
     driver = ctypes.CDLL("libcuda.so.1")
     connect(library, driver)
@@ -114,35 +116,34 @@ def build_library(capability: tuple[int, int]) -> ctypes.CDLL:
 def make_library(architecture: int, paths: Sequence[Path] = ()) -> ctypes.CDLL:
     """Launchers and kernels of .cu files (default: all) in one library, found or built, not connected yet."""
     if find() is None:
-        raise build.BuildError("there is no NVRTC (pip install nvidia-cuda-nvrtc)")
+        raise BuildError("there is no NVRTC (pip install nvidia-cuda-nvrtc)")
     host, device = sources.joined("driver.h", paths), device_text(paths)
     headers = "".join(path.read_text() for path in sorted(sources.FOLDER.glob("*.h")))
 
     def compile(name: str, _: str, flags: str, workplace: str) -> Path:
-        build.logger.warning("building the CUDA kernels in %s by NVRTC, once", build.build_folder())
-        folder, cxx = Path(workplace), os.environ.get("CXX", "c++")
-        Path(folder, "main.cpp").write_text(host)
-        _run(cxx, *flags.split(), "-I", sources.FOLDER, "-c", folder / "main.cpp", "-o", folder / "main.o")
+        compiler.logger.warning("building the CUDA kernels in %s by NVRTC, once", compiler.build_folder())
+        folder, cxx = Path(workplace), compiler.cxx()
+        Path(folder, "main.cpp").write_text(host, encoding="utf-8")
+        run(*cxx, *flags.split(), "-I", sources.FOLDER, "-c", folder / "main.cpp", "-o", folder / "main.o")
         wanted = host_kernels(folder / "main.o", sources.kernel_names(device))
         cubin, names, _ = compile_device(
             device, architecture, [name for symbol, name in wanted.items() if symbol != name]
         )
         (folder / "kernels.cubin").write_bytes(cubin)
         (folder / "table.cpp").write_text(_table(folder / "kernels.cubin", wanted, names))
-        _run(cxx, "-fPIC", "-c", folder / "table.cpp", "-o", folder / "table.o")
-        _run(cxx, "-shared", "-Wl,-Bsymbolic", folder / "main.o", folder / "table.o", "-o", folder / f"{name}.so")
+        run(*cxx, "-fPIC", "-c", folder / "table.cpp", "-o", folder / "table.o")
+        run(*cxx, "-shared", "-Wl,-Bsymbolic", folder / "main.o", folder / "table.o", "-o", folder / f"{name}.so")
         return folder / f"{name}.so"
 
-    flags = f"{HOST_FLAGS}"
-    kind = f"annsoftmax_nvrtc{architecture}"
-    return ctypes.CDLL(str(build.cached_library(kind, host + device + headers + str(find()), flags, compile)))
+    text = host + device + headers + str(find())
+    return compiler.cached_library(f"annsoftmax_nvrtc{architecture}", text, HOST_FLAGS, compile)
 
 
 def host_kernels(file: Path, kernels: Sequence[str]) -> dict[str, str]:
     """The kernels that the launchers in an object file launch: {symbol: name as C++ writes it}."""
-    lines = [line.split() for line in _run("nm", "--defined-only", "--extern-only", file).splitlines()]
+    lines = [line.split() for line in run("nm", "--defined-only", "--extern-only", file).splitlines()]
     symbols = [line[-1] for line in lines if line[-2] in "TW"]  # code; the rest are shared arrays of kernels
-    plain = _run("c++filt", "-p", *symbols).splitlines()
+    plain = run("c++filt", "-p", *symbols).splitlines()
     named = dict(zip(symbols, plain, strict=True))
     return {s: name for s, name in named.items() if name.split("<")[0].split("::")[-1] in set(kernels)}
 
@@ -174,44 +175,26 @@ def connect(library: ctypes.CDLL, driver) -> None:
 def _ask(driver, name: str, *arguments) -> None:
     code = getattr(driver, name)(*arguments)
     if code:
-        raise build.BuildError(f"the GPU's driver answers {name} with error {code}")
-
-
-def compile_all(numbers: Sequence[int]) -> tuple[str, list[dict]]:
-    """The compiler's name, and what each kernel takes on each architecture (nvcc.RESOURCES)."""
-    path = find()
-    if path is None:
-        raise build.BuildError("there is neither nvcc nor NVRTC (pip install nvidia-cuda-nvrtc)")
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    _nvrtc(path).nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    rows = [row for file in sources.files() for number in numbers for row in resources(file, number)]
-    return f"NVRTC {major.value}.{minor.value}", rows
-
-
-def resources(file: Path, number: int) -> list[dict]:
-    """What the kernels of a .cu file take on an architecture, those of templates too where g++ is there."""
-    expressions = [name for name in _instances(file) if "<" in name]
-    _, _, log = compile_device(device_text([file]), number, expressions)
-    return [{"file": file.name, **row} for row in nvcc.read_report(log)]
+        raise BuildError(f"the GPU's driver answers {name} with error {code}")
 
 
 @functools.cache
-def _instances(file: Path) -> list[str]:
-    import tempfile
-
+def instances(file: Path) -> list[str]:
+    """The kernels that the launchers of a .cu file launch, as C++ writes them."""
     with tempfile.TemporaryDirectory() as folder:
         main = Path(folder, "main.cpp")
-        main.write_text(sources.joined("driver.h", [file]))
-        cxx = os.environ.get("CXX", "c++")
-        _run(cxx, *HOST_FLAGS.split(), "-O0", "-I", sources.FOLDER, "-c", main, "-o", main.with_suffix(".o"))
+        main.write_text(sources.joined("driver.h", [file]), encoding="utf-8")
+        command = [*compiler.cxx(), *HOST_FLAGS.split(), "-O0", "-I", sources.FOLDER]
+        run(*command, "-c", main, "-o", main.with_suffix(".o"))
         return list(host_kernels(main.with_suffix(".o"), sources.kernel_names(file.read_text())).values())
 
 
-def _run(*command) -> str:
+def run(*command) -> str:
+    """What a program prints. Raises BuildError, with its first error, if it fails or is not there."""
     try:
         run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise build.BuildError(f"{command[0]} is not on PATH, and the kernels' launchers need it") from error
+        raise BuildError(f"{command[0]} is not on PATH, and the kernels' launchers need it") from error
     if run.returncode:
-        raise build.BuildError(f"the kernels' launchers cannot be compiled: {build.first_cause(run.stderr)}")
+        raise BuildError(f"the kernels' launchers cannot be compiled: {compiler.first_cause(run.stderr)}")
     return run.stdout

@@ -13,6 +13,7 @@
 //   order_1           a block a query sorts; in shared memory if there is room, else in global memory
 //
 // Ids are below 2^32 - 1. Sums are taken in a fixed order, so equal rows have equal cosines.
+#include "launch.h"
 
 constexpr int THREADS = 256;
 constexpr int64_t MOST_SHARED = 48 * 1024;

@@ -23,6 +23,7 @@
 // nearest. The random bits are a hash of (seed, step, row, number of the column): no state, the same in any order.
 //
 // Not looked at (an answer to the host would need a synchronisation): ids in range and ascending, ages in the table.
+#include "launch.h"
 
 constexpr int THREADS = 256;
 constexpr float SMALLEST = 1.17549435e-38f;  // FLT_MIN

@@ -1,5 +1,5 @@
 // ivf_scan: the k codes nearest to each query in the inverted lists that it probes, exactly. The C++ twin is
-// search.cpp, whose names and arguments the launcher has; codes.h says what a distance is.
+// scan.cpp, whose names and arguments the launcher has; codes.h says what a distance is.
 //
 // A block does one query, and goes over its lists two times:
 //   1. it counts how many codes lie at each distance, so that the distance of the k-th is known, and
@@ -18,6 +18,7 @@
 //
 // A list is read by neighbouring threads at neighbouring addresses in all versions, since its codes lie word-major. It
 // is not copied to shared memory: a block has one query, so it needs each code once a pass.
+#include "launch.h"
 
 constexpr int THREADS = 256, DIGIT = 8, DIGITS = 1 << DIGIT;
 constexpr int64_t MOST_TIES = 256;           // that are collected beyond k without looking at ids first

@@ -1,6 +1,6 @@
 // select.cu: exactly `count` of the N classes, as ascending ids, without a sort and without waiting for the GPU.
 //
-//   union_active  from the samples' candidates, their labels and an order to fill up from (twin: sets.cpp)
+//   union_active  from the samples' candidates, their labels and an order to fill up from (twin: select.cpp)
 //   select_map    from the flat scan's map: one byte for each class, the larger the better; the labels always
 //
 // Both give every class a key, the smaller the better, and take the `count` smallest, ties to the lower id:
@@ -24,6 +24,7 @@
 //
 // More distinct labels than count: the CPU returns an error, which a GPU cannot without a host that waits. Here the
 // lowest `count` of the labels are taken, and the targets of the others are -1; no other target ever is.
+#include "launch.h"
 
 constexpr int THREADS = 256, ONE_BLOCK = 1024, SUMMED = 4096;  // SUMMED: bins whose counts are summed by one block
 constexpr int NO_RANK = 0x7F7F7F7F;                            // what fill_bytes can write

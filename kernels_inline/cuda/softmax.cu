@@ -1,5 +1,5 @@
-// Margin and softmax cross entropy over the A active classes, forward and backward in place. The C++ twin is head.cpp,
-// whose name and arguments the launcher has.
+// Margin and softmax cross entropy over the A active classes, forward and backward in place. The C++ twin is
+// softmax.cpp, whose name and arguments the launcher has.
 //
 //   function        bytes moved (b samples, A cosines each; "half": bfloat16)
 //   margin_softmax  reads 4 b A cosines twice and writes 4 b A gradients (half: 2 b A each). The second reading is from
@@ -12,6 +12,7 @@
 //
 // The target is kept out of the sums and handled apart, in double: with p_y near 1, both the loss and 1 - p_y are small
 // differences of large numbers otherwise. Sums are taken in a fixed order. No target is looked at.
+#include "launch.h"
 
 constexpr int THREADS = 512;                // 4 such blocks on a multiprocessor: 528 rows at a time on an H100
 constexpr float LOWEST = -3.402823466e38f;  // below every cosine; not -inf, so that -inf - LOWEST is not a NaN

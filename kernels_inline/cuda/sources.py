@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from kernels_inline import compiler
+
 FOLDER = Path(__file__).parent
-_INCLUDE = re.compile(r'^#include "([^"]+)".*$', re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "launch.h".*$', re.MULTILINE)
 _LAUNCHER = re.compile(r'^extern "C" int64_t (\w+)\(([^)]*\bvoid\s*\*\s*stream)\)\s*\{', re.MULTILINE)
 _KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^;{]*?\)\s+)?(\w+)\s*\(")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -15,6 +17,11 @@ _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 def files() -> list[Path]:
     return sorted(FOLDER.glob("*.cu"))
+
+
+def text_of(path: Path) -> str:
+    """A .cu file without its line that includes launch.h, in whose place another header may come first."""
+    return _INCLUDE.sub("", path.read_text(encoding="utf-8"))
 
 
 def launchers(text: str) -> dict[str, list[str]]:
@@ -41,26 +48,7 @@ def joined(header: str, paths: Sequence[Path] = ()) -> str:
     Each file is in a namespace named after it, since a launcher in an unnamed one would be invisible to python.
     The #line marks make messages name the right file and line.
     """
-    parts = [inlined(header)]
+    parts = [compiler.inlined(FOLDER / header, set())]
     for path in paths or files():
-        parts.append(f'namespace {path.stem}_cu {{\n#line 1 "{path.name}"\n{path.read_text()}\n}}')
+        parts.append(f'namespace {path.stem}_cu {{\n#line 1 "{path.name}"\n{text_of(path)}\n}}')
     return "\n".join(parts) + "\n"
-
-
-def inlined(header: str) -> str:
-    """The text of a header of this folder, with those of the folder's headers that it includes in their places."""
-    seen: set[str] = set()
-
-    def text(name: str) -> str:
-        if name in seen:
-            return ""
-        seen.add(name)
-        here = (FOLDER / name).read_text().replace("#pragma once", "")
-        before, after = 0, []
-        for match in _INCLUDE.finditer(here):
-            after.append(here[before : match.start()] + text(match.group(1)))
-            after.append(f'\n#line {here.count(chr(10), 0, match.end()) + 1} "{name}"')
-            before = match.end()
-        return f'#line 1 "{name}"\n' + "".join(after) + here[before:]
-
-    return text(header)

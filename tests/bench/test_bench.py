@@ -183,7 +183,7 @@ def test_bench_kernels_counts_what_each_version_does(capsys):
 
 
 def test_bench_kernels_does_not_hide_a_wrong_result(capsys, monkeypatch):
-    from kernels_inline.cuda.registry import Kernel
+    from kernels_inline.registry import Kernel
 
     monkeypatch.setattr(Kernel, "expected_outputs", lambda self, arguments: [arguments[3] * 0 - 1])
     assert cli.main(["bench", "kernels", "--kernels", "row_argmax", "--device", "cpu"]) == 2

@@ -1,11 +1,10 @@
-"""encode.cu and lists.cu: every version gives what plain torch or the C++ kernels give; integers bit for bit."""
+"""encode.cu: every version gives what plain torch or the C++ kernels give; integers bit for bit."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from cuda_runners import RUNNERS, is_poisoned, poisoned, runner, versions
-
-from kernels_inline import upkeep_ops
+from kernel_examples import encode_torch, unpack
 
 DIMS = [1, 31, 33, 64, 100, 128, 130, 260]
 
@@ -15,13 +14,8 @@ def encode(request):
     return runner(request.param, "encode.cu")
 
 
-@pytest.fixture(params=RUNNERS)
-def lists(request):
-    return runner(request.param, "lists.cu")
-
-
-def version_of(name, file="encode.cu"):
-    return pytest.mark.parametrize("version", versions(file, name))
+def version_of(name):
+    return pytest.mark.parametrize("version", versions("encode.cu", name))
 
 
 def sign_codes(call, version, rows, ids, centroids=None, lists=None):
@@ -32,10 +26,6 @@ def sign_codes(call, version, rows, ids, centroids=None, lists=None):
     arguments = rows, ids, centroids, lists, count, len(rows), dim, nlist, words, codes
     assert call("sign_codes_v", version, *arguments) == 0
     return codes
-
-
-def unpack(codes, dim):
-    return ((codes.unsqueeze(-1) >> torch.arange(64)) & 1).flatten(1)[:, :dim].bool()
 
 
 # -------------------------------------------------------------------------------------------------- sign_codes
@@ -68,7 +58,7 @@ def test_signs_of_residuals_but_for_numbers_within_rounding_of_zero(encode, vers
     tail = (codes[:, -1:] >> (dim - 1) % 64 >> 1).flatten()
     assert dim % 64 == 0 or (tail == 0).all()  # no bits behind the last number
     if dim > 1:  # with one dimension row and centroid are 1 or -1, and the difference is 0 or 2
-        assert torch.equal(codes, upkeep_ops.encode_torch(rows, ids, None, centroids, lists))
+        assert torch.equal(codes, encode_torch(rows, ids, None, centroids, lists))
 
 
 @version_of("sign_codes")
@@ -122,62 +112,6 @@ def test_nothing_but_nan_gives_column_0(encode, version):
     assert best.tolist() == [0, 0]
 
 
-# -------------------------------------------------------------------------------------------------- list_sums
-
-
-@version_of("list_sums", "lists.cu")
-@pytest.mark.parametrize(
-    "count, dim, nlist", [(1, 1, 1), (300, 33, 7), (700, 8, 3), (40, 130, 60), (0, 5, 4), (5, 300, 2)]
-)
-def test_list_sums_add_rows_in_ascending_order(lists, version, count, dim, nlist):
-    rows, numbers = torch.randn(count, dim) * 100, torch.randint(nlist, (count,))
-    numbers[: count // 3] = nlist - 1  # a long list; others are often empty
-    sums, counts = poisoned(nlist, dim, dtype=torch.float32), poisoned(nlist, dtype=torch.int64)
-    assert lists("list_sums_v", version, rows, numbers, count, dim, nlist, sums, counts) == 0
-    expected = torch.zeros(nlist, dim)
-    for row, number in zip(rows, numbers.tolist(), strict=True):
-        expected[number] += row
-    assert torch.equal(sums, expected)
-    assert torch.equal(counts, torch.bincount(numbers, minlength=nlist))
-
-
-@pytest.mark.parametrize("nlist", [1, 1030])
-def test_list_sums_of_more_lists_than_threads_and_many_tiles(lists, nlist):
-    rows, numbers = torch.randn(1100, 2), torch.randint(nlist, (1100,))
-    results = []
-    for version in versions("lists.cu", "list_sums"):
-        sums, counts = poisoned(nlist, 2, dtype=torch.float32), poisoned(nlist, dtype=torch.int64)
-        if version != 2 or nlist == 1:  # a block a list takes long in the emulator
-            assert lists("list_sums_v", version, rows, numbers, 1100, 2, nlist, sums, counts) == 0
-            results.append((sums, counts))
-    assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(result, results[0], strict=True))
-    assert torch.equal(results[0][1], torch.bincount(numbers, minlength=nlist))
-
-
-# -------------------------------------------------------------------------------------------------- write_codes
-
-
-@version_of("write_codes", "lists.cu")
-@pytest.mark.parametrize("words, n", [(1, 1), (2, 9), (5, 60), (3, 0)])
-def test_write_codes_touches_these_rows_and_no_others(lists, version, words, n):
-    num_rows, nlist, capacity = 60, 4, 24
-    places = torch.randperm(nlist * capacity)[:num_rows]
-    assignment, place = places // capacity, places % capacity
-    ids, fresh = torch.randperm(num_rows)[:n], torch.randint(-(2**62), 2**62, (n, words))
-    codes, slot_codes = (
-        poisoned(num_rows, words, dtype=torch.int64),
-        poisoned(nlist, words, capacity, dtype=torch.int64),
-    )
-    written = poisoned(num_rows, dtype=torch.int32)
-    expected = codes.clone(), slot_codes.clone(), written.clone()
-    expected[0][ids] = fresh
-    expected[1][assignment[ids], :, place[ids]] = fresh
-    expected[2][ids] = 7
-    arguments = codes, slot_codes, written, assignment, place, ids, fresh, n, num_rows, words, capacity, 7
-    assert lists("write_codes_v", version, *arguments) == 0
-    assert all(torch.equal(a, b) for a, b in zip((codes, slot_codes, written), expected, strict=True))
-
-
 # -------------------------------------------------------------------------------------------------- launchers
 
 
@@ -193,19 +127,6 @@ def test_the_launchers_of_the_ops_are_the_last_versions(encode):
             encode(name, *arguments, out) == 0 == encode(f"{name}_v", versions("encode.cu", name)[-1], *arguments, last)
         )
         assert torch.equal(out, last) and not is_poisoned(out)
-
-
-def test_the_launchers_of_the_lists_are_the_last_versions(lists):
-    rows, numbers = torch.randn(9, 6), torch.randint(2, (9,))
-    sums, counts = poisoned(2, 6, dtype=torch.float32), poisoned(2, dtype=torch.int64)
-    assert lists("list_sums", rows, numbers, 9, 6, 2, sums, counts) == 0
-    assert torch.equal(counts, torch.bincount(numbers, minlength=2))
-    codes, slot_codes = torch.zeros(3, 1, dtype=torch.int64), torch.zeros(1, 1, 3, dtype=torch.int64)
-    written, place, ids = torch.zeros(3, dtype=torch.int32), torch.tensor([2, 0, 1]), torch.tensor([1, 0])
-    fresh, home = torch.tensor([[5], [6]]), torch.zeros(3, dtype=torch.int64)
-    assert lists("write_codes", codes, slot_codes, written, home, place, ids, fresh, 2, 3, 1, 3, 4) == 0
-    assert codes.flatten().tolist() == [6, 5, 0] and slot_codes.flatten().tolist() == [5, 0, 6]
-    assert written.tolist() == [4, 4, 0]
 
 
 def test_a_version_that_is_not_there_does_nothing(encode):

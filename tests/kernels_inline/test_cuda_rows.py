@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_runners import RUNNERS, index, poisoned, runner, versions
-from test_kernels_rows import ADAMW, CASES, SGD, WINDOW, Rows, assert_not_worse, draw
+from kernel_examples import ADAMW, CASES, SGD, WINDOW, Rows, assert_rows_not_worse, draw_rows
 
 from annsoftmax_ref import RowSGD
 from kernels_inline import rows_bf16
@@ -95,16 +95,16 @@ def test_steps_and_catch_up_are_not_worse_than_torch_in_float32(call, version, c
     ours, plain = CudaRows(case, weight.clone(), call, version), Rows(*case, weight.clone())
     exact = Rows(*case, weight, torch.float64)
     for _ in range(20):
-        ids, grad = draw(n, d, generator)
+        ids, grad = draw_rows(n, d, generator)
         codes = ours.kernel_step(ids, grad)
         plain.step(ids, grad)
         exact.step(ids, grad)
         assert torch.equal(codes, pack_bits(ours.weight[ids] > 0))
-    assert_not_worse(ours, plain, exact)
+    assert_rows_not_worse(ours, plain, exact)
     for rows in (plain, exact):
         rows.catch_up(torch.arange(n))
     ours.kernel_catch_up(torch.arange(n))
-    assert_not_worse(ours, plain, exact)
+    assert_rows_not_worse(ours, plain, exact)
 
 
 @each_version
@@ -188,7 +188,7 @@ def test_bf16_equals_its_twin_bit_for_bit(call, version, case, n, d, generator):
     weight = torch.randn(n, d, generator=generator)
     ours, twin = (CudaRows(case, weight, call, version, seed=2**40 + 5) for _ in range(2))
     for _ in range(4):
-        ids, grad = draw(n, d, generator)
+        ids, grad = draw_rows(n, d, generator)
         assert torch.equal(ours.kernel_step(ids, grad), twin.twin_step(ids, grad))
     ours.kernel_catch_up(torch.arange(n))
     twin.twin_catch_up(torch.arange(n))

@@ -1,43 +1,19 @@
-"""scan.cu and rerank.cu: every version of ivf_scan against its torch twin, number for number, and of rerank."""
-
-import re
+"""scan.cu: every version of ivf_scan against its torch twin, number for number."""
 
 import pytest
 import torch
-from cuda_runners import FOLDER, RUNNERS, index, poisoned, runner, versions
-from test_kernels_rerank import example
-from test_kernels_search import make_lists, make_probes, random_words
+from cuda_runners import RUNNERS, poisoned, runner, versions
+from kernel_examples import make_lists, make_probes, random_words
 
 from annsoftmax_ref import backend
-from annsoftmax_ref import reference as ref
-from annsoftmax_ref.reference.index import exact_order
-from kernels_inline import build
-from kernels_inline.cuda import sources
-from kernels_inline.rerank_ops import rerank as rerank_op
-from kernels_inline.search_ops import _scan_torch, ivf_scan, ivf_scan_torch
+from kernels_inline.scan_ops import _scan_torch, ivf_scan, ivf_scan_torch
 
 by_version = pytest.mark.parametrize("version", versions("scan.cu", "ivf_scan"))
-by_rerank_version = pytest.mark.parametrize("version", versions("rerank.cu", "rerank"))
 
 
 @pytest.fixture(params=RUNNERS)
 def scan(request):
     return runner(request.param, "scan.cu")
-
-
-@pytest.fixture(params=RUNNERS)
-def rerank(request):
-    return runner(request.param, "rerank.cu")
-
-
-@pytest.mark.parametrize("file", ["scan.cu", "rerank.cu", "flat.cu", "threshold.cu"])
-def test_the_index_names_every_kernel(file):
-    text = (FOLDER / file).read_text()
-    assert sorted(index(file)) == sorted(sources.kernel_names(text))
-    assert len(text.splitlines()) < 400
-
-
-# ------------------------------------------------------------------------------------------------------------ ivf_scan
 
 
 def search(call, version, planes, probed, lists, k, num_rows, most):
@@ -134,9 +110,8 @@ def test_scan_of_no_queries(scan):
     assert ids.shape == (0, 5)
 
 
-def test_a_version_that_does_not_exist(scan, rerank):
+def test_a_version_that_does_not_exist(scan):
     assert scan("ivf_scan_v", 4, *[None] * 5, *[0] * 10, None, None) == 100
-    assert rerank("rerank_v", 0, *[None] * 3, 0, 0, 0, None, None) == 100
 
 
 def test_the_op_runs_the_kernel_under_the_backend_emulator():
@@ -146,74 +121,3 @@ def test_the_op_runs_the_kernel_under_the_backend_emulator():
     with backend.use("emulator"):
         found = ivf_scan(*arguments)
     assert all(torch.equal(a, b) for a, b in zip(found, ivf_scan_torch(*arguments), strict=True))
-
-
-# -------------------------------------------------------------------------------------------------------------- rerank
-
-
-def ordered(call, version, queries, rows, ids):
-    ids_out, cosines = poisoned(*ids.shape, dtype=torch.int64), poisoned(*ids.shape, dtype=torch.float32)
-    assert call("rerank_v", version, queries, rows, ids, *ids.shape, queries.shape[1], ids_out, cosines) == 0
-    return ids_out, cosines
-
-
-@by_rerank_version
-@pytest.mark.parametrize("n, d, b, k", [(50, 7, 3, 11), (90, 128, 2, 64), (1, 1, 1, 1), (30, 65, 2, 33), (9, 36, 4, 1)])
-def test_cosines_and_order(rerank, version, n, d, b, k):
-    queries, rows, ids = example(n, d, b, k)
-    found, cosines = ordered(rerank, version, queries, rows, ids)
-    exact = torch.from_numpy(ref.cosine_logits(queries.double().numpy(), rows.double().numpy()))
-    for i in range(b):
-        there = found[i] >= 0
-        assert found[i].sort().values.tolist() == ids[i].sort().values.tolist()
-        torch.testing.assert_close(cosines[i][there].double(), exact[i, found[i][there]], rtol=0, atol=5e-7)
-        assert (cosines[i][~there] == -torch.inf).all()
-        keys = list(zip((-cosines[i]).tolist(), (found[i] % (n + 1)).tolist(), strict=True))  # -1 becomes n
-        assert keys == sorted(keys)
-
-
-@by_rerank_version
-def test_equal_rows_and_repeats_come_lower_id_first(rerank, version):
-    queries, rows, ids = example(40, 24, 3, 50)
-    rows = rows[torch.arange(40) // 4 * 4].contiguous()  # ties of four
-    found, cosines = ordered(rerank, version, queries, rows, ids)
-    unit = ref.normalize(rows.double().numpy())
-    for i, query in enumerate(queries.double().numpy()):
-        expected, exact = exact_order(query, unit, ids[i][ids[i] >= 0].numpy())
-        assert found[i, : len(expected)].tolist() == expected.tolist() and (found[i, len(expected) :] == -1).all()
-        torch.testing.assert_close(cosines[i, : len(exact)].double(), torch.from_numpy(exact), rtol=0, atol=5e-7)
-
-
-@by_rerank_version
-def test_zeros_opposites_and_signs(rerank, version):
-    """A row of zeros has cosine 0, as has a perpendicular one; the first row's is -0, and 0 and -0 are equal."""
-    rows = torch.tensor([[-1e-30, 1e18], [-1, 0], [0, 0], [3, 0], [0, 5]])
-    queries, ids = torch.tensor([[1.0, 0], [-1, 0]]), torch.tensor([[4, 3, -1, 2, 1, 0]] * 2)
-    found, cosines = ordered(rerank, version, queries, rows, ids)
-    assert found.tolist() == [[3, 0, 2, 4, 1, -1], [1, 0, 2, 4, 3, -1]]
-    assert cosines.tolist() == [[1, 0, 0, 0, -1, -torch.inf]] * 2
-
-
-def test_keys_that_do_not_fit_into_shared_memory(rerank):
-    queries, rows, ids = example(50, 4, 1, 6200)
-    found, cosines = ordered(rerank, 3, queries, rows, ids)
-    there = int((ids >= 0).sum())
-    assert found.sort().values.tolist() == ids.sort().values.tolist() and (found[0, there:] == -1).all()
-    assert (cosines[0, :there].diff() <= 0).all()
-
-
-@pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
-def test_rerank_gives_what_the_cpu_kernel_gives(rerank):
-    queries, rows, ids = example(60, 40, 3, 20)
-    found, cosines = ordered(rerank, 3, queries, rows, ids)
-    expected, exact = rerank_op(queries, rows, ids)
-    assert torch.equal(found, expected)
-    torch.testing.assert_close(cosines, exact, rtol=0, atol=5e-7)
-
-
-def test_launchers_have_the_arguments_of_their_cpu_twins():
-    folder = FOLDER.parent
-    for cuda, cpp, name in (("scan.cu", "search.cpp", "ivf_scan"), ("rerank.cu", "rerank.cpp", "rerank")):
-        there = re.search(rf"int64_t {name}\(([^)]*)\)", (folder / cpp).read_text()).group(1)
-        here = sources.launchers((FOLDER / cuda).read_text())[name]
-        assert here == [*(" ".join(one.split()) for one in there.split(",")), "void* stream"]

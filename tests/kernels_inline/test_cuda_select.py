@@ -7,9 +7,8 @@ import torch
 from cuda_runners import FOLDER, RUNNERS, index, poisoned, runner, versions
 
 from annsoftmax_ref import active_sets, backend
-from annsoftmax_ref.reference.flat_select import select_map as select_map_reference
 from kernels_inline.cuda import emulator
-from kernels_inline.select_ops import select_map, select_map_torch
+from kernels_inline.select_ops import select_map_torch
 
 SOURCE = "select.cu"
 FASTEST = 3
@@ -188,39 +187,3 @@ def test_versions_that_there_are_not(call):
                             "select_map_v": (torch.zeros(1, dtype=torch.uint8), NOTHING, 0, 1, 1)}.items():  # fmt: skip
         for version in (0, FASTEST + 1):
             assert call(name, version, *arguments, NOTHING, NOTHING) == 100
-
-
-# ------------------------------------------------------------------------------------------------------------- the op
-
-
-@pytest.mark.parametrize("op", [select_map, select_map_torch])
-def test_the_op_and_its_twin_equal_the_reference(op, generator):
-    for n in (1, 7, 300):
-        scores, labels = draw_map(n, 5, 0.3, generator), ids(min(n, 6), below=n, generator=generator)
-        for count in {len(labels.unique()), (n + 1) // 2 + len(labels.unique()) // 2, n}:
-            with backend.use("emulator"):
-                found = op(scores, labels, count)
-            expected = select_map_reference(scores.numpy(), labels.numpy(), count)
-            assert [x.tolist() for x in found] == [x.tolist() for x in expected]
-
-
-def test_opcheck():
-    with backend.use("emulator"):
-        torch.library.opcheck(select_map, (torch.arange(9, dtype=torch.uint8), torch.tensor([1, 2]), 4))
-
-
-@pytest.mark.parametrize("change, words", [
-    (dict(scores=torch.zeros(9)), "scores is torch.float32"),
-    (dict(scores=torch.zeros(3, 3, dtype=torch.uint8)), r"scores is .* shape \[3, 3\]"),
-    (dict(labels=torch.zeros(2)), "labels is torch.float32"),
-    (dict(labels=torch.tensor([0, 9])), "labels holds a class id"),
-    (dict(labels=torch.tensor([-1, 0])), "labels holds a class id"),
-    (dict(count=10), "count is 10"),
-    (dict(count=-1), "count is -1"),
-    (dict(count=1), "labels holds 2 distinct classes"),
-])  # fmt: skip
-def test_bad_arguments_are_named(change, words):
-    arguments = dict(scores=torch.zeros(9, dtype=torch.uint8), labels=torch.tensor([1, 2]), count=4) | change
-    for op in (select_map, select_map_torch):
-        with pytest.raises(ValueError, match=words):
-            op(**arguments)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels_inline import build
+from kernels_inline.compiler import BuildError
 from kernels_inline.cuda import emulator
 
 PLANTED = Path(__file__).parent / "planted"
@@ -292,13 +292,13 @@ def test_thread_sanitizer_names_both_lines_of_a_race():
 
 
 def test_a_mistake_of_the_compiler_is_one_sentence():
-    with pytest.raises(build.BuildError, match=r"kernel\.cu:2:\d+: error") as error:
+    with pytest.raises(BuildError, match=r"kernel\.cu:2:\d+: error") as error:
         emulator.load('extern "C" __global__ void f(int* x) {\n  *x = y;\n}')
     assert "\n" not in str(error.value)
 
 
 def test_types_that_nvcc_refuses_are_refused():
-    with pytest.raises(build.BuildError, match="CUDA's atomics take int, unsigned"):
+    with pytest.raises(BuildError, match="CUDA's atomics take int, unsigned"):
         emulator.load("__global__ void f(int64_t* x) { atomicAdd(x, 1); }")
 
 

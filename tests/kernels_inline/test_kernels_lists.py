@@ -1,12 +1,15 @@
-"""annsoftmax::write_codes_ against the torch form in annsoftmax_ref.lists."""
+"""``write_codes_`` and ``kmeans_sums`` against plain torch, on every instruction set."""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_examples import kmeans_sums_torch
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.lists import InvertedLists
 from kernels_inline import build
-from kernels_inline.lists_ops import write_codes_
+from kernels_inline.lists_ops import kmeans_sums, write_codes_
 
 pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 
@@ -38,6 +41,7 @@ def test_writes_what_torch_writes(flags):
 
 def test_opcheck():
     torch.library.opcheck(write_codes_, arguments())
+    torch.library.opcheck(kmeans_sums, (torch.randn(2, 70), torch.tensor([1, 1]), 4))
 
 
 def test_ids_outside_are_refused_with_nothing_written():
@@ -48,3 +52,47 @@ def test_ids_outside_are_refused_with_nothing_written():
     assert all(torch.equal(a, b) for a, b in zip(before, call, strict=False))
     with pytest.raises(ValueError, match="fresh is"):
         write_codes_(*call[:6], call[6][:1], 0)
+
+
+@given(
+    dim=st.sampled_from([1, 5, 16, 63, 64, 65, 100, 128, 200]),
+    count=st.integers(0, 50),
+    nlist=st.integers(1, 40),
+    seed=st.integers(0, 2**20),
+)
+@settings(max_examples=60, deadline=None)
+def test_kmeans_sums_is_no_worse_than_plain_torch(dim, count, nlist, seed):
+    generator = torch.Generator().manual_seed(seed)
+    rows, lists = torch.randn(count, dim, generator=generator), torch.randint(nlist, (count,), generator=generator)
+    exact = torch.zeros(nlist, dim, dtype=torch.float64).index_add_(0, lists, rows.double())
+    plain, plain_counts = kmeans_sums_torch(rows, lists, nlist)
+    for flags in build.runnable_variants().values():
+        with build.using(flags):
+            sums, counts = kmeans_sums(rows, lists, nlist)
+        assert torch.equal(counts, plain_counts)
+        if count:
+            assert (sums - exact).abs().max() <= (plain - exact).abs().max() + 1e-12
+
+
+def test_threads_do_not_change_the_sums():
+    rows, numbers = torch.randn(5000, 40), torch.randint(30, (5000,))
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(kmeans_sums(rows, numbers, 30))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_bad_input_of_the_sums_is_one_sentence():
+    rows, numbers = torch.randn(9, 6), torch.tensor([0, 3])
+    for given_, nlist, message in (
+        (rows, 4, r"lists is torch.int64 of shape \[2\] on cpu; it should be .* of shape \[9\]"),
+        (rows[:2], 3, r"lists holds a list number that is not in 0\.\.2"),
+        (rows[:2], 0, "nlist is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kmeans_sums(given_, numbers, nlist)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_examples import rerank_example
 
 from annsoftmax_ref import IVFBinaryIndex, backend
 from annsoftmax_ref import reference as ref
@@ -11,17 +12,10 @@ from kernels_inline import build
 from kernels_inline.rerank_ops import rerank
 
 
-def example(n, d, b, k, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(n, d, generator=generator) * (0.1 + 3 * torch.rand(n, 1, generator=generator))
-    queries = torch.nn.functional.normalize(torch.randn(b, d, generator=generator), dim=1)
-    return queries, rows, torch.randint(-1, n, (b, k), generator=generator)
-
-
 @pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
 @pytest.mark.parametrize("n, d, b, k", [(50, 7, 3, 11), (200, 128, 5, 64), (1, 1, 1, 1), (30, 65, 2, 0)])
 def test_cosines_and_order(flags, n, d, b, k):
-    queries, rows, ids = example(n, d, b, k)
+    queries, rows, ids = rerank_example(n, d, b, k)
     with build.using(flags):
         ordered, cosines = rerank(queries, rows, ids)
     exact = torch.from_numpy(ref.cosine_logits(queries.double().numpy(), rows.double().numpy()))
@@ -34,13 +28,13 @@ def test_cosines_and_order(flags, n, d, b, k):
 
 
 def test_equal_cosines_come_lower_id_first():
-    queries, rows, _ = example(10, 16, 1, 1)
+    queries, rows, _ = rerank_example(10, 16, 1, 1)
     rows = rows[torch.zeros(10, dtype=torch.int64)]
     assert rerank(queries, rows.contiguous(), torch.tensor([[7, -1, 3, 9, 0]]))[0].tolist() == [[0, 3, 7, 9, -1]]
 
 
 def test_a_row_of_zeros_has_cosine_zero():
-    queries, rows, _ = example(3, 8, 1, 1)
+    queries, rows, _ = rerank_example(3, 8, 1, 1)
     rows[1] = 0
     assert rerank(queries, rows, torch.tensor([[1]]))[1].item() == 0.0
 
@@ -50,7 +44,7 @@ def test_a_row_of_zeros_has_cosine_zero():
     n=st.integers(1, 40), d=st.integers(1, 70), b=st.integers(1, 4), k=st.integers(0, 50), seed=st.integers(0, 10**6)
 )
 def test_any_sizes_repeats_and_ties(n, d, b, k, seed):
-    queries, rows, ids = example(n, d, b, k, seed)
+    queries, rows, ids = rerank_example(n, d, b, k, seed)
     rows = rows[torch.arange(n) // 2 * 2]  # every other row a copy: ties
     ordered, cosines = rerank(queries, rows, ids)
     index = IVFBinaryIndex(n, d, 1)
@@ -63,7 +57,7 @@ def test_any_sizes_repeats_and_ties(n, d, b, k, seed):
 
 
 def test_opcheck():
-    torch.library.opcheck(rerank, example(20, 8, 3, 5))
+    torch.library.opcheck(rerank, rerank_example(20, 8, 3, 5))
 
 
 @pytest.mark.parametrize(
@@ -77,4 +71,4 @@ def test_opcheck():
 )
 def test_bad_arguments_get_one_clear_sentence(change, words):
     with pytest.raises(ValueError, match=words):
-        rerank(*change(*example(20, 8, 3, 5)))
+        rerank(*change(*rerank_example(20, 8, 3, 5)))

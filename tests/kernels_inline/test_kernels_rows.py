@@ -4,97 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_examples import ADAMW, CASES, SGD, Rows, assert_rows_not_worse, draw_rows
 
 from annsoftmax_ref import RowAdamW, RowSGD
 from kernels_inline import build
 from kernels_inline.bits import pack_bits
 from kernels_inline.rows_ops import row_adamw_, row_adamw_catch_up_, row_sgd_, row_sgd_catch_up_
 
-WINDOW = 40
 variants = pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
-SGD = [
-    dict(lr=0.3),
-    dict(lr=0.3, momentum=0.9),
-    dict(lr=0.1, momentum=0.9, weight_decay=0.01),
-    dict(lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=True),
-]
-ADAMW = [
-    dict(lr=0.01),
-    dict(lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
-    dict(lr=0.01, betas=(0.0, 0.99), eps=0.0),
-]
-CASES = [(RowSGD, o) for o in SGD] + [(RowAdamW, o) for o in ADAMW]
-
-
-class Rows:
-    """A weight with its optimizer's state; steps by the twin, in any precision, or by the kernel."""
-
-    def __init__(self, optimizer, options, weight, dtype=torch.float32):
-        self.weight = weight.to(dtype)
-        self.twin = optimizer([torch.nn.Parameter(torch.zeros(1))], **options)
-        self.group = self.twin.param_groups[0]
-        self.buffers = [torch.zeros_like(self.weight) for _ in self.twin.buffers]
-        self.last = torch.zeros(len(weight), dtype=torch.int64)
-        self.table = self.twin.identity().repeat(WINDOW + 1, 1)
-        self.step_number = 0
-
-    def step(self, ids, grad):
-        self.catch_up(ids)
-        self.step_number += 1
-        parts = [x[ids] for x in (self.weight, *self.buffers)]
-        self.twin.move(parts[0], grad.to(self.weight.dtype), parts[1:], self.group, self.step_number)
-        self.write(ids, parts)
-        self.advance()
-
-    def catch_up(self, ids):
-        parts = [x[ids] for x in (self.weight, *self.buffers)]
-        self.twin.apply(self.table[self.step_number - self.last[ids]], parts[0], parts[1:], self.group)
-        self.write(ids, parts)
-
-    def write(self, ids, parts):
-        for whole, part in zip((self.weight, *self.buffers), parts, strict=True):
-            whole[ids] = part
-        self.last[ids] = self.step_number
-
-    def advance(self):
-        self.table = self.twin.advanced(self.table, self.group, self.step_number)
-
-    def kernel_step(self, ids, grad, with_codes=True):
-        self.step_number += 1
-        common = self.weight, *self.buffers, self.last, ids, grad, self.table, self.step_number
-        g = self.group
-        if isinstance(self.twin, RowSGD):
-            codes = row_sgd_(*common, g["lr"], g["momentum"], g["weight_decay"], g["nesterov"], with_codes)
-        else:
-            codes = row_adamw_(*common, g["lr"], *g["betas"], g["eps"], g["weight_decay"], with_codes)
-        self.advance()
-        return codes
-
-    def kernel_catch_up(self, ids):
-        common = self.weight, *self.buffers, self.last, ids, self.table, self.step_number
-        if isinstance(self.twin, RowSGD):
-            row_sgd_catch_up_(*common)
-        else:
-            row_adamw_catch_up_(*common, self.group["eps"])
-
-
-def draw(n, d, generator):
-    count = int(torch.randint(0, n + 1, (), generator=generator))
-    ids = torch.randperm(n, generator=generator)[:count].sort().values
-    return ids, torch.randn(count, d, generator=generator)
-
-
-def error(x, exact):
-    return float((x.double() - exact).norm())
-
-
-def assert_not_worse(ours, plain, exact):
-    """Every array is as near to float64 as plain torch's in float32 is, give or take a tenth."""
-    for a, b, c in zip(
-        (ours.weight, *ours.buffers), (plain.weight, *plain.buffers), (exact.weight, *exact.buffers), strict=True
-    ):
-        assert error(a, c) <= 1.1 * error(b, c) + 1e-7 * float(c.norm())
-    assert torch.equal(ours.last, exact.last)
 
 
 @variants
@@ -105,18 +22,18 @@ def test_steps_and_catch_up_are_not_worse_than_torch_in_float32(flags, optimizer
     ours, plain = (Rows(optimizer, options, weight.clone()) for _ in range(2))
     exact = Rows(optimizer, options, weight, torch.float64)
     for _ in range(25):
-        ids, grad = draw(n, d, generator)
+        ids, grad = draw_rows(n, d, generator)
         with build.using(flags):
             codes = ours.kernel_step(ids, grad)
         plain.step(ids, grad)
         exact.step(ids, grad)
         assert torch.equal(codes, pack_bits(ours.weight[ids] > 0))
-    assert_not_worse(ours, plain, exact)
+    assert_rows_not_worse(ours, plain, exact)
     with build.using(flags):
         ours.kernel_catch_up(torch.arange(n))
     plain.catch_up(torch.arange(n))
     exact.catch_up(torch.arange(n))
-    assert_not_worse(ours, plain, exact)
+    assert_rows_not_worse(ours, plain, exact)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +46,7 @@ def test_the_dense_optimizer_ends_at_the_same_place(optimizer, dense, options, g
     parameter = torch.nn.Parameter(weight.double())
     everything = dense([parameter], **options)
     for _ in range(35):
-        ids, grad = draw(n, d, generator)
+        ids, grad = draw_rows(n, d, generator)
         rows.kernel_step(ids, grad, with_codes=False)
         parameter.grad = torch.zeros_like(parameter).index_copy(0, ids, grad.double())
         everything.step()
@@ -144,7 +61,7 @@ def test_any_size(n, d, case, seed):
     weight = torch.randn(n, d, generator=generator)
     ours, exact = Rows(*case, weight.clone()), Rows(*case, weight, torch.float64)
     for _ in range(4):
-        ids, grad = draw(n, d, generator)
+        ids, grad = draw_rows(n, d, generator)
         untouched = ours.weight.clone()
         codes = ours.kernel_step(ids, grad)
         exact.step(ids, grad)
@@ -177,7 +94,7 @@ def test_zero_and_nan_have_no_sign_bit():
 
 
 def test_threads_do_not_change_a_bit(generator):
-    weight, (ids, grad) = torch.randn(100, 33, generator=generator), draw(100, 33, generator)
+    weight, (ids, grad) = torch.randn(100, 33, generator=generator), draw_rows(100, 33, generator)
     results = []
     for threads in (1, 3):
         before = torch.get_num_threads()

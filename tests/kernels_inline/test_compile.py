@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels_inline import build
-from kernels_inline.cuda import nvcc, nvrtc, registry, sources
+from kernels_inline import registry
+from kernels_inline.compiler import BuildError, c_value, function_of
+from kernels_inline.cuda import nvcc, nvrtc, resources, sources
 
 ROOT = Path(__file__).parents[2]
 FILES = [path.name for path in sources.files()]
@@ -48,16 +49,16 @@ def compiled():
     if nvcc.find() is None and nvrtc.find() is None:
         pytest.skip("there is neither nvcc nor NVRTC (pip install nvidia-cuda-nvrtc)")
 
-    def resources(path):
+    def taken(path):
         try:
             if nvcc.find() is not None:
-                return nvcc.resources(path, (75, 90))
-            return [row for number in (75, 90) for row in nvrtc.resources(path, number)]
-        except build.BuildError as error:
+                return resources.by_nvcc(path, (75, 90))
+            return [row for number in (75, 90) for row in resources.by_nvrtc(path, number)]
+        except BuildError as error:
             return str(error)
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(FILES, pool.map(resources, sources.files()), strict=True))
+        return dict(zip(FILES, pool.map(taken, sources.files()), strict=True))
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -74,7 +75,7 @@ def test_kernels_compile_and_stay_in_registers(compiled, file):
 
 def test_the_record_is_of_all_kernels_on_all_architectures():
     record = json.loads((ROOT / "results" / "cuda" / "compile.json").read_text())
-    assert {row["architecture"] for row in record["rows"]} == set(nvcc.ARCHITECTURES)
+    assert {row["architecture"] for row in record["rows"]} == set(resources.ARCHITECTURES)
     for path in sources.files():
         recorded = {row["kernel"].split("<")[0] for row in record["rows"] if row["file"] == path.name}
         assert recorded == set(sources.kernel_names(path.read_text())), f"{path.name}: run annsoftmax bench compile"
@@ -91,7 +92,7 @@ def test_reports_of_the_compiler_are_read():
         "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
         "ptxas info    : Used 12 registers, 380 bytes cmem[0]\n"
     )
-    plain, scan = nvcc.read_report(report)
+    plain, scan = resources.read_report(report)
     assert plain == dict(kernel="plain_1", architecture=75, registers=12, shared_bytes=0, stack_bytes=0, spill_bytes=0)
     assert (scan["registers"], scan["shared_bytes"], scan["stack_bytes"], scan["spill_bytes"]) == (40, 128, 16, 12)
     assert scan["architecture"] == 90 and scan["kernel"] in ("scan<4>", "_ZN7scan_cu4scanILi4EEEvPKf")
@@ -100,8 +101,8 @@ def test_reports_of_the_compiler_are_read():
 @needs_nvcc
 def test_a_kernel_that_does_not_compile_is_one_sentence(tmp_path):
     (tmp_path / "broken.cu").write_text("__global__ void broken_1(float* x) { y = 1; }")
-    with pytest.raises(build.BuildError, match=r"broken\.cu cannot be compiled: .*broken\.cu\(1\).*y"):
-        nvcc.resources(tmp_path / "broken.cu", (90,))
+    with pytest.raises(BuildError, match=r"broken\.cu cannot be compiled: .*broken\.cu\(1\).*y"):
+        resources.by_nvcc(tmp_path / "broken.cu", (90,))
 
 
 @needs_nvcc
@@ -117,8 +118,8 @@ def test_the_whole_library_links_and_its_launchers_report_that_there_is_no_gpu(t
     if torch.cuda.is_available():
         return  # the rest is about machines without a GPU
     for kernel in registry.KERNELS:
-        launcher = build.function_of(loaded, kernel.name)
-        code = launcher(*map(build.c_value, kernel.inputs(kernel.small)), ctypes.c_void_p(None))
+        launcher = function_of(loaded, kernel.name)
+        code = launcher(*map(c_value, kernel.inputs(kernel.small)), ctypes.c_void_p(None))
         assert code in (-35, -100), f"{kernel.name} returned {code}"  # no driver, or no device
     loaded.cuda_error_text.restype = ctypes.c_char_p
     assert b"driver" in loaded.cuda_error_text(ctypes.c_int64(35))
@@ -198,9 +199,9 @@ def test_nvrtc_compiles_all_kernels_and_the_launchers_reach_the_driver():
         names = set(sources.kernel_names(kernel.file.read_text()))
         for version in kernel.versions():
             driver.launched.clear(), driver.freed.clear(), driver.rooms.clear()
-            launcher = build.function_of(library, f"{kernel.name}_v")
+            launcher = function_of(library, f"{kernel.name}_v")
             arguments = kernel.inputs(kernel.small)
-            code = launcher(ctypes.c_int64(version), *map(build.c_value, arguments), ctypes.c_void_p(stream))
+            code = launcher(ctypes.c_int64(version), *map(c_value, arguments), ctypes.c_void_p(stream))
             assert code == 0 and driver.launched, kernel.name
             for name, grid, block, _, given in driver.launched:
                 assert any(known in name for known in names), name
@@ -212,7 +213,7 @@ def test_nvrtc_compiles_all_kernels_and_the_launchers_reach_the_driver():
             assert sorted(driver.freed) == sorted(ctypes.addressof(room) for room in driver.rooms), kernel.name
     # Arguments arrive as they are: the pointer first, then the number of rows.
     sums = torch.zeros(256, dtype=torch.int32)
-    build.function_of(library, "popcount_rate")(ctypes.c_int64(3), ctypes.c_int64(77), build.c_value(sums), None)
+    function_of(library, "popcount_rate")(ctypes.c_int64(3), ctypes.c_int64(77), c_value(sums), None)
     assert driver.launched[-1][:3] == ("popcount_rate_1", (3, 1, 1), (256, 1, 1))
     assert driver.first == [(77).to_bytes(8, "little"), sums.data_ptr().to_bytes(8, "little")]
 
@@ -223,15 +224,15 @@ def test_an_error_of_the_driver_comes_back_as_a_code_with_a_meaning():
     driver.cuLaunchKernel = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 700)
     nvrtc.connect(library, driver)
     sums = torch.zeros(256, dtype=torch.int32)
-    arguments = ctypes.c_int64(1), ctypes.c_int64(1), build.c_value(sums), ctypes.c_void_p(None)
-    assert build.function_of(library, "popcount_rate")(*arguments) == -700
+    arguments = ctypes.c_int64(1), ctypes.c_int64(1), c_value(sums), ctypes.c_void_p(None)
+    assert function_of(library, "popcount_rate")(*arguments) == -700
     library.cuda_error_text.restype = ctypes.c_char_p
     assert library.cuda_error_text(ctypes.c_int64(700)) == b"what it means"
 
 
 @needs_nvrtc
 def test_nvrtcs_errors_are_one_sentence():
-    with pytest.raises(build.BuildError, match=r"NVRTC cannot compile them: kernels\.cu\(1\): error"):
+    with pytest.raises(BuildError, match=r"NVRTC cannot compile them: kernels\.cu\(1\): error"):
         nvrtc.compile_device("__global__ void f() { y = 1; }", 90)
 
 
@@ -239,5 +240,5 @@ def test_nvrtcs_errors_are_one_sentence():
 @needs_nvcc
 def test_both_compilers_report_the_same_kernels():
     path = sources.FOLDER / "flat.cu"
-    ours = {row["kernel"] for row in nvrtc.resources(path, 90)}
-    assert ours == {row["kernel"] for row in nvcc.resources(path, (90,))}
+    ours = {row["kernel"] for row in resources.by_nvrtc(path, 90)}
+    assert ours == {row["kernel"] for row in resources.by_nvcc(path, (90,))}

@@ -1,6 +1,6 @@
-"""Search in inverted lists of sign codes: ``ivf_scan`` (Hamming) and ``ivf_scan_asymmetric`` (4-bit queries).
+"""Scan of inverted lists of sign codes: ``ivf_scan`` (Hamming) and ``ivf_scan_asymmetric`` (4-bit queries).
 
-Both are exact for the distance they state. The kernel is ``search.cpp``; the functions ending in ``_torch`` do the
+Both are exact for the distance they state. The kernel is ``scan.cpp``; the functions ending in ``_torch`` do the
 same in plain torch and return the same tensors, bit for bit.
 
 An asymmetric score compares the signs b in {-1, 1} of a class with the query itself, not with its signs (RaBitQ,
@@ -20,10 +20,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline import build
-from kernels_inline.bits import pack_bits, popcount
-from kernels_inline.checks import DEVICES
-from kernels_inline.dispatch import needs
+from kernels_inline.bits import pack_bits, popcount, words_for
+from kernels_inline.checks import DEVICES, check
+from kernels_inline.dispatch import call, needs
 
 PLANES = 4
 ERRORS = {
@@ -50,9 +49,12 @@ def ivf_scan(query_codes, probed, slots, slot_codes, ends, k, num_rows, dim):
     vector loads within cache lines: a quarter faster). ends [nlist]: one past the last slot
     used. num_rows: ids are below it. dim: the number of bits in use.
     Returns ids [B, k] int64 and distances [B, k] int32; where there are fewer than k, -1 and dim + 1.
-    Raises ValueError or TypeError for shapes and types that do not fit, build.BuildError where nothing can be built.
+    Raises ValueError for shapes and types that do not fit, BuildError where nothing can be built.
     """
-    _check(query_codes.unsqueeze(2), probed, slots, slot_codes, ends, k, num_rows, dim)
+    query_codes, probed = query_codes.contiguous(), probed.contiguous()
+    _check(probed, slots, slot_codes, ends, k, num_rows, dim)
+    own = query_codes.dim() == 3 and query_codes.shape[1] == probed.shape[1]
+    check("query_codes", query_codes, torch.int64, (len(probed), probed.shape[1] if own else 1, words_for(dim)))
     return _scan(query_codes.unsqueeze(2), probed, slots, slot_codes, ends, k, num_rows, most=dim)
 
 
@@ -70,11 +72,11 @@ def ivf_scan_asymmetric(queries, probed, slots, slot_codes, ends, k, num_rows):
     queries [B, d] float32, rotated as the codes were (and scores compare only if codes are not centred by list);
     the others as in ``ivf_scan``. Returns ids [B, k] int64 (-1 missing) and scores [B, k] float32 (-inf missing).
     """
-    if queries.dtype != torch.float32 or queries.dim() != 2:
-        raise TypeError(f"queries is {queries.dtype} of shape {list(queries.shape)}; it should be float32 [B, d]")
+    queries, probed = queries.contiguous(), probed.contiguous()
+    _check(probed, slots, slot_codes, ends, k, num_rows, queries.shape[-1])
+    check("queries", queries, torch.float32, (len(probed), "d"))
     planes, step = quantise_queries(queries)
     dim = queries.shape[1]
-    _check(planes, probed, slots, slot_codes, ends, k, num_rows, dim)
     ids, distances = _scan(planes, probed, slots, slot_codes, ends, k, num_rows, most=15 * dim)
     return ids, _scores(ids, distances, step, dim)
 
@@ -95,8 +97,8 @@ def _scan(planes: Tensor, probed: Tensor, slots, slot_codes, ends, k: int, num_r
     batch, per_query, count, words = planes.shape
     ids = planes.new_empty(batch, k)
     distances = planes.new_empty(batch, k, dtype=torch.int32)
-    code = build.call(
-        "ivf_scan", planes.contiguous(), probed.contiguous(), slots, slot_codes, ends,
+    code = call(
+        "ivf_scan", planes, probed, slots, slot_codes, ends,
         batch, per_query, probed.shape[1], count, *slots.shape, words, num_rows, most, k, ids, distances,
     )  # fmt: skip
     if code:
@@ -104,28 +106,13 @@ def _scan(planes: Tensor, probed: Tensor, slots, slot_codes, ends, k: int, num_r
     return ids, distances
 
 
-def _check(planes, probed, slots, slot_codes, ends, k, num_rows, dim):
-    """One sentence on the first argument that does not fit. planes [B, Q, P, W]."""
-    named = {"probed": probed, "slots": slots, "slot_codes": slot_codes, "ends": ends, "query_codes": planes}
-    for name, tensor in named.items():
-        if tensor.dtype != torch.int64 or tensor.device.type not in DEVICES:
-            wanted = "int64 on the CPU or a CUDA device"
-            raise TypeError(f"{name} is {tensor.dtype} on {tensor.device}; it should be {wanted}")
-        if name.startswith(("slot", "ends")) and not tensor.is_contiguous():
-            raise ValueError(f"{name} has strides {tensor.stride()}; it should be contiguous")
-    if slots.dim() != 2 or probed.dim() != 2:
-        raise ValueError(
-            f"slots has shape {list(slots.shape)} and probed {list(probed.shape)}; both should have 2 axes"
-        )
-    (nlist, capacity), (batch, nprobe), words = slots.shape, probed.shape, -(-dim // 64)
-    if planes.shape[:2] not in ((batch, 1), (batch, nprobe)) or planes.shape[-1] != words:
-        raise ValueError(
-            f"query_codes has shape {list(planes[:, :, 0].shape)}; it should be [{batch}, 1 or {nprobe}, {words}]"
-        )
-    if slot_codes.shape != (nlist, words, capacity):
-        raise ValueError(f"slot_codes has shape {list(slot_codes.shape)}; it should be [{nlist}, {words}, {capacity}]")
-    if ends.shape != (nlist,):
-        raise ValueError(f"ends has shape {list(ends.shape)}; it should be [{nlist}]")
+def _check(probed, slots, slot_codes, ends, k, num_rows, dim):
+    """One sentence on the first argument that does not fit."""
+    check("probed", probed, torch.int64, ("B", "nprobe"))
+    check("slots", slots, torch.int64, ("nlist", "capacity"))
+    nlist, capacity = slots.shape
+    check("slot_codes", slot_codes, torch.int64, (nlist, words_for(dim), capacity))
+    check("ends", ends, torch.int64, (nlist,))
     if k < 1 or num_rows < 1:
         raise ValueError(f"k is {k} and num_rows is {num_rows}; both should be at least 1")
 

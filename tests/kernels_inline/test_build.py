@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels_inline import build
+from kernels_inline import build, compiler
+from kernels_inline.dispatch import call
 
 ROOT = Path(__file__).parents[2]
 SMALL = 'extern "C" int64_t answer(int64_t x, double y) { return x + int64_t(2 * y); }'
@@ -25,11 +26,11 @@ def small(monkeypatch, tmp_path):
 
 def test_builds_once_and_calls(small, caplog):
     assert build.available() and build.why_not() is None
-    assert build.call("answer", 40, 1.0) == 42
+    assert call("answer", 40, 1.0) == 42
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert str(small) in caplog.text and "about" in caplog.text
     build._outcomes.clear()
-    assert build.call("answer", 40, 1.0) == 42
+    assert call("answer", 40, 1.0) == 42
     assert len(caplog.records) == 1  # found, not built
     assert [path.suffix for path in small.glob("*/*")].count(".so") == 1
     assert not list(small.glob("unfinished-*"))
@@ -48,7 +49,7 @@ def test_a_lock_left_by_a_killed_build_stops_nothing(small):
 
 
 def test_old_remains_are_deleted_and_young_ones_are_not(small):
-    for name, age in (("unfinished-old", 2 * build.LEFTOVERS), ("unfinished-new", 0)):
+    for name, age in (("unfinished-old", 2 * compiler.LEFTOVERS), ("unfinished-new", 0)):
         (small / name).mkdir()
         os.utime(small / name, (time.time() - age,) * 2)
     build.load()
@@ -83,7 +84,7 @@ def test_the_name_depends_on_source_flags_and_cpu(small, monkeypatch):
     monkeypatch.setattr(build, "source", lambda: "#include <cstdint>\n// changed\n" + SMALL)
     build._outcomes.clear()
     build.load("-O1")
-    monkeypatch.setattr(build, "_cpu_identity", lambda: "another CPU")
+    monkeypatch.setattr(compiler, "_cpu_identity", lambda: "another CPU")
     build._outcomes.clear()
     build.load("-O1")
     assert len(list(small.iterdir())) == 4
@@ -103,7 +104,7 @@ def test_importing_compiles_nothing_and_a_built_library_loads_at_once(tmp_path):
     build.load()
     code = (
         "import sys, time, torch\n"
-        "from kernels_inline import build, search_ops, sets_ops, upkeep_ops\n"
+        "from kernels_inline import build, encode_ops, flat_ops, scan_ops, select_ops\n"
         "assert not build._outcomes\n"
         "start = time.perf_counter(); build.load(); print(time.perf_counter() - start)\n"
         "assert 'torch.utils.cpp_extension' not in sys.modules\n"

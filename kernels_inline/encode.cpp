@@ -1,20 +1,17 @@
-// Upkeep of the index: sign codes of rows, nearest lists, sums of the rows of each list.
+// Codes of rows, and their nearest lists.
 //
 // sign_codes        reads each row once (centred: its centroid too) and writes d / 8 bytes: bound by memory.
 // gather_unit_rows  rows picked, normalised and centred, for a matrix product (the rotation) to follow.
 // row_argmax        one pass over a block of scores that is still in cache.
-// list_sums         each row is read once and added to its list's sum. A list belongs to one thread, which adds its
-//                   rows in ascending order, so the number of threads does not change a bit of the result.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
-#include <omp.h>
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
-namespace upkeep {
+namespace encode {
 
 enum Error : int64_t { OK = 0, ID_OUT_OF_RANGE = 1, LIST_OUT_OF_RANGE = 2 };
 
@@ -58,14 +55,14 @@ int64_t check(const int64_t* ids, int64_t count, int64_t num_rows, const int64_t
     return OK;
 }
 
-}  // namespace upkeep
+}  // namespace encode
 
 // codes [count, words] of rows ids [count] (null: row i is i). With centroids [nlist, dim] and lists [count]: of the
 // normalised row minus its list's centroid. Without, the length of a row cannot change a sign and is not computed.
 extern "C" int64_t sign_codes(const float* rows, const int64_t* ids, const float* centroids, const int64_t* lists,
                               int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, int64_t words,
                               int64_t* codes) {
-    const int64_t error = upkeep::check(ids, count, num_rows, lists, nlist);
+    const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
     if (error) return error;
 #pragma omp parallel
     {
@@ -73,22 +70,22 @@ extern "C" int64_t sign_codes(const float* rows, const int64_t* ids, const float
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < count; ++i) {
             const float* row = rows + (ids ? ids[i] : i) * dim;
-            if (centroids) upkeep::unit_row(row, centroids + lists[i] * dim, dim, unit.data());
-            upkeep::pack_row(centroids ? unit.data() : row, dim, words, codes + i * words);
+            if (centroids) encode::unit_row(row, centroids + lists[i] * dim, dim, unit.data());
+            encode::pack_row(centroids ? unit.data() : row, dim, words, codes + i * words);
         }
     }
-    return upkeep::OK;
+    return encode::OK;
 }
 
 // out [count, dim]: rows ids, normalised, minus their lists' centroids if these are given.
 extern "C" int64_t gather_unit_rows(const float* rows, const int64_t* ids, const float* centroids, const int64_t* lists,
                                     int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, float* out) {
-    const int64_t error = upkeep::check(ids, count, num_rows, lists, nlist);
+    const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
     if (error) return error;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; ++i)
-        upkeep::unit_row(rows + ids[i] * dim, centroids ? centroids + lists[i] * dim : nullptr, dim, out + i * dim);
-    return upkeep::OK;
+        encode::unit_row(rows + ids[i] * dim, centroids ? centroids + lists[i] * dim : nullptr, dim, out + i * dim);
+    return encode::OK;
 }
 
 // best [count]: the column of the largest of scores [count, columns], the first of equals.
@@ -107,29 +104,4 @@ extern "C" int64_t row_argmax(const float* scores, int64_t count, int64_t column
         best[i] = place == row + columns ? 0 : place - row;                  // not found: nothing but NaN
     }
     return 0;
-}
-
-// sums [nlist, dim] and counts [nlist] of rows [count, dim], row i being in list lists[i].
-extern "C" int64_t list_sums(const float* rows, const int64_t* lists, int64_t count, int64_t dim, int64_t nlist,
-                             float* sums, int64_t* counts) {
-    const int64_t error = upkeep::check(nullptr, count, 0, lists, nlist);
-    if (error) return error;
-    std::vector<int64_t> first(nlist + 1, 0), order(count);
-    for (int64_t i = 0; i < count; ++i) ++first[lists[i] + 1];
-    for (int64_t list = 0; list < nlist; ++list) {
-        counts[list] = first[list + 1];
-        first[list + 1] += first[list];
-    }
-    std::vector<int64_t> place(first.begin(), first.end() - 1);
-    for (int64_t i = 0; i < count; ++i) order[place[lists[i]]++] = i;
-#pragma omp parallel for schedule(dynamic, 16)
-    for (int64_t list = 0; list < nlist; ++list) {
-        float* sum = sums + list * dim;
-        std::fill(sum, sum + dim, 0.0f);
-        for (int64_t i = first[list]; i < first[list + 1]; ++i) {
-            const float* row = rows + order[i] * dim;
-            for (int64_t j = 0; j < dim; ++j) sum[j] += row[j];
-        }
-    }
-    return upkeep::OK;
 }

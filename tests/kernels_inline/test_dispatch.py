@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from annsoftmax_ref import NearestClasses, RowAdamW, RowSGD, SoftmaxHead, backend, make_objective
-from kernels_inline import build, dispatch, sets_ops
-from kernels_inline.cuda import library, nvcc, nvrtc, registry, sources
-from kernels_inline.head_ops import gather_normalise, margin_softmax_, normalise_backward
-from kernels_inline.parts_ops import add_rows_
+from kernels_inline import build, dispatch, registry
+from kernels_inline.cuda import library, nvcc, nvrtc, sources
+from kernels_inline.encode_ops import assign, encode
+from kernels_inline.head_ops import add_rows_, gather_normalise, normalise_backward
+from kernels_inline.lists_ops import kmeans_sums
 from kernels_inline.rerank_ops import rerank
-from kernels_inline.upkeep_ops import assign, encode, kmeans_sums
+from kernels_inline.select_ops import union_active
+from kernels_inline.softmax_ops import margin_softmax_
 
 pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 
@@ -46,7 +48,7 @@ def test_ops_reach_the_emulator_and_return_what_cpp_returns(monkeypatch, generat
         losses = margin_softmax_(changed, torch.arange(4), 1, 10.0, 0.2, 0.25)
         add_rows_(sums, ids, unit)
         slope = normalise_backward(unit.bfloat16(), rows, ids, norms)
-        chosen = sets_ops.union_active(candidates, torch.arange(4), fill, 20, 50)
+        chosen = union_active(candidates, torch.arange(4), fill, 20, 50)
         found = rerank(queries, rows, candidates[:, :4].contiguous())
         return [
             *(unit, norms, changed, losses, sums, slope, *chosen, *found),
@@ -95,7 +97,7 @@ def test_too_many_labels_are_an_error_on_every_device():
             backend.use(name),
             pytest.raises(ValueError, match="labels holds 5 distinct classes, more than the 3 active"),
         ):
-            sets_ops.union_active(*arguments)
+            union_active(*arguments)
 
 
 def test_every_op_has_a_cuda_launcher_of_its_own_name():
@@ -106,7 +108,7 @@ def test_every_op_has_a_cuda_launcher_of_its_own_name():
     assert len(shared) >= 16
     assert library.Emulated().has("ivf_scan") and not library.Emulated().has("nothing")
     with backend.use("emulator"), pytest.raises(build.BuildError, match="no .cu file has a launcher nothing"):
-        build.call("nothing", torch.zeros(1))
+        dispatch.call("nothing", torch.zeros(1))
 
 
 def test_an_op_runs_where_all_launchers_that_it_declares_are_there(monkeypatch):
@@ -132,7 +134,7 @@ def test_every_op_declares_launchers_that_there_are():
 
 def test_a_kernel_that_there_is_not_is_one_sentence():
     with pytest.raises(build.BuildError, match="there is no kernel flat_map for this device"):
-        build.call("flat_map", torch.zeros(1))
+        dispatch.call("flat_map", torch.zeros(1))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this is about machines without a GPU")
@@ -140,12 +142,12 @@ def test_cuda_without_a_gpu_is_one_sentence():
     with backend.use("cuda"), pytest.raises(build.BuildError, match="sees no NVIDIA GPU here"):
         backend.runs(rerank, torch.zeros(1))
     with pytest.raises(build.BuildError, match="there are no kernels for meta"):
-        build.call("rerank", torch.zeros(1, device="meta"))
+        dispatch.call("rerank", torch.zeros(1, device="meta"))
 
 
 def test_tensors_on_two_devices_are_refused():
     with pytest.raises(ValueError, match="the tensors for rerank are on cpu, meta; one device is needed"):
-        build.call("rerank", torch.zeros(1), torch.zeros(1, device="meta"))
+        dispatch.call("rerank", torch.zeros(1), torch.zeros(1, device="meta"))
 
 
 def test_nvcc_comes_first_then_nvrtc_then_the_reasons_of_both(monkeypatch, caplog):
@@ -203,7 +205,7 @@ def test_on_a_gpu_the_kernels_run_and_agree_with_torch():
     for kernel in registry.KERNELS:
         expected = kernel.expected_outputs(kernel.inputs(kernel.small))
         arguments = [a.cuda() if isinstance(a, torch.Tensor) else a for a in kernel.inputs(kernel.small)]
-        assert build.call(kernel.name, *arguments) == 0
+        assert dispatch.call(kernel.name, *arguments) == 0
         assert kernel.wrong(arguments, expected) is None
 
 

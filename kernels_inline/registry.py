@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels_inline import build
-from kernels_inline.cuda import inputs, sources
-from kernels_inline.flat_ops import flat_map_torch, flat_thresholds_torch
+from kernels_inline import build, inputs, rows_bf16
+from kernels_inline.cuda import sources
+from kernels_inline.flat_ops import flat_map_torch
+from kernels_inline.flat_threshold_ops import flat_thresholds_torch
 from kernels_inline.select_ops import select_map_torch
 
 POISON = 0xCD
@@ -118,8 +119,6 @@ def _row_kernel(optimizer: str, buffers: int, moves: bool, half: bool) -> Kernel
 
 
 def _row_twin(name: str, buffers: int, moves: bool, arguments: list) -> list[Tensor]:
-    from kernels_inline import rows_bf16
-
     *arrays, last, _, _, ids, _ = arguments[: 6 + buffers]
     grad, (table, _, step, *hyper) = arguments[6 + buffers : 6 + buffers + moves], arguments[6 + buffers + moves :]
     if moves:

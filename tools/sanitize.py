@@ -1,6 +1,6 @@
 """Runs the kernels' tests on kernels built with AddressSanitizer and UndefinedBehaviorSanitizer.
 
-    python -m kernels_inline.sanitize [arguments for pytest]
+    python tools/sanitize.py [arguments for pytest]
 
 An access outside a tensor, an overflow, a wrong shift or a misaligned pointer in a kernel ends the run with a report.
 Every instruction set that the tests compare is built and checked. The sanitizers come with g++ and clang++; their
@@ -15,31 +15,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1] / "tests" / "kernels_inline"
+from kernels_inline import build, compiler
+
+ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests" / "kernels_inline"
 FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so")  # the last so that the first finds its exceptions
 # A mistake on purpose: if this one is not reported, no report means nothing.
 CANARY = '#include <cstdint>\nextern "C" int64_t canary(int64_t n) { int64_t* x = new int64_t[n]; return x[n]; }'
 
 
-def preload(names: tuple[str, ...]) -> str:
-    """The value of LD_PRELOAD for these run-time libraries of the compiler. Raises SystemExit if it lacks one."""
-    compiler = os.environ.get("CXX", "c++")
-    found = [
-        subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
-        for name in names
-    ]
-    missing = [name for name, path in zip(names, found, strict=True) if not os.path.isabs(path)]
-    if missing:
-        raise SystemExit(f"sanitize: {compiler} has no {' and no '.join(missing)}; install the sanitizers of gcc")
-    return " ".join(found)
-
-
 def environment() -> dict[str, str]:
-    """The variables under which python runs with sanitized kernels. Raises SystemExit where that is impossible."""
+    """The variables under which python runs with sanitized kernels. Raises BuildError where that is impossible."""
     return {
         **os.environ,
-        "LD_PRELOAD": preload(LIBRARIES),
+        "LD_PRELOAD": compiler.preload(LIBRARIES),
+        "PYTHONPATH": str(ROOT),
         "ANNSOFTMAX_EXTRA_FLAGS": FLAGS,
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -48,7 +39,7 @@ def environment() -> dict[str, str]:
 
 
 def check_that_mistakes_are_found(variables: dict[str, str]) -> None:
-    code = "from kernels_inline import build, sanitize as s; build.source = lambda: s.CANARY; build.call('canary', 3)"
+    code = f"from kernels_inline import build, dispatch; build.source = lambda: {CANARY!r}; dispatch.call('canary', 3)"
     run = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
     if "heap-buffer-overflow" not in run.stderr:
         raise SystemExit(f"sanitize: a mistake made on purpose was not reported\n{run.stderr[-2000:]}")
@@ -56,7 +47,10 @@ def check_that_mistakes_are_found(variables: dict[str, str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    variables = environment()
+    try:
+        variables = environment()
+    except build.BuildError as error:
+        raise SystemExit(f"sanitize: {error}") from error
     check_that_mistakes_are_found(variables)
     tests = [str(path) for path in sorted(TESTS.glob("test_kernels_*.py")) if path.name != "test_kernels_build.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not opcheck", *tests, *arguments]

@@ -1,21 +1,22 @@
-// Distances between sign codes, for search.cpp, which follows this file: build.py joins the files in order of name.
+// Distances between sign codes, for scan.cpp.
 //
 // A code is W words of sign bits. The codes of a list lie word-major: first word 0 of all its slots, then word 1,
 // so that one vector instruction works on neighbouring slots. A query is one or more bit planes, and
 //
 //     distance(query, code) = sum over planes p of 2^p * popcount(plane_p xor code).
 //
-// One plane is the Hamming distance; four are a query rounded to 16 levels (see search_ops.py).
+// One plane is the Hamming distance; four are a query rounded to 16 levels (see scan_ops.py).
 //
 // Cost per (query, code) pair and plane: W times (load and xor, popcount, add) and one comparison, for 8 pairs at a
 // time with AVX-512 VPOPCNTDQ, for 4 with AVX2 (which has no popcount: 8 instructions), else one by one. A capacity
 // that is a multiple of 8 keeps the loads within cache lines, which makes the whole search a quarter faster.
+#pragma once
 #include <cstdint>
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
-namespace search {
+namespace scan {
 
 constexpr int64_t GROUP = 8;                 // codes compared at once, a bit of a byte each
 
@@ -107,4 +108,4 @@ void near_masks(const int64_t* codes, int64_t stride, int64_t groups, const int6
 }
 #endif
 
-}  // namespace search
+}  // namespace scan

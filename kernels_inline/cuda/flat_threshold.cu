@@ -18,6 +18,7 @@
 //   rank_2             a warp a query adds up 32 bins at a time by shuffles
 //
 // Version 2 needs 4 (most + 1) bytes of shared memory; where that is more than 48 KB, version 1 is taken.
+#include "launch.h"
 
 constexpr int THREADS = 256, QUERIES = 8, EACH = 16;   // EACH: classes of the sample that a thread looks at
 constexpr int64_t MOST_SHARED = 48 * 1024;

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace sets {
+namespace selection {
 
 enum Error : int64_t { OK = 0, LABEL_OUT_OF_RANGE = 1, CANDIDATE_OUT_OF_RANGE = 2, FILL_OUT_OF_RANGE = 3 };
 
@@ -74,26 +74,26 @@ std::vector<int64_t> write_ids(const Bitmap& active, int64_t* ids) {
     return below;
 }
 
-}  // namespace sets
+}  // namespace selection
 
 // classes [count] ascending, targets [batch]. candidates [batch, k] (-1: none), labels [batch], fill_order [length];
 // count <= num_classes. Returns an Error, or the number of distinct labels negated where it exceeds count.
 extern "C" int64_t union_active(const int64_t* candidates, const int64_t* labels, const int64_t* fill_order,
                                 int64_t batch, int64_t k, int64_t length, int64_t count, int64_t num_classes,
                                 int64_t* classes, int64_t* targets) {
-    sets::Bitmap active(num_classes);
+    selection::Bitmap active(num_classes);
     for (int64_t i = 0; i < batch; ++i) {
-        if (!active.valid(labels[i])) return sets::LABEL_OUT_OF_RANGE;
+        if (!active.valid(labels[i])) return selection::LABEL_OUT_OF_RANGE;
         active.add(labels[i]);
     }
     if (active.size > count) return -active.size;
-    int64_t error = sets::add_candidates(active, candidates, batch, k, count);
-    if (!error) error = sets::fill(active, fill_order, length, count);
+    int64_t error = selection::add_candidates(active, candidates, batch, k, count);
+    if (!error) error = selection::fill(active, fill_order, length, count);
     if (error) return error;
-    const std::vector<int64_t> below = sets::write_ids(active, classes);
+    const std::vector<int64_t> below = selection::write_ids(active, classes);
     for (int64_t i = 0; i < batch; ++i) {
         const uint64_t lower = (uint64_t(1) << labels[i] % 64) - 1;
         targets[i] = below[labels[i] / 64] + __builtin_popcountll(active.words[labels[i] / 64] & lower);
     }
-    return sets::OK;
+    return selection::OK;
 }

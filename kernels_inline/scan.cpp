@@ -1,7 +1,7 @@
 // Search: the k codes nearest to each query in the inverted lists that it probes, exactly.
 //
 // Order is by (distance, id), kept as one integer key = distance << id_bits | id, so that comparing keys is
-// comparing both. codes.cpp says what a distance is. A pair that is too far away leaves no trace: nothing of the
+// comparing both. scan_codes.h says what a distance is. A pair that is too far away leaves no trace: nothing of the
 // size of queries times codes is ever stored.
 //   1. A sample (about 4,096 of a query's codes) gives a bound that somewhat more than k codes stay within.
 //   2. The queries of a tile (at most 128) are scanned list by list, so that a list is read into cache once for all
@@ -9,8 +9,10 @@
 //      lowers the bound.
 //   3. The few survivors are radix sorted. A query whose bound kept fewer than k is scanned again without one,
 //      so the sample decides the speed only, never the result.
-// Cost: the pairs (see codes.cpp), about 20 instructions for each of the 1.5 k to 2 k survivors of a query, and
+// Cost: the pairs (see scan_codes.h), about 20 instructions for each of the 1.5 k to 2 k survivors of a query, and
 // their sort. Memory: 32 (k + 64) bytes a query of a tile and thread.
+#include "scan_codes.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -18,7 +20,7 @@
 #include <vector>
 #include <omp.h>
 
-namespace search {
+namespace scan {
 
 constexpr int64_t TILE = 128;                // queries that share one pass over the lists
 constexpr int64_t CHUNK = 1024;              // codes whose masks are made before any is looked at
@@ -224,7 +226,7 @@ int64_t search_all(const Index& index, const Queries& queries, int64_t k, int64_
 
 int bits_for(int64_t largest) { return largest ? 64 - __builtin_clzll(largest) : 0; }
 
-}  // namespace search
+}  // namespace scan
 
 // ids, found [batch, k]: the k smallest (distance, id) of each query, -1 and most + 1 where there are fewer.
 // planes is 1 or 4; most is the largest distance that can occur. For the other arguments see Index and Queries.
@@ -232,7 +234,7 @@ extern "C" int64_t ivf_scan(const int64_t* codes, const int64_t* probed, const i
                             const int64_t* slot_codes, const int64_t* ends, int64_t batch, int64_t per_query,
                             int64_t nprobe, int64_t planes, int64_t nlist, int64_t capacity, int64_t words,
                             int64_t num_rows, int64_t most, int64_t k, int64_t* ids, int32_t* found) {
-    using namespace search;
+    using namespace scan;
     for (int64_t i = 0; i < batch * nprobe; ++i)
         if (probed[i] < 0 || probed[i] >= nlist) return LIST_OUT_OF_RANGE;
     for (int64_t list = 0; list < nlist; ++list)

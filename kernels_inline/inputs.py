@@ -24,7 +24,7 @@ def _codes(*shape, device):
     return torch.randint(-(1 << 63), (1 << 63) - 1, shape, generator=_random(device), device=device)
 
 
-def _picks(n: int, count: int, device, step: int | None = None):
+def _picks(n: int, count: int, device):
     """count distinct numbers below n, ascending, spread evenly."""
     return torch.arange(count, device=device) * (n // count)
 

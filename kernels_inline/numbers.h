@@ -1,0 +1,92 @@
+// Numbers and sums of them, as head.cpp, softmax.cpp, rerank.cpp and rows.cpp take them.
+//
+// Plain loops that the compiler turns into vector instructions: the same file serves AVX-512, AVX2 and any other
+// machine. Sums are kept in LANES separate parts and then added in a fixed order, and each row is one thread's
+// work: the number of threads changes no bit of a result, and the vector width changes no order of additions (builds
+// with and without fused multiply-add differ in the last bits).
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace numbers {
+
+constexpr int64_t LANES = 64;    // partial sums: four AVX-512 registers
+constexpr int64_t AHEAD = 8;     // rows to prefetch ahead of the one at hand
+constexpr float NORM_FLOOR = 1e-12f;
+constexpr float LOWEST = -88.0f;  // exponential(LOWEST) is 0
+
+inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+inline float float_of(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// bfloat16 is the upper half of a float32; a uint16_t holds it here.
+inline float widen(float x) { return x; }
+inline float widen(uint16_t x) { return float_of(uint32_t(x) << 16); }
+
+inline void narrow(float x, float* out) { *out = x; }
+inline void narrow(float x, uint16_t* out) {
+    const uint32_t bits = bits_of(x);
+    const uint32_t even = bits + 0x7fff + ((bits >> 16) & 1);  // rounds to nearest, ties to even
+    *out = uint16_t(x == x ? even >> 16 : 0x7fc0);             // a NaN stays one
+}
+
+// e^x for LOWEST <= x <= 0, with a relative error below 1.5e-7; 0 below -87.7, where e^x nears the smallest normal
+// float. e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2; the polynomial is the one of Cephes' expf.
+inline float exponential(float x) {
+    const float round = 12582912.0f;                            // 1.5 * 2^23: in x + round, the ulp is 1,
+    const float shifted = x * 1.44269504f + round;              // so its lowest bits hold n
+    const float n = shifted - round;
+    const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;  // ln 2 in two parts, the first product exact
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    return p * float_of((bits_of(shifted) << 23) + 0x3f800000);  // n + 127 in the exponent: 2^n, or 0 for n = -127
+}
+
+// The LANES parts by halves, in double: short chains of additions, which also vectorise.
+inline double add_up(const float* part) {
+    double sum[LANES];
+    std::copy(part, part + LANES, sum);
+    for (int64_t half = LANES / 2; half > 0; half /= 2)
+        for (int64_t l = 0; l < half; l++) sum[l] += sum[l + half];
+    return sum[0];
+}
+
+inline double dot(const float* x, const float* y, int64_t d) {
+    float part[LANES] = {};
+    int64_t j = 0;
+    for (; j + LANES <= d; j += LANES)
+        for (int64_t l = 0; l < LANES; l++) part[l] += x[j + l] * y[j + l];
+    for (int64_t l = 0; j < d; j++, l++) part[l] += x[j] * y[j];
+    return add_up(part);
+}
+
+inline bool inside(const int64_t* ids, int64_t n, int64_t upper) {
+    bool ok = true;
+    for (int64_t i = 0; i < n; i++) ok &= ids[i] >= 0 && ids[i] < upper;
+    return ok;
+}
+
+// Rows that are named by ids are not found by the hardware: they are asked for ahead, to be read (0) or written (1).
+// always_inline: a function of nothing but prefetches looks free of effects, and g++ drops the calls that it does
+// not inline early.
+template <int written = 0>
+__attribute__((always_inline)) inline void prefetch(const float* row, int64_t d) {
+    for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(row + j, written);  // 16 floats: one cache line
+}
+
+}  // namespace numbers

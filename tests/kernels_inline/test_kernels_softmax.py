@@ -1,0 +1,173 @@
+"""margin_softmax_ against float64, beside plain torch in float32, and the exponential in it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_examples import MARGINS, assert_not_worse, by_autograd, sampled
+
+from annsoftmax_ref import reference as ref
+from kernels_inline import build
+from kernels_inline.dispatch import call
+from kernels_inline.softmax_ops import KINDS, margin_softmax_
+
+pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
+variants = pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
+quick = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def by_kernel(cosine, target, name, scale, share):
+    gradient = cosine.clone()
+    losses = margin_softmax_(gradient, target, KINDS[name], scale, MARGINS[name] or 0.0, share)
+    return losses, gradient
+
+
+# -------------------------------------------------------------------------------------------------- exponential
+
+
+@variants
+def test_exponential_has_a_relative_error_below_1_5e_7(flags):
+    x = torch.cat([torch.linspace(-87.3, 0, 2_000_001), -torch.logspace(-30, 0, 1000), torch.zeros(1)])
+    y = torch.empty_like(x)
+    with build.using(flags):
+        call("exponential", x, len(x), y)
+    assert float((y.double() / x.double().exp() - 1).abs().max()) < 1.5e-7
+    assert y[-1] == 1
+
+
+@variants
+def test_exponential_vanishes_at_the_lower_end_and_keeps_nan(flags):
+    x = torch.tensor([-88.0, -87.75, float("nan"), -87.0] * 5)
+    y = torch.empty_like(x)
+    with build.using(flags):
+        call("exponential", x, len(x), y)
+    assert y[0] == 0 and y[1] == 0 and y[2].isnan() and y[3] > 0
+
+
+# -------------------------------------------------------------------------------------------------- margin_softmax_
+
+
+@variants
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("scale", [1.0, 20.0, 64.0])
+def test_margin_softmax_is_not_worse_than_torch_in_float32(flags, name, scale):
+    cosine, target = sampled(7, 3000)
+    with build.using(flags):
+        losses, gradient = by_kernel(cosine, target, name, scale, 1 / 7)
+    exact, plain = (by_autograd(c, target, name, scale, 1 / 7) for c in (cosine.double(), cosine))
+    assert_not_worse(losses, plain[0], exact[0])
+    assert_not_worse(gradient, plain[1], exact[1])
+
+
+@variants
+@pytest.mark.parametrize("name", KINDS)
+def test_margin_softmax_in_bfloat16_rounds_only_the_gradient(flags, name):
+    cosine, target = sampled(5, 1500, dtype=torch.bfloat16)
+    with build.using(flags):
+        losses, gradient = by_kernel(cosine, target, name, 20.0, 0.2)
+    exact_losses, exact = by_autograd(cosine.double(), target, name, 20.0, 0.2)
+    torch.testing.assert_close(losses.double(), exact_losses, rtol=1e-6, atol=1e-9)
+    assert gradient.dtype == torch.bfloat16
+    # Rounding to 8 bits, 2^-8 of each element, and float32's error where two bfloat16 are equally near.
+    assert ((gradient.double() - exact).abs() <= exact.abs() * (2**-8 + 1e-5) + 1e-37).all()
+
+
+@quick
+@given(
+    st.integers(1, 5),
+    st.sampled_from([1, 2, 15, 16, 63, 64, 65, 1023, 1024, 1025, 2100]),
+    st.sampled_from(list(KINDS)),
+    st.floats(0.5, 70),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_margin_softmax_for_any_size(b, count, name, scale, ties, seed):
+    cosine, target = sampled(b, count, seed)
+    if ties:
+        cosine = (cosine * 2).round() / 2  # many equal cosines, -1 and 1 among them
+    if name == "arcface":
+        cosine.clamp_(-0.99, 0.99)  # at +-1 its slope is infinite
+    losses, gradient = by_kernel(cosine, target, name, scale, 1 / b)
+    margin = {} if MARGINS[name] is None else {"margin": MARGINS[name]}
+    mean, dz = ref.OBJECTIVES[name](cosine.double().numpy(), target.numpy(), scale=scale, **margin)
+    np.testing.assert_allclose(losses.double().mean(), mean, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(gradient.numpy(), dz, rtol=5e-5, atol=1e-8 * scale)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("extreme", [-1.0, 1.0, 1.0000001])
+def test_cosines_at_the_ends_of_their_range_give_what_float64_gives(name, extreme):
+    cosine = torch.full((2, 70), extreme)
+    cosine[1, 5] = -extreme
+    target = torch.tensor([3, 5])
+    losses, gradient = by_kernel(cosine, target, name, 64.0, 1.0)
+    exact_losses, exact = by_autograd(cosine.double(), target, name, 64.0, 1.0)
+    torch.testing.assert_close(losses.double(), exact_losses, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(gradient.double(), exact, rtol=1e-5, atol=1e-12)
+
+
+@variants
+def test_a_masked_column_gets_no_gradient_and_a_nan_is_not_hidden(flags):
+    cosine, target = sampled(2, 200)
+    target[:] = 0
+    cosine[0, 7], cosine[1, 150] = -math.inf, math.nan
+    with build.using(flags):
+        losses, gradient = by_kernel(cosine, target, "cosface", 20.0, 1.0)
+    assert gradient[0, 7] == 0 and gradient[0].isfinite().all() and losses[0].isfinite()
+    assert losses[1].isnan() and gradient[1].isnan().all()
+
+
+def test_small_losses_do_not_cancel():
+    cosine = torch.full((1, 1000), -1.0)
+    cosine[0, 3] = 1.0
+    losses, gradient = by_kernel(cosine, torch.tensor([3]), "cross_entropy", 16.0, 1.0)
+    expected = 999 * math.exp(-32)  # 1.3e-11; 1 - p_y in float32 would be 0
+    assert float(losses) == pytest.approx(expected, rel=1e-4)
+    assert float(gradient[0, 3]) == pytest.approx(-16 * expected, rel=1e-5)
+
+
+def test_threads_do_not_change_a_bit():
+    cosine, target = sampled(9, 2500)
+    results = []
+    for threads in (1, 3):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            results.append(by_kernel(cosine, target, "cosface", 20.0, 1.0))
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+# -------------------------------------------------------------------------------------------------- form
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck(dtype):
+    torch.library.opcheck(margin_softmax_, (*sampled(3, 40, dtype=dtype), 1, 20.0, 0.1, 0.5))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(cosine=torch.zeros(3, 4, dtype=torch.float64)), "cosine is torch.float64"),
+        (dict(cosine=torch.zeros(4, 3).T), "cosine is .* contiguous"),
+        (dict(targets=torch.zeros(2, dtype=torch.int64)), r"targets is .* shape \[2\]"),
+        (dict(targets=torch.tensor([0, 1, 4])), r"targets holds a value out of range; all should lie in 0\.\.3"),
+        (dict(targets=torch.tensor([0, -1, 2])), "targets holds"),
+        (dict(kind=4), "kind is 4"),
+        (dict(scale=0.0), "scale"),
+        (dict(share=math.inf), "share"),
+    ],
+)
+def test_margin_softmax_names_what_is_wrong_and_changes_nothing(change, words):
+    arguments = dict(
+        cosine=torch.zeros(3, 4), targets=torch.tensor([0, 1, 2]), kind=0, scale=1.0, margin=0.0, share=1.0
+    )
+    arguments |= change
+    with pytest.raises(ValueError, match=words):
+        margin_softmax_(**arguments)
+    assert (arguments["cosine"] == 0).all()
