@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref.bench.vectors import Vectors
+from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.index import IVFBinaryIndex
 
 ROUNDS = 5
@@ -200,17 +201,22 @@ def _move(indexes, rows: Tensor) -> tuple[Tensor, list[float]]:
 
 def table(rows: list[dict], recall: float = 0.9) -> str:
     """Rows as a Markdown table, and a sentence on which is cheapest at that recall."""
+    titles = ["index", "nlist", "nprobe", "re-ranked", "recall", "captured mass", "search ms", "build ms", "update ms"]
     lines = [
-        "| index | nlist | nprobe | re-ranked | recall | captured mass | search ms | build ms | update ms "
-        "| recall then |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        [
+            r["index"],
+            str(r["nlist"]),
+            str(r["nprobe"]),
+            str(r["candidates"] or "-"),
+            f"{r['recall']:.1%}",
+            f"{r['captured_mass']:.1%}",
+            f"{r['ms']:.1f}",
+            f"{r['build_ms']:.0f}",
+            f"{r['update_ms']:.1f}",
+            f"{r['recall_after_update']:.1%}",
+        ]
+        for r in rows
     ]
-    for r in rows:
-        lines.append(
-            f"| {r['index']} | {r['nlist']} | {r['nprobe']} | {r['candidates'] or '-'} | {r['recall']:.1%} "
-            f"| {r['captured_mass']:.1%} | {r['ms']:.1f} | {r['build_ms']:.0f} | {r['update_ms']:.1f} "
-            f"| {r['recall_after_update']:.1%} |"
-        )
     best = [f"{r['index']} {r['ms']:.1f} ms (nprobe {r['nprobe']})" for r in cheapest(rows, recall)]
-    lines += ["", f"Fastest with recall of {recall:.0%} or more: " + ("; ".join(best) or "none here") + "."]
-    return "\n".join(lines)
+    fastest = f"Fastest with recall of {recall:.0%} or more: " + ("; ".join(best) or "none here") + "."
+    return f"{grid([*titles, 'recall then'], lines)}\n\n{fastest}"
