@@ -145,17 +145,16 @@ def gaps(cells: Cells, metric: str, ours: str = "ann", rivals: Iterable[str] | N
         return ""
     told, level = [], []
     for name, gap in known.items():
-        side, unit = "ahead" if gap.mean >= 0 else "behind", "" if told or level else " points"
+        side = "ahead" if gap.mean >= 0 else "behind"
         if gap.told_apart or gap.pairs == 1:
-            told.append(f"{gap}{unit} {side}{' of' if side == 'ahead' else ''} {name}")
+            told.append(f"{gap} {side}{' of' if side == 'ahead' else ''} {name}")
         else:
-            level.append(f"{name} ({gap}{unit} {side})")
+            level.append(f"{name} ({gap} {side})")
     clauses = [", ".join(told)] if told else []
     if level:
         clauses.append(f"not told apart from {', '.join(level)}")
     pairs = sorted({gap.pairs for gap in known.values()})
-    clauses.append(f"{' or '.join(map(str, pairs))} pair{'s'[: pairs[-1] > 1]}")
-    return f"{ours} is {'; '.join(clauses)}."
+    return f"{ours} is {'; '.join(clauses)}, in points over {' or '.join(map(str, pairs))} pair{'s'[: pairs[-1] > 1]}."
 
 
 COLUMNS = {

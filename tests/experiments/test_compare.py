@@ -62,7 +62,9 @@ def test_table_and_plot_show_every_head(rows, tmp_path):
     text = reports.comparison(rows)
     for head in ("full", "random", "ann"):
         assert f"| {head} " in text
-    assert re.search(r"cosface, accuracy: ann is .*\brandom\b.*; 2 pairs\.", text) and text.endswith(reports.HOW_TOLD)
+    assert re.search(r"cosface, accuracy: ann is .*\brandom\b.*, in points over 2 pairs\.", text) and text.endswith(
+        reports.HOW_TOLD
+    )
     plots.save_figure(plots.accuracy_curves(rows), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -40,13 +40,16 @@ def test_a_small_gap_that_every_seed_shows_is_told_apart_however_much_the_seeds_
     """-0.75, -0.73 and -0.94 points, which were once called not told apart by the spread of each head."""
     full, ann = rows(0.9320, 0.9370, 0.9270), rows(0.9245, 0.9297, 0.9176)
     assert reports.paired_gap(ann, full, "accuracy").told_apart
-    assert reports.gaps({("full",): full, ("ann",): ann}, "accuracy") == "ann is 0.8 ± 0.1 points behind full; 3 pairs."
+    assert (
+        reports.gaps({("full",): full, ("ann",): ann}, "accuracy")
+        == "ann is 0.8 ± 0.1 behind full, in points over 3 pairs."
+    )
 
 
 def test_a_gap_that_seeds_disagree_on_is_not_told_apart():
     full, ann = rows(0.90, 0.90, 0.90), rows(0.94, 0.90, 0.91)
     assert reports.gaps({("full",): full, ("ann",): ann}, "accuracy") == (
-        "ann is not told apart from full (1.7 ± 2.1 points ahead); 3 pairs."
+        "ann is not told apart from full (1.7 ± 2.1 ahead), in points over 3 pairs."
     )
 
 
@@ -62,10 +65,13 @@ def test_two_heads_that_are_alike_are_told_apart_one_time_in_twenty():
 
 def test_a_sentence_says_who_won_whichever_way_it_went():
     cells = {("full",): rows(0.9), ("random",): rows(0.7), ("ann",): rows(0.88)}
-    assert reports.gaps(cells, "accuracy") == "ann is 2.0 points behind full, 18.0 ahead of random; 1 pair."
-    assert reports.gaps(cells, "accuracy", rivals=("random", "lsh")) == "ann is 18.0 points ahead of random; 1 pair."
+    assert reports.gaps(cells, "accuracy") == "ann is 2.0 behind full, 18.0 ahead of random, in points over 1 pair."
+    assert (
+        reports.gaps(cells, "accuracy", rivals=("random", "lsh"))
+        == "ann is 18.0 ahead of random, in points over 1 pair."
+    )
     assert reports.gaps({("full",): rows(0.9)}, "accuracy") == ""
     objectives = {(*labels, "cosface"): rows for labels, rows in cells.items()}
     assert reports.findings(objectives) == [
-        "cosface, accuracy: ann is 2.0 points behind full, 18.0 ahead of random; 1 pair."
+        "cosface, accuracy: ann is 2.0 behind full, 18.0 ahead of random, in points over 1 pair."
     ]
