@@ -1,1 +1,4 @@
-"""Benchmarks: ``annsoftmax bench search`` and ``annsoftmax bench step``. Ratios within one run, medians over rounds."""
+"""Benchmarks, a file for each ``annsoftmax bench``: search, step, growth, upkeep, soak and kernels.
+
+(``compile`` measures nothing: it is ``kernels_inline.cuda.nvcc``.) Ratios within one run, medians over rounds.
+"""

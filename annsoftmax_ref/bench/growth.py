@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,20 +12,35 @@ from annsoftmax_ref.bench.step import bench_step
 
 
 def bench_growth(
-    sizes: list[int], active: int, dim: int, batch: int, nprobe: int, half: bool, rounds: int, on_size=None
-) -> tuple[list[dict], float]:
-    """Rows of ``bench_step`` for the ann head at each number of classes, and the exponent e of time ~ classes^e.
+    sizes: list[int],
+    active: int,
+    dim: int,
+    batch: int,
+    nprobe: int,
+    half: bool,
+    rounds: int,
+    on_size: Callable[[dict], None] | None = None,
+) -> list[dict]:
+    """Rows of ``bench_step`` for the ann head at each number of classes.
 
     ``active`` classes and ``nprobe`` lists whatever the size; nlist grows as its square root (the default), so that
-    nprobe lists hold a number of classes that grows as the square root too.
+    nprobe lists hold a number of classes that grows as the square root too. on_size is called with each new row.
+    Raises ValueError, before anything is measured, for a number of classes below ``active``.
     """
+    if active > min(sizes):
+        raise ValueError(f"active is {active}; it should be at most the smallest number of classes, {min(sizes)}")
     rows = []
     for classes in sizes:
-        if active > classes:
-            raise ValueError(f"active is {active}; it should be at most the smallest number of classes, {min(sizes)}")
         rows += bench_step(classes, dim, batch, active / classes, ["ann"], half, rounds, groups=1, nprobe=nprobe)
         gc.collect()
         if on_size is not None:
             on_size(rows[-1])
-    exponent = np.polyfit(np.log(sizes), np.log([row["ms_median"] for row in rows]), 1)[0] if len(rows) > 1 else np.nan
-    return rows, float(exponent)
+    return rows
+
+
+def exponent(rows: list[dict]) -> float:
+    """The exponent e of time ~ classes^e, fitted to rows of ``bench_growth``; NaN for fewer than two."""
+    if len(rows) < 2:
+        return math.nan
+    sizes, times = ([row[name] for row in rows] for name in ("classes", "ms_median"))
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])

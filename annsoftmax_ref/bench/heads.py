@@ -6,8 +6,9 @@ moved by SGD with momentum 0.9. Weights are float32; the matrix products are in 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,44 @@ from torch import Tensor
 from annsoftmax_ref import AllClasses, CrossEntropy, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
 
 LR, MOMENTUM, SCALE = 0.1, 0.9, 20.0
+
+
+class Stopwatch:
+    """``phases``: milliseconds of each stage since the last ``reset``."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        self.phases: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.phases[stage] = self.phases.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
+
+
+class Timed:
+    """Makes of a selector's class one whose two parts of a step are timed by ``watch``."""
+
+    watch: Stopwatch
+
+    def prepare(self, *arguments):
+        with self.watch.time("prepare"):
+            return super().prepare(*arguments)
+
+    def select(self, *arguments):
+        with self.watch.time("select"):
+            return super().select(*arguments)
+
+
+class TimedRandom(Timed, RandomClasses):
+    pass
+
+
+class TimedNearest(Timed, NearestClasses):
+    pass
 
 
 class HeadStep:
@@ -27,29 +66,24 @@ class HeadStep:
             self.head.weight.copy_(weight)
         self.optimizer = RowSGD(self.head.parameters(), LR, MOMENTUM)
         self.half = half
-        self.phases: dict[str, float] = {}
-        for stage in ("prepare", "select"):
-            setattr(selector, stage, self._timed(stage, getattr(selector, stage)))
+        self.watch = selector.watch = Stopwatch()
+
+    @property
+    def phases(self) -> dict[str, float]:
+        return self.watch.phases
 
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
-        self.phases = {}
+        self.watch.reset()
         x = x.clone().requires_grad_()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
-            loss = self._timed("forward", self.head)(x, labels)
-        self._timed("backward", loss.backward)()
-        self._timed("update", self.optimizer.step)()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half), self.watch.time("forward"):
+            loss = self.head(x, labels)
+        with self.watch.time("backward"):
+            loss.backward()
+        with self.watch.time("update"):
+            self.optimizer.step()
         self.optimizer.zero_grad()
         self.phases["forward"] -= self.phases.get("prepare", 0) + self.phases.get("select", 0)
         return x.grad
-
-    def _timed(self, stage: str, call: Callable) -> Callable:
-        def timed(*arguments):
-            start = time.perf_counter()
-            result = call(*arguments)
-            self.phases[stage] = self.phases.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
-            return result
-
-        return timed
 
 
 class FullByHand:
@@ -139,7 +173,7 @@ STEPS: dict[str, Callable] = {
     "full_autograd": lambda w, rate, half, nearest: HeadStep(AllClasses(), w, half),
     "linear_cross_entropy": lambda w, rate, half, nearest: LinearCrossEntropy(w, half, chunked=False),
     "linear_cross_entropy_chunked": lambda w, rate, half, nearest: LinearCrossEntropy(w, half, chunked=True),
-    "random": lambda w, rate, half, nearest: HeadStep(RandomClasses(rate), w, half),
+    "random": lambda w, rate, half, nearest: HeadStep(TimedRandom(rate), w, half),
     "random_dense": lambda w, rate, half, nearest: RandomDense(w, half, rate),
-    "ann": lambda w, rate, half, nearest: HeadStep(NearestClasses(rate, **nearest), w, half),
+    "ann": lambda w, rate, half, nearest: HeadStep(TimedNearest(rate, **nearest), w, half),
 }

@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from annsoftmax_ref.experiments.reports import grid
 from kernels_inline import dispatch, registry
 from kernels_inline.cuda import emulator
 from kernels_inline.registry import Kernel
@@ -160,10 +161,9 @@ def ceilings(device: torch.device, rounds: int = 20, copied: int = 1 << 30, loop
 def table(rows: list[dict], most: dict) -> str:
     """Rows as a Markdown table, with what a version needs a GPU for left out where there is none."""
     timed = bool(most)
-    head = ["kernel", "what", "ms", "GB/s", "of copy", "Tbit/s", "of popcount", "of tensor cores"]
-    counted = ["global KB", "sectors", "shared KB", "wavefronts"]
-    head = (head if timed else head[:2]) + counted
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    gpu = ["ms", "GB/s", "of copy", "Tbit/s", "of popcount", "of tensor cores"]
+    titles = ["kernel", "what", *(gpu if timed else []), "global KB", "sectors", "shared KB", "wavefronts"]
+    lines = []
     for r in rows:
         cells = [f"{r['kernel']}_{r['version']}", r["wrong"] or r["what"]]
         if timed:
@@ -177,13 +177,11 @@ def table(rows: list[dict], most: dict) -> str:
         cells += [f"{(r['global_load_bytes'] + r['global_store_bytes']) / 1e3:.1f}"]
         cells += [f"{r['global_sectors']:,}"]
         cells += [f"{(r['shared_load_bytes'] + r['shared_store_bytes']) / 1e3:.1f}", f"{r['shared_wavefronts']:,}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    if timed:
-        lines += [
-            "",
-            "Ceilings: " + ", ".join(f"{name} {_cell(value, '{:.3g}')}" for name, value in most.items()) + ".",
-        ]
-    return "\n".join(lines)
+        lines.append(cells)
+    if not timed:
+        return grid(titles, lines)
+    ceilings = ", ".join(f"{name} {_cell(value, '{:.3g}')}" for name, value in most.items())
+    return f"{grid(titles, lines)}\n\nCeilings: {ceilings}."
 
 
 def _cell(value: float | None, form: str) -> str:

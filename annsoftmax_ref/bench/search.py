@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref.bench.vectors import Vectors
+from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.index import IVFBinaryIndex
 
 ROUNDS = 5
@@ -201,15 +202,20 @@ def _move(indexes, rows: Tensor) -> tuple[Tensor, list[float]]:
 
 def table(rows: list[dict]) -> str:
     """Rows as a Markdown table. It names no winner: at what recall indexes are compared would decide who that is."""
+    titles = ["index", "nlist", "nprobe", "re-ranked", "recall", "captured mass", "search ms", "build ms", "update ms"]
     lines = [
-        "| index | nlist | nprobe | re-ranked | recall | captured mass | search ms | build ms | update ms "
-        "| recall then |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        [
+            r["index"],
+            str(r["nlist"]),
+            str(r["nprobe"]),
+            str(r["candidates"] or "-"),
+            f"{r['recall']:.1%}",
+            f"{r['captured_mass']:.1%}",
+            f"{r['ms']:.1f}",
+            f"{r['build_ms']:.0f}",
+            f"{r['update_ms']:.1f}",
+            f"{r['recall_after_update']:.1%}",
+        ]
+        for r in rows
     ]
-    for r in rows:
-        lines.append(
-            f"| {r['index']} | {r['nlist']} | {r['nprobe']} | {r['candidates'] or '-'} | {r['recall']:.1%} "
-            f"| {r['captured_mass']:.1%} | {r['ms']:.1f} | {r['build_ms']:.0f} | {r['update_ms']:.1f} "
-            f"| {r['recall_after_update']:.1%} |"
-        )
-    return "\n".join(lines)
+    return grid([*titles, "recall then"], lines)

@@ -11,6 +11,7 @@ import torch
 
 from annsoftmax_ref.bench.heads import make_step
 from annsoftmax_ref.bench.vectors import clustered_vectors
+from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.machine import memory
 from annsoftmax_ref.machine.device import wait_for
 
@@ -97,18 +98,22 @@ def bench_step(
 
 def table(rows: list[dict]) -> str:
     """Rows as a Markdown table."""
+    titles = ["head", "classes", "dim", "rate", "groups", "precision", "ms (median)", "min..max"]
+    titles += ["times faster than full", "peak MB", "phases, ms"]
     lines = [
-        "| head | classes | dim | rate | groups | precision | ms (median) | min..max | times faster than full "
-        "| peak MB | phases, ms |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        [
+            r["head"],
+            f"{r['classes']:,}",
+            str(r["dim"]),
+            f"{r['rate']:g}",
+            str(r["nearest"]["groups"]) if "nearest" in r else "-",
+            r["precision"],
+            f"{r['ms_median']:.1f}",
+            f"{r['ms_min']:.1f}..{r['ms_max']:.1f}",
+            f"{r['speedup_vs_full']:.1f}" if r["speedup_vs_full"] else "-",
+            f"{r['peak_mb']:.0f}" if r["peak_mb"] is not None else "-",
+            ", ".join(f"{stage} {ms:.1f}" for stage, ms in r["phases_ms"].items()),
+        ]
+        for r in rows
     ]
-    for r in rows:
-        phases = ", ".join(f"{stage} {ms:.1f}" for stage, ms in r["phases_ms"].items())
-        groups = r["nearest"]["groups"] if "nearest" in r else "-"
-        ratio = f"{r['speedup_vs_full']:.1f}" if r["speedup_vs_full"] else "-"
-        peak = f"{r['peak_mb']:.0f}" if r["peak_mb"] is not None else "-"
-        lines.append(
-            f"| {r['head']} | {r['classes']:,} | {r['dim']} | {r['rate']:g} | {groups} | {r['precision']} "
-            f"| {r['ms_median']:.1f} | {r['ms_min']:.1f}..{r['ms_max']:.1f} | {ratio} | {peak} | {phases} |"
-        )
-    return "\n".join(lines)
+    return grid(titles, lines)

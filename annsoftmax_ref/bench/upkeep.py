@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from annsoftmax_ref import ANNSoftmax
 from annsoftmax_ref.datasets import load_glyphs
 from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE
-from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.training import default_recipe, fit
 from annsoftmax_ref.training.network import ConvNet
@@ -20,55 +20,49 @@ from annsoftmax_ref.training.network import ConvNet
 QUERIES = 256
 
 
-def bench_upkeep(steps: int = 2000, every: int = 100, k: int = 50, seed: int = 0, progress: bool = True) -> list[dict]:
+class WatchedHead(ANNSoftmax):
+    """Asked how good its active sets are, it looks at its index, too, and adds a row to ``looks``."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.looks: list[dict] = []
+
+    def diagnose(self, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict:
+        found = super().diagnose(embeddings, labels, k)
+        weight, queries = self.weight.detach(), F.normalize(embeddings[:QUERIES], dim=1)
+        truth = (queries @ self.prototypes().T).topk(k, dim=1).indices
+        rebuilt = IVFBinaryIndex(*weight.shape, self.selector.nlist)
+        rebuilt.train_lists(weight, torch.Generator().manual_seed(len(self.looks)))
+        recalls = []
+        for index in (self.selector.index, rebuilt):
+            ids, _ = index.search(queries, weight, self.selector.candidates_per_sample(32), self.selector.nprobe)
+            shares = [torch.isin(t, i).double().mean() for t, i in zip(truth, ids, strict=True)]
+            recalls.append(torch.stack(shares).mean().item())
+        kept = {name: found[name] for name in ("captured_mass", "code_age", "stale_bits")}
+        self.looks.append({"recall": recalls[0], "recall_rebuilt": recalls[1], **kept})
+        return found
+
+
+def bench_upkeep(steps: int = 2000, every: int = 100, seed: int = 0, progress: bool = True) -> list[dict]:
     """One row a look: {"step", "recall", "recall_rebuilt", "captured_mass", "code_age", "stale_bits"}.
 
-    recall: of each query's k nearest classes, found among the candidates of one search with the selector's own
+    recall: of each query's 50 nearest classes, found among the candidates of one search with the selector's own
     nprobe; the queries are the embeddings of the last batch.
     """
     data = load_glyphs(progress=progress)
     recipe = default_recipe("cosface")
     model = ConvNet(EMBEDDING_SIZE, seed=seed)
-    head = make_head("ann", data.num_classes, EMBEDDING_SIZE, recipe.make_objective(), seed=seed)
-    rows: list[dict] = []
-    diagnose = head.diagnose
-
-    def look(embeddings: Tensor, labels: Tensor) -> dict:
-        found = diagnose(embeddings, labels)
-        selector, weight = head.selector, head.weight.detach()
-        queries = F.normalize(embeddings[:QUERIES], dim=1)
-        truth = (queries @ head.prototypes().T).topk(k, dim=1).indices
-        rebuilt = IVFBinaryIndex(*weight.shape, selector.nlist)
-        rebuilt.train_lists(weight, torch.Generator().manual_seed(len(rows)))
-        recalls = []
-        for index in (selector.index, rebuilt):
-            ids, _ = index.search(queries, weight, selector.candidates_per_sample(32), selector.nprobe)
-            recalls.append(
-                torch.stack([torch.isin(t, i).double().mean() for t, i in zip(truth, ids, strict=True)]).mean().item()
-            )
-        rows.append(
-            {
-                "step": (len(rows) + 1) * every,
-                "recall": recalls[0],
-                "recall_rebuilt": recalls[1],
-                "captured_mass": found["captured_mass"],
-                "code_age": found["code_age"],
-                "stale_bits": found["stale_bits"],
-            }
-        )
-        return found
-
-    head.diagnose = look
-    steps_per_epoch = len(data.train) // recipe.batch_size
+    head = WatchedHead(data.num_classes, EMBEDDING_SIZE, recipe.make_objective(), seed=seed)
     fit(
         model,
         head,
         data,
         recipe,
-        epochs=-(-steps // steps_per_epoch),
+        epochs=-(-steps // (len(data.train) // recipe.batch_size)),
         seed=seed,
         progress=progress,
         diagnose_every=every,
         evaluate=lambda: float("nan"),
     )
+    rows = [{"step": (place + 1) * every, **look} for place, look in enumerate(head.looks)]
     return [row for row in rows if row["step"] <= steps]

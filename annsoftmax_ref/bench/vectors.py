@@ -8,6 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from annsoftmax_ref.datasets import load_glyphs
+from annsoftmax_ref.evaluation import embed
+from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE
+from annsoftmax_ref.factory import make_head
+from annsoftmax_ref.training import default_recipe, fit
+from annsoftmax_ref.training.network import ConvNet
+
 
 @dataclass
 class Vectors:
@@ -21,13 +28,6 @@ class Vectors:
 
 def trained_vectors(batch: int, seed: int = 0, epochs: int | None = None, progress: bool = True) -> Vectors:
     """Prototypes of a full-softmax CosFace head trained on the glyphs, and embeddings of held-out drawings."""
-    from annsoftmax_ref.datasets import load_glyphs
-    from annsoftmax_ref.evaluation import embed
-    from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE
-    from annsoftmax_ref.factory import make_head
-    from annsoftmax_ref.training import default_recipe, fit
-    from annsoftmax_ref.training.network import ConvNet
-
     data = load_glyphs(progress=progress)
     recipe = default_recipe("cosface")
     model = ConvNet(EMBEDDING_SIZE, seed=seed)

@@ -1,25 +1,34 @@
 """``annsoftmax bench search | step | growth | upkeep | soak``: the arguments, and the records they end in.
 
-(``kernels`` and ``compile`` are in kernels_command.py.)
+(``kernels`` and ``compile`` are in kernels.py.)
 """
 
 from __future__ import annotations
 
 import sys
 
-from annsoftmax_ref.cli import subcommand
+import torch
+
+from annsoftmax_ref.bench import growth, search, step
+from annsoftmax_ref.bench.heads import STEPS
+from annsoftmax_ref.bench.soak import bench_soak
+from annsoftmax_ref.bench.upkeep import bench_upkeep
+from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
+from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.commands.kernels import add_compile, add_kernels
+from annsoftmax_ref.commands.parser import Parser, subcommand
+from annsoftmax_ref.experiments import plots, records
+from annsoftmax_ref.machine import find_device
+from annsoftmax_ref.machine.device import bfloat16_is_fast
+from annsoftmax_ref.nearest import default_nlist
 
 
 def add_bench(commands) -> None:
-    """Add the benchmarks to the sub-parsers ``commands``."""
-    _add_search(commands)
-    _add_step(commands)
-    _add_growth(commands)
-    _add_upkeep(commands)
-    _add_soak(commands)
-    add_kernels(commands)
-    add_compile(commands)
+    """Add ``bench``, and the benchmarks as its own commands, to the sub-parsers ``commands``."""
+    parser = commands.add_parser("bench", help="measure times")
+    benches = parser.add_subparsers(dest="bench", required=True, metavar="WHAT", parser_class=Parser)
+    for add in (_add_search, _add_step, _add_growth, _add_upkeep, _add_soak, add_kernels, add_compile):
+        add(benches)
 
 
 def _add_search(commands) -> None:
@@ -51,12 +60,6 @@ def _add_search(commands) -> None:
 
 
 def _search(arguments) -> None:
-    from annsoftmax_ref.bench import search
-    from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
-    from annsoftmax_ref.checks import check_positive_int
-    from annsoftmax_ref.experiments import records
-    from annsoftmax_ref.nearest import default_nlist
-
     for name in ("classes", "dim", "batch", "k"):
         check_positive_int(name, getattr(arguments, name))
     for candidates in arguments.candidates or []:
@@ -74,8 +77,6 @@ def _search(arguments) -> None:
 
 
 def _add_step(commands) -> None:
-    from annsoftmax_ref.bench.heads import STEPS
-
     parser = subcommand(
         commands,
         "step",
@@ -103,12 +104,6 @@ def _add_step(commands) -> None:
 
 
 def _step(arguments) -> None:
-    from annsoftmax_ref.bench import step
-    from annsoftmax_ref.checks import check_positive_int, check_rate
-    from annsoftmax_ref.experiments import records
-    from annsoftmax_ref.machine import find_device
-    from annsoftmax_ref.machine.device import bfloat16_is_fast
-
     for name in ("classes", "dim", "batch", "rounds"):
         check_positive_int(name, getattr(arguments, name))
     check_rate(arguments.rate)
@@ -157,34 +152,34 @@ def _add_growth(commands) -> None:
 
 
 def _growth(arguments) -> None:
-    import torch
-
-    from annsoftmax_ref.bench.growth import bench_growth
-    from annsoftmax_ref.checks import check_positive_int
-    from annsoftmax_ref.experiments import records
-    from annsoftmax_ref.machine.device import bfloat16_is_fast
-
     for name in ("active", "nprobe", "dim", "batch", "rounds"):
         check_positive_int(name, getattr(arguments, name))
     quiet = arguments.json == "-"
 
-    def announce(row: dict) -> None:
-        print(f"{row['classes']:>11,} classes: {row['ms_median']:.1f} ms a step", flush=True)
+    rows: list[dict] = []
 
-    rows, exponent = bench_growth(
-        sorted(arguments.classes),
-        arguments.active,
-        arguments.dim,
-        arguments.batch,
-        arguments.nprobe,
-        bfloat16_is_fast(torch.device("cpu")),
-        arguments.rounds,
-        None if quiet else announce,
-    )
-    if not quiet:
-        print(f"time grows as the number of classes to the power {exponent:.2f}")
-    if arguments.json:
-        records.write_record(records.make_record(rows, exponent=exponent), arguments.json)
+    def keep(row: dict) -> None:
+        rows.append(row)
+        if not quiet:
+            print(f"{row['classes']:>11,} classes: {row['ms_median']:.1f} ms a step", flush=True)
+
+    try:
+        growth.bench_growth(
+            sorted(arguments.classes),
+            arguments.active,
+            arguments.dim,
+            arguments.batch,
+            arguments.nprobe,
+            bfloat16_is_fast(torch.device("cpu")),
+            arguments.rounds,
+            keep,
+        )
+    finally:  # an error or an interruption does not take what was measured before it
+        exponent = growth.exponent(rows)
+        if rows and not quiet:
+            print(f"time grows as the number of classes to the power {exponent:.2f}")
+        if rows and arguments.json:
+            records.write_record(records.make_record(rows, exponent=exponent), arguments.json)
 
 
 def _add_upkeep(commands) -> None:
@@ -201,10 +196,6 @@ def _add_upkeep(commands) -> None:
 
 
 def _upkeep(arguments) -> None:
-    from annsoftmax_ref.bench.upkeep import bench_upkeep
-    from annsoftmax_ref.checks import check_positive_int
-    from annsoftmax_ref.experiments import plots, records
-
     check_positive_int("steps", arguments.steps)
     check_positive_int("every", arguments.every)
     rows = bench_upkeep(arguments.steps, arguments.every, progress=sys.stderr.isatty())
@@ -234,18 +225,21 @@ def _add_soak(commands) -> None:
 
 
 def _soak(arguments) -> None:
-    from annsoftmax_ref.bench.soak import bench_soak
-    from annsoftmax_ref.experiments import records
-
     quiet = arguments.json == "-"
 
-    def announce(row: dict) -> None:
-        print(
-            f"{row['minutes']:6.1f} min, {row['steps']:7d} steps: {row['rss_mb']:.0f} MB, loss {row['loss']:.3f}, "
-            f"recall {row['recall']:.1%}, finite {row['finite']}",
-            flush=True,
-        )
+    rows: list[dict] = []
 
-    rows = bench_soak(arguments.minutes, arguments.classes, every=arguments.every, on_look=None if quiet else announce)
-    if arguments.json:
-        records.write_record(records.make_record(rows), arguments.json)
+    def keep(row: dict) -> None:
+        rows.append(row)
+        if not quiet:
+            print(
+                f"{row['minutes']:6.1f} min, {row['steps']:7d} steps: {row['rss_mb']:.0f} MB, "
+                f"loss {row['loss']:.3f}, recall {row['recall']:.1%}, finite {row['finite']}",
+                flush=True,
+            )
+
+    try:
+        bench_soak(arguments.minutes, arguments.classes, every=arguments.every, on_look=keep)
+    finally:  # an error or an interruption does not take what was seen before it
+        if rows and arguments.json:
+            records.write_record(records.make_record(rows), arguments.json)

@@ -8,12 +8,33 @@ import shutil
 import torch
 
 from annsoftmax_ref import machine
+from annsoftmax_ref.commands.parser import subcommand
 from annsoftmax_ref.datasets.cache import cache_folder
+from annsoftmax_ref.experiments import records
 from kernels_inline import build, dispatch
 from kernels_inline.cuda import nvcc, nvrtc
 
 PACKAGES = ("torch", "numpy", "matplotlib", "pillow", "tqdm", "ninja", "jupyterlab", "ipywidgets", "nbval", "faiss-cpu")
 OPTIONAL = {"jupyterlab": "notebooks", "ipywidgets": "notebooks", "nbval": "dev", "faiss-cpu": "peers"}
+
+
+def add_doctor(commands) -> None:
+    """Add the command to the sub-parsers ``commands``."""
+    subcommand(
+        commands,
+        "doctor",
+        _doctor,
+        "what this machine has, what will run, what is missing",
+        "annsoftmax doctor --json -",
+    )
+
+
+def _doctor(arguments) -> None:
+    facts = examine()
+    if arguments.json != "-":
+        print(report(facts))
+    if arguments.json:
+        records.write_record(facts, arguments.json)
 
 
 def examine() -> dict:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from annsoftmax_ref.cli import subcommand
+from annsoftmax_ref.bench import kernels
+from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.commands.parser import subcommand
+from annsoftmax_ref.experiments import records
+from annsoftmax_ref.machine import find_device
+from kernels_inline.build import BuildError
+from kernels_inline.cuda import resources
 
 
 def add_kernels(commands) -> None:
+    """Add ``bench kernels`` to the sub-parsers ``commands``."""
     parser = subcommand(
         commands,
         "kernels",
@@ -20,12 +27,6 @@ def add_kernels(commands) -> None:
 
 
 def _kernels(arguments) -> None:
-    from annsoftmax_ref.bench import kernels
-    from annsoftmax_ref.checks import check_positive_int
-    from annsoftmax_ref.experiments import records
-    from annsoftmax_ref.machine import find_device
-    from kernels_inline.build import BuildError
-
     check_positive_int("rounds", arguments.rounds)
     device, quiet = find_device(arguments.device), arguments.json == "-"
 
@@ -49,6 +50,7 @@ def _kernels(arguments) -> None:
 
 
 def add_compile(commands) -> None:
+    """Add ``bench compile`` to the sub-parsers ``commands``."""
     subcommand(
         commands,
         "compile",
@@ -59,10 +61,6 @@ def add_compile(commands) -> None:
 
 
 def _compile(arguments) -> None:
-    from annsoftmax_ref.experiments import records
-    from kernels_inline.build import BuildError
-    from kernels_inline.cuda import resources
-
     try:
         found = resources.compile_all()
     except BuildError as error:

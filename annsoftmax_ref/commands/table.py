@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from annsoftmax_ref.cli import subcommand
+from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.commands.parser import subcommand
+from annsoftmax_ref.experiments import plots, records
+from annsoftmax_ref.experiments.runs import Store, train_missing
+from annsoftmax_ref.experiments.tables import STORE, TABLES
+from annsoftmax_ref.machine import find_device
+from annsoftmax_ref.machine.files import check_writable
 
 
 def add_table(commands) -> None:
     """Add the command to the sub-parsers ``commands``."""
-    from annsoftmax_ref.experiments.tables import STORE, TABLES
-
     parser = subcommand(
         commands,
         "table",
@@ -33,16 +37,11 @@ def add_table(commands) -> None:
 
 
 def _table(arguments) -> None:
-    from annsoftmax_ref.checks import check_positive_int
-    from annsoftmax_ref.experiments import plots, records, tables
-    from annsoftmax_ref.experiments.runs import Store, train_missing
-    from annsoftmax_ref.machine import find_device
-
     check_positive_int("jobs", arguments.jobs)
     store, names = Store(arguments.store), [arguments.name]
     if arguments.name == "all":  # times are of a table that is asked for by itself, on a machine that does nothing else
-        names = [name for name, table in tables.TABLES.items() if not table.timed]
-    chosen = [tables.TABLES[name] for name in names]
+        names = [name for name, table in TABLES.items() if not table.timed]
+    chosen = [TABLES[name] for name in names]
     if arguments.jobs > 1 and any(table.timed for table in chosen) and not arguments.show:
         raise ValueError(f"jobs is {arguments.jobs}; it should be 1 for times that mean something: {arguments.name}")
     if arguments.plot and (len(chosen) > 1 or chosen[0].draw is None):
@@ -53,6 +52,8 @@ def _table(arguments) -> None:
     # Seed by seed, so that the means of a table that is interrupted are of whole lines.
     missing = [] if arguments.show else sorted(store.missing(runs), key=lambda run: run.seed)
     left = len(missing)
+    if missing:
+        check_writable("store", arguments.store)
 
     def announce(row: dict) -> None:
         nonlocal left
@@ -65,12 +66,15 @@ def _table(arguments) -> None:
             flush=True,
         )
 
-    train_missing(missing, store, arguments.jobs, str(find_device(arguments.device)), announce)
-    if arguments.json != "-":
-        for name, table in zip(names, chosen, strict=True):
-            print(f"{name}: {table.question}\n\n{table.render(store)}\n")
-    if arguments.json:
-        rows = [store.rows[run] for run in dict.fromkeys(runs) if run in store.rows]
-        records.write_record(records.make_record(rows), arguments.json)
-    if arguments.plot:
-        plots.save_figure(chosen[0].draw(chosen[0].found(store)), arguments.plot)
+    device = str(find_device(arguments.device))
+    try:
+        train_missing(missing, store, arguments.jobs, device, announce)
+    finally:  # an error or an interruption does not take the table of what there is
+        if arguments.json != "-":
+            for name, table in zip(names, chosen, strict=True):
+                print(f"{name}: {table.question}\n\n{table.render(store)}\n", flush=True)
+        if arguments.json:
+            rows = [store.rows[run] for run in dict.fromkeys(runs) if run in store.rows]
+            records.write_record(records.make_record(rows), arguments.json)
+        if arguments.plot:
+            plots.save_figure(chosen[0].draw(chosen[0].found(store)), arguments.plot)

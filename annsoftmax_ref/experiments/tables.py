@@ -13,9 +13,20 @@ from statistics import mean
 
 from matplotlib.figure import Figure
 
-from annsoftmax_ref.experiments.reports import Cells, Format, Rows, cross, gaps, listing, parts, percent, plain
+from annsoftmax_ref.experiments.plots import group_curves, rate_curves, recall_points, training_curves
+from annsoftmax_ref.experiments.reports import (
+    HOW_TOLD,
+    Cells,
+    Format,
+    Rows,
+    cross,
+    gaps,
+    listing,
+    parts,
+    percent,
+    plain,
+)
 from annsoftmax_ref.experiments.runs import Run, Store
-from annsoftmax_ref.experiments.table_plots import group_curves, rate_curves, recall_points, training_curves
 
 STORE = "results/tables/runs.json"
 SEEDS = (0, 1, 2)
@@ -135,24 +146,32 @@ def beyond_cells() -> dict:
 
 def report_classification(cells: Cells) -> str:
     tables = [cross(cells, percent(name), f"{title}, %") for name, title in (("accuracy", "top-1"), ("top5", "top-5"))]
-    return "\n\n".join([*tables, *(f"{name}: {gaps(part, 'accuracy')}" for name, part in parts(cells, 1).items())])
+    return "\n\n".join([*tables, *_gaps_of_parts(cells), HOW_TOLD])
+
+
+def _gaps_of_parts(cells: Cells) -> list[str]:
+    """A sentence on the accuracy of each second label's cells."""
+    return [f"{name}: {sentence}" for name, part in parts(cells, 1).items() if (sentence := gaps(part, "accuracy"))]
 
 
 def report_embedding(cells: Cells) -> str:
     metrics = {"recall_at_1": "recall@1", "tar_at_far_1e-3": "TAR@FAR=1e-3", "rank1": "rank-1"}
     tables = [cross(cells, percent(name), f"{title}, %") for name, title in metrics.items()]
-    sentences = [
-        f"{objective}, {metrics[name]}: {gaps(part, name)} {gaps(part, name, 'ann, priority')}"
-        for objective, part in parts(cells, 1).items()
-        for name in ("recall_at_1", "tar_at_far_1e-3")
-    ]
-    return "\n\n".join(tables + sentences)
+    return "\n\n".join([*tables, *(f"{name}: {_embedded(part)}" for name, part in parts(cells, 1).items()), HOW_TOLD])
+
+
+def _embedded(cells: Cells) -> str:
+    """Three sentences on the heads of one objective: neighbours, and one threshold without and with the correction."""
+    near = gaps(cells, "recall_at_1", rivals=("full", "random"))
+    threshold = gaps(cells, "tar_at_far_1e-3", rivals=("full", "random"))
+    corrected = gaps(cells, "tar_at_far_1e-3", "ann, priority", ("full", "ann"))
+    return f"in recall@1 {near} In TAR@FAR=1e-3 {threshold} {corrected}"
 
 
 def report_frequency(cells: Cells) -> str:
     columns = {"top-1": "accuracy", "top-5": "top5", "head": "head", "middle": "middle", "tail": "tail"}
     table = listing(cells, {title: percent(name) for title, name in columns.items()}, "%")
-    return f"{table}\n\ntop-1: {gaps(cells, 'accuracy')}"
+    return "\n\n".join([table, f"top-1: {gaps(cells, 'accuracy')}", HOW_TOLD])
 
 
 def report_rates(cells: Cells) -> str:
@@ -161,7 +180,7 @@ def report_rates(cells: Cells) -> str:
     table = cross(sampled, percent("accuracy"), "top-1, %")
     whole = "".join(f"full softmax: {percent('accuracy')(rows)} %." for rows in full.values())
     sentences = [f"{rate}: {gaps(full | part, 'accuracy')}" for rate, part in parts(sampled, 1).items()]
-    return "\n\n".join([table, whole, *sentences])
+    return "\n\n".join([table, whole, *sentences, HOW_TOLD])
 
 
 def report_groups(cells: Cells) -> str:
@@ -173,7 +192,7 @@ SELECTION = {
     "top-1, %": percent("accuracy"),
     "recall, %": percent("recall"),
     "mass, %": percent("captured_mass"),
-    "gradient error": plain("gradient_error", 2),
+    "gradient error": plain("gradient_error", ".2f"),
 }
 BUDGET = {"classes scored, %": percent("active_share")}
 
@@ -223,7 +242,11 @@ def report_seconds(cells: Cells) -> str:
         return text
 
     columns = {f"s to {accuracy:.0%}": until(accuracy) for accuracy in (0.4, 0.5, 0.55)}
-    ends = {"s in all": plain("seconds", 0), "top-1 then, %": percent("accuracy"), "head ms a step": plain("head_ms")}
+    ends = {
+        "s in all": plain("seconds", ".0f"),
+        "top-1 then, %": percent("accuracy"),
+        "head ms a step": plain("head_ms"),
+    }
     return listing(cells, columns | ends, "head")
 
 

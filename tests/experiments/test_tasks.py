@@ -12,7 +12,7 @@ from written import png, write_faces
 from annsoftmax_ref import cli
 from annsoftmax_ref.datasets import glyphs
 from annsoftmax_ref.experiments import tasks
-from annsoftmax_ref.experiments.compare import table
+from annsoftmax_ref.experiments.reports import comparison
 from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet
 
 CLASSES = 5
@@ -116,7 +116,7 @@ def test_verification_after_training(tmp_path, capsys):
     (row,) = run(capsys, "--task", f"records:{tmp_path}", "--verify", *verify)
     assert 0 <= row["metrics"]["lfw:fold_accuracy"] <= 1
     assert row["metrics"]["agedb_30:tar_at_far_1e-2"] is None  # 10 different pairs cannot measure it
-    assert "lfw 10 folds" in table([row]) and "agedb_30 10 folds" in table([row])
+    assert "lfw 10 folds" in comparison([row]) and "agedb_30 10 folds" in comparison([row])
 
 
 def test_unseen_characters_are_retrieved_and_verified(monkeypatch, capsys):
@@ -129,9 +129,8 @@ def test_unseen_characters_are_retrieved_and_verified(monkeypatch, capsys):
     for row in (random, ann):
         assert row["accuracy"] == row["metrics"]["recall_at_1"]
         assert row["metrics"]["tar_at_far_1e-2"] > 0.1 and row["metrics"]["rank1"] > 0.1
-    text = table([random, ann])
-    assert f"ann is {abs(100 * ann['accuracy'] - 100 * random['accuracy']):.1f} points" in text
-    assert text.endswith("random in recall@1.")
+    text, gap = comparison([random, ann]), abs(100 * ann["accuracy"] - 100 * random["accuracy"])
+    assert f"cosface, recall@1: ann is {gap:.1f} " in text
     assert "recall@1" in text and "TAR@FAR=1e-3" in text and "rank-1" in text and "accuracy" not in text
 
 

@@ -1,0 +1,47 @@
+"""What the commands share: their argument parser, the checks of what they end in, and the terminals they print to."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import sys
+
+from annsoftmax_ref.experiments.plots import check_figure_path
+from annsoftmax_ref.machine.files import check_writable
+
+
+class Parser(argparse.ArgumentParser):
+    """A wrong call ends with status 2 and one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def subcommand(commands, name: str, run, help_: str, example: str) -> argparse.ArgumentParser:
+    """A parser with what all commands share: help with an example, and ``--json``."""
+    parser = commands.add_parser(name, help=help_, description=help_, epilog=f"example: {example}")
+    parser.add_argument("--json", metavar="PATH", help="write the record there; - for standard output, and only it")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """ValueError if the record or the plot could not be written; to be called before any work is done."""
+    if arguments.json not in (None, "-"):
+        check_writable("json", arguments.json)
+    if getattr(arguments, "plot", None) is not None:
+        check_figure_path("plot", arguments.plot)
+
+
+def print_anywhere() -> None:
+    """Have standard output and error take any text: a terminal without a letter is given another for it."""
+    codecs.register_error("annsoftmax", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="annsoftmax")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """A handler of encoding errors: +- for ±, ? for what else the encoding lacks."""
+    text = error.object[error.start : error.end]
+    return "".join({"±": "+-"}.get(letter, "?") for letter in text), error.end
