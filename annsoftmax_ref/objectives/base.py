@@ -22,7 +22,7 @@ class Objective(nn.Module):
     default_scale = 20.0
     default_margin = 0.0
     recipe_margin: float | None = None  # that ``training.default_recipe`` writes down; None: the default
-    kernel: int | None = None  # of ``kernels_inline.head_ops.KINDS``, which computes this formula; never inherited
+    kernel: int | None = None  # of ``kernels_inline.softmax_ops.KINDS``, which computes this formula; never inherited
     takes_bias = False  # whether a bias of each class makes sense in its logits
     needs_all_classes = False  # whether its value is meant over all classes, and no others may be left out
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from annsoftmax_ref.objectives.base import Objective, at_least_float32, number
 from annsoftmax_ref.rows import cosines
-from kernels_inline.head_ops import KINDS
+from kernels_inline.softmax_ops import KINDS
 
 
 class DSoftmax(Objective):

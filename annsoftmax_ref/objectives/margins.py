@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.objectives.base import Objective, number
-from kernels_inline.head_ops import KINDS
+from kernels_inline.softmax_ops import KINDS
 
 SINE_FLOOR = 1e-12  # 1 - z^2 is clamped below at this: the slope of arccos is infinite at z = +-1
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref.objectives.base import Objective, number
-from kernels_inline.head_ops import KINDS
+from kernels_inline.softmax_ops import KINDS
 
 
 class CrossEntropy(Objective):

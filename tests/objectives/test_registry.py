@@ -10,7 +10,7 @@ from annsoftmax_ref.loss import scored_loss
 from annsoftmax_ref.objectives import OBJECTIVES, register_objective
 from annsoftmax_ref.training import default_recipe
 from kernels_inline import build
-from kernels_inline.head_ops import KINDS
+from kernels_inline.softmax_ops import KINDS
 
 
 class HarderCosFace(CosFace):
