@@ -77,7 +77,7 @@ def ready_for_load_inline(workplace: str) -> Iterator[None]:
     command = cxx()
     if shlex.join(command) != command[0]:
         script = Path(workplace, "cxx")
-        script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+        script.write_bytes(os.fsencode(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n'))
         script.chmod(0o700)
         command = [str(script)]
     os.environ.update(PATH=os.pathsep.join(places), CXX=command[0])

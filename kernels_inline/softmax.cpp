@@ -24,7 +24,7 @@ enum Kind { CROSS_ENTROPY, COSFACE, ARCFACE, DSOFTMAX };
 
 struct Objective {
     int64_t kind;
-    double scale, margin, weight;
+    double scale, margin, share;
 };
 
 struct Target {
@@ -118,7 +118,7 @@ static void write_gradient(T* row, int64_t A, int64_t target, float scale, float
     }
 }
 
-// One sample: `row` holds its A cosines, and then weight * d loss / d cosine. Returns the loss.
+// One sample: `row` holds its A cosines, and then share * d loss / d cosine. Returns the loss.
 template <class T>
 static float sample(T* row, int64_t A, int64_t target, const Objective& o) {
     const double z = widen(row[target]);
@@ -132,8 +132,8 @@ static float sample(T* row, int64_t A, int64_t target, const Objective& o) {
         loss += std::max(far, 0.0) + std::log1p(std::exp(-std::abs(far)));  // log(1 + e^far)
         pull = 1.0 / (1.0 + std::exp(-far));
     }
-    write_gradient(row, A, target, float(o.scale), soft.top, float(o.weight * o.scale / sum));
-    narrow(float(-o.weight * o.scale * pull), row + target);
+    write_gradient(row, A, target, float(o.scale), soft.top, float(o.share * o.scale / sum));
+    narrow(float(-o.share * o.scale * pull), row + target);
     return float(loss);
 }
 
@@ -148,11 +148,11 @@ static void margin_softmax(T* cosine, int64_t b, int64_t A, const int64_t* targe
 
 extern "C" {
 
-// cosine [b, A] (bfloat16 if `half`), targets [b] -> losses [b]; cosine becomes weight * d loss / d cosine
+// cosine [b, A] (bfloat16 if `half`), targets [b] -> losses [b]; cosine becomes share * d loss / d cosine
 int64_t margin_softmax(void* cosine, int64_t half, int64_t b, int64_t A, const int64_t* targets, int64_t kind, double scale,
-                   double margin, double weight, float* losses) {
+                   double margin, double share, float* losses) {
     if (!softmax::inside(targets, b, A)) return 1;
-    const softmax::Objective objective{kind, scale, margin, weight};
+    const softmax::Objective objective{kind, scale, margin, share};
     if (half) softmax::margin_softmax(static_cast<uint16_t*>(cosine), b, A, targets, objective, losses);
     else softmax::margin_softmax(static_cast<float*>(cosine), b, A, targets, objective, losses);
     return 0;

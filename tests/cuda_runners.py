@@ -27,7 +27,8 @@ from kernels_inline.cuda import emulator, nvcc, sources
 FOLDER = emulator.FOLDER
 RUNNERS = ["forward", "reverse", pytest.param("cuda", marks=pytest.mark.gpu)]
 GUARD, GUARD_BYTE = 64, 0xA5  # 64 bytes keep the alignment that torch gives
-POISON = 0xCD
+POISON, POISON_INT = 0xCD, int.from_bytes(b"\xcd" * 4, "little", signed=True)
+PLANTED = Path(__file__).parent / "kernels_inline" / "planted"  # kernels for tests of the emulator
 
 
 def runner(name, file):

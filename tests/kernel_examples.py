@@ -33,6 +33,10 @@ def random_words(*shape, generator):
     return torch.randint(-(2**63), 2**63 - 1, shape, generator=generator)
 
 
+def integers(*shape, low=-9, high=10, seed=0):
+    return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
+
+
 def unpack(codes, dim):
     """codes [n, W] -> bits [n, dim] bool."""
     return ((codes.unsqueeze(-1) >> torch.arange(64)) & 1).flatten(1)[:, :dim].bool()

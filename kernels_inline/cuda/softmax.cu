@@ -27,7 +27,7 @@ enum Kind { CROSS_ENTROPY, COSFACE, ARCFACE, DSOFTMAX };
 
 struct Objective {
     int64_t kind;
-    double scale, margin, weight;
+    double scale, margin, share;
     double cosine, sine, border;  // of the margin; beyond the angle pi - margin, arcface mirrors the curve
 };
 
@@ -88,7 +88,7 @@ __device__ Gradient finish(double z, Running others, const Objective& o, float* 
         pull = 1.0 / (1.0 + exp(-far));
     }
     *loss = float(value);
-    return {top, float(o.weight * o.scale / sum), float(-o.weight * o.scale * pull)};
+    return {top, float(o.share * o.scale / sum), float(-o.share * o.scale * pull)};
 }
 
 // The same for a block, whose threads have a part of the cosines each.
@@ -104,7 +104,7 @@ __device__ Gradient finish_together(double z, Running mine, const Objective& o, 
     return result;
 }
 
-// ---- The versions: cosine [b, A], targets [b] -> losses [b]; cosine becomes weight * d loss / d cosine ------------
+// ---- The versions: cosine [b, A], targets [b] -> losses [b]; cosine becomes share * d loss / d cosine ------------
 template <class T>
 __global__ void margin_softmax_1(T* cosine, int64_t b, int64_t A, const int64_t* targets, Objective o, float* losses) {
     const int64_t i = global_thread();
@@ -227,16 +227,16 @@ static int64_t launch_margin_softmax(int64_t version, T* cosine, int64_t b, int6
 }
 
 extern "C" int64_t margin_softmax_v(int64_t version, void* cosine, int64_t half, int64_t b, int64_t A,
-                                    const int64_t* targets, int64_t kind, double scale, double margin, double weight,
+                                    const int64_t* targets, int64_t kind, double scale, double margin, double share,
                                     float* losses, void* stream) {
     const double border = cos(3.14159265358979323846 - margin);
-    const Objective o = {kind, scale, margin, weight, cos(margin), sin(margin), border};
+    const Objective o = {kind, scale, margin, share, cos(margin), sin(margin), border};
     return half ? launch_margin_softmax(version, static_cast<uint16_t*>(cosine), b, A, targets, o, losses, stream)
                 : launch_margin_softmax(version, static_cast<float*>(cosine), b, A, targets, o, losses, stream);
 }
 
 extern "C" int64_t margin_softmax(void* cosine, int64_t half, int64_t b, int64_t A, const int64_t* targets,
-                                  int64_t kind, double scale, double margin, double weight, float* losses,
+                                  int64_t kind, double scale, double margin, double share, float* losses,
                                   void* stream) {
-    return margin_softmax_v(3, cosine, half, b, A, targets, kind, scale, margin, weight, losses, stream);
+    return margin_softmax_v(3, cosine, half, b, A, targets, kind, scale, margin, share, losses, stream);
 }

@@ -1,59 +1,25 @@
-"""CUDA on a CPU: sound kernels give what a GPU gives under both orders of the threads, and planted faults are found."""
-
-from pathlib import Path
+"""CUDA on a CPU: sound kernels give what a GPU gives under both orders of the threads. Faults: test_emulator_faults."""
 
 import numpy as np
 import pytest
 import torch
+from cuda_runners import PLANTED, POISON_INT
+from kernel_examples import integers
 
 from kernels_inline.compiler import BuildError
 from kernels_inline.cuda import emulator
 
-PLANTED = Path(__file__).parent / "planted"
-POISON = int(np.int32(np.uint32(0xCDCDCDCD).view(np.int32)))
-
-
-@pytest.fixture(scope="module")
-def sound():
-    return emulator.load(PLANTED / "sound.cu")
-
-
-@pytest.fixture(scope="module")
-def faulty():
-    return emulator.load(PLANTED / "faulty.cu")
-
-
-@pytest.fixture(params=emulator.SCHEDULES)
-def order(request):
-    with emulator.schedule(request.param):
-        yield request.param
-
-
-def integers(*shape, low=-9, high=10, seed=0):
-    return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
-
-
-def faulty_lines() -> list[str]:
-    return (PLANTED / "faulty.cu").read_text().splitlines()
-
-
-def line(text: str) -> int:
-    """The number of the one line of faulty.cu that holds this text."""
-    found = [i for i, content in enumerate(faulty_lines(), 1) if text in content]
-    assert len(found) == 1
-    return found[0]
-
 
 @pytest.mark.parametrize("n, blocks, threads", [(1, 1, 32), (1000, 3, 128), (5000, 2, 1024)])
 def test_block_sum(sound, order, n, blocks, threads):
-    x, out = integers(n), torch.full((1,), POISON, dtype=torch.int32)
+    x, out = integers(n), torch.full((1,), POISON_INT, dtype=torch.int32)
     emulator.call(sound, "block_sum", x, n, out, blocks, threads, None)
     assert out.item() == x.sum()
 
 
 @pytest.mark.parametrize("n", [1, 31, 64, 200])
 def test_scan_in_dynamic_shared_memory(sound, order, n):
-    x, out = integers(n), torch.full((n,), POISON, dtype=torch.int32)
+    x, out = integers(n), torch.full((n,), POISON_INT, dtype=torch.int32)
     emulator.call(sound, "scan", x, n, out, None)
     assert torch.equal(out, x.cumsum(0, dtype=torch.int32))
 
@@ -70,14 +36,14 @@ def test_compaction_by_ballot_with_threads_that_end_early(sound, order, n):
 
 
 def test_grids_and_blocks_of_three_dimensions(sound, order):
-    out = torch.full((12, 64), POISON, dtype=torch.int32)
+    out = torch.full((12, 64), POISON_INT, dtype=torch.int32)
     emulator.call(sound, "who", out, None)
     assert torch.equal(out, torch.arange(12)[:, None].int() * 1000 + torch.arange(64).int() * 10 + 8)
 
 
 def test_shuffles_and_votes(sound, order):
     x = integers(32)
-    out = torch.full((32, 16), POISON, dtype=torch.int32)
+    out = torch.full((32, 16), POISON_INT, dtype=torch.int32)
     emulator.call(sound, "lanes", x, out, None)
     lane = torch.arange(32)
     bits = sum(1 << i for i in range(32) if x[i] > 0)
@@ -123,7 +89,7 @@ def test_binary_tensor_core_against_counting_bits(sound, order, n):
     generator = np.random.default_rng(0)
     a, b = (generator.integers(0, 2, (rows, 256 * n), dtype=np.uint8) for rows in (16, 8))
     words = [torch.from_numpy(np.packbits(x, axis=1, bitorder="little").view(np.int32)) for x in (a, b)]
-    out = torch.full((16, 8), POISON, dtype=torch.int32)
+    out = torch.full((16, 8), POISON_INT, dtype=torch.int32)
     emulator.call(sound, "binary_matmul", *words, n, out, None)
     assert np.array_equal(out.numpy(), a.astype(np.int32) @ b.astype(np.int32).T)
 
@@ -172,136 +138,6 @@ def test_only_the_counting_variant_counts(sound):
         emulator.counts(sound)
 
 
-@pytest.mark.parametrize(
-    "kernel, read, right",
-    [
-        ("no_barrier", range(63, -1, -1), []),
-        ("no_warp_barrier", range(31, -1, -1), []),
-        ("before", [0, *range(63)], ["forward"]),  # so both orders are needed
-        ("after", [*range(1, 64), 63], ["reverse"]),
-    ],
-)
-def test_a_missing_barrier_shows_under_one_of_the_orders(faulty, kernel, read, right):
-    x, found = integers(len(read)), []
-    for order in emulator.SCHEDULES:
-        out = torch.zeros(len(read), dtype=torch.int32)
-        with emulator.schedule(order):
-            emulator.call(faulty, kernel, x, out, None)
-        if torch.equal(out, x[list(read)]):
-            found.append(order)
-    assert found == right
-
-
-def test_memory_that_nobody_has_written_holds_poison(faulty, sound, order):
-    out = torch.zeros(2, 64, dtype=torch.int32)
-    emulator.call(faulty, "unwritten", out, None)
-    written = torch.tensor([1] * 16 + [POISON] * 16, dtype=torch.int32)
-    assert torch.equal(out[0], written.repeat(2))
-    assert (out[1] == POISON).all()  # the second block does not see what the first has written
-    sums = torch.zeros(32, dtype=torch.int32)
-    emulator.call(sound, "fresh_scratch", sums, None)
-    assert sums[0] == POISON
-
-
-def test_divergent_barriers_are_told_with_lines_and_threads(faulty, order):
-    first = line("if (threadIdx.x < 32)") + 1
-    with pytest.raises(RuntimeError) as error:
-        emulator.call(faulty, "divergent", None)
-    assert str(error.value) == (
-        f"divergent: kernel divergent_1, divergent barrier: no thread of block (0, 0, 0) can go on: "
-        f"threads 0 to 31 wait at __syncthreads in faulty.cu:{first}, "
-        f"threads 32 to 63 wait at __syncthreads in faulty.cu:{first + 2}"
-    )
-    with pytest.raises(RuntimeError, match=r"threads 5 to 5 wait at __syncthreads .* wait at __syncwarp\(0xffffffff\)"):
-        emulator.call(faulty, "barrier_and_warp", None)
-
-
-@pytest.mark.parametrize(
-    "kernel, message",
-    [
-        ("not_in_mask", r"thread \(\d+, 0, 0\) of block \(0, 0, 0\) is not in the mask of its __shfl_sync"),
-        ("inactive", r"reads lane 1\d by __shfl_sync, in which that lane takes no part"),
-        ("ended", r"thread \(8, 0, 0\) .* reads lane 9 by __shfl_xor_sync"),
-        ("too_many_threads", r"no GPU can launch a grid of \(1, 1, 1\) blocks of \(1025, 1, 1\) threads"),
-        ("no_blocks", r"no GPU can launch a grid of \(0, 1, 1\)"),
-    ],
-)
-def test_mistakes_end_in_one_sentence_and_the_next_launch_works(faulty, order, kernel, message):
-    out = torch.zeros(32, dtype=torch.int32)
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match=message) as error:
-            emulator.call(faulty, kernel, out, None)
-        assert "\n" not in str(error.value)
-    if kernel not in ("too_many_threads", "no_blocks"):
-        shuffle = next(i for i in range(line(f"void {kernel}_1("), 99) if "__shfl" in faulty_lines()[i - 1])
-        assert f"faulty.cu:{shuffle}: " in str(error.value)
-    out = torch.zeros(128, dtype=torch.int32)
-    emulator.call(faulty, "unwritten", out, None)
-    assert (out[:16] == 1).all()
-
-
-SANITIZED = """
-import torch
-from pathlib import Path
-from kernels_inline.cuda import emulator
-sound, faulty = (emulator.load(Path({folder!r}) / name, {variant!r}) for name in ("sound.cu", "faulty.cu"))
-x, out, count = (torch.arange(n, dtype=torch.int32) for n in (64, 64, 3))
-for order in emulator.SCHEDULES:
-    with emulator.schedule(order):
-        emulator.call(sound, "block_sum", x, 64, out, 2, 64, None)
-        emulator.call(sound, "scan", x, 64, out, None)
-        emulator.call(sound, "compact", x, 45, out, count, None)
-        try:
-            emulator.call(faulty, "divergent", None)
-        except RuntimeError:
-            print("told")
-print("sound", flush=True)
-{fault}
-print("not found")
-"""
-
-
-def sanitized(variant, fault):
-    """The report on a fault, after sound kernels have run without one."""
-    code = SANITIZED.format(folder=str(PLANTED), variant=variant, fault=fault)
-    run = emulator.run_sanitized(variant, code)
-    assert run.stdout.splitlines()[:3] == ["told", "told", "sound"], run.stdout + run.stderr
-    return run
-
-
-@pytest.mark.parametrize("kernel, report", [("static", "global-buffer-overflow"), ("dynamic", "heap-buffer-overflow")])
-def test_address_sanitizer_sees_the_end_of_shared_memory(kernel, report):
-    run = sanitized("asan", f'emulator.call(faulty, "outside_{kernel}", 64, out, None)')
-    assert run.returncode != 0 and "not found" not in run.stdout
-    assert report in run.stderr
-    assert f"faulty.cu:{line('// i is size' if kernel == 'static' else 'out[threadIdx.x] = values[i];')}" in run.stderr
-
-
-def test_thread_sanitizer_names_both_lines_of_a_race():
-    calls = [f'emulator.call(faulty, "{name}", x, out, None)' for name in ("no_barrier", "no_warp_barrier")]
-    run = sanitized("races", "\n".join(calls))
-    assert run.returncode != 0
-    reports = run.stderr.split("WARNING: ThreadSanitizer: data race")[1:]
-    for kernel in ("no_barrier_1", "no_warp_barrier_1"):  # a race of the lanes of one warp too
-        report = next(report for report in reports if kernel in report)
-        write = line(f"void {kernel}") + 2
-        read = next(i for i in range(write, 99) if "out[threadIdx.x] = parts" in faulty_lines()[i - 1])
-        assert f"faulty.cu:{write}" in report and f"faulty.cu:{read}" in report
-        assert "write of size 4" in report.lower() and "read of size 4" in report.lower()
-    assert not any("sound.cu" in report for report in reports)
-
-
-def test_a_mistake_of_the_compiler_is_one_sentence():
-    with pytest.raises(BuildError, match=r"kernel\.cu:2:\d+: error") as error:
-        emulator.load('extern "C" __global__ void f(int* x) {\n  *x = y;\n}')
-    assert "\n" not in str(error.value)
-
-
-def test_types_that_nvcc_refuses_are_refused():
-    with pytest.raises(BuildError, match="CUDA's atomics take int, unsigned"):
-        emulator.load("__global__ void f(int64_t* x) { atomicAdd(x, 1); }")
-
-
 def test_wrong_names_are_told():
     with pytest.raises(ValueError, match="order is 'backward'"), emulator.schedule("backward"):
         pass
@@ -313,3 +149,14 @@ def test_the_headers_stay_short():
     for path in emulator.FOLDER.glob("*.h"):
         lines = path.read_text().splitlines()
         assert len(lines) < 400 and max(map(len, lines)) <= 120, path.name
+
+
+def test_a_mistake_of_the_compiler_is_one_sentence():
+    with pytest.raises(BuildError, match=r"kernel\.cu:2:\d+: error") as error:
+        emulator.load('extern "C" __global__ void f(int* x) {\n  *x = y;\n}')
+    assert "\n" not in str(error.value)
+
+
+def test_types_that_nvcc_refuses_are_refused():
+    with pytest.raises(BuildError, match="CUDA's atomics take int, unsigned"):
+        emulator.load("__global__ void f(int64_t* x) { atomicAdd(x, 1); }")
