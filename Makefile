@@ -82,9 +82,10 @@ lab: $(STAMP)  ## open the first notebook in JupyterLab, the others beside it
 browser: $(STAMP)  ## run the notebooks in JupyterLab in a headless Chromium and move their controls, into results/browser/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/browser.py
 
-lint: $(STAMP)  ## check code and notebooks with ruff
+lint: $(STAMP)  ## check code and notebooks with ruff, and who imports whom with import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(STAMP)  ## let ruff fix and format code and notebooks
 	$(BIN)/ruff check --fix .

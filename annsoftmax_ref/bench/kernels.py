@@ -25,12 +25,13 @@ ON_GPU = (*TIMES, "share_of_binary_mma")  # columns that are null without a GPU
 
 def bench_kernels(
     device: torch.device,
+    most: dict,
     names: list[str] | None = None,
     rounds: int = 20,
     sizes: str = "large",
     on_row: Callable[[dict], None] | None = None,
-) -> tuple[list[dict], dict]:
-    """A row for each version of each kernel, and the device's ceilings (empty without a GPU).
+) -> list[dict]:
+    """A row for each version of each kernel. most: the device's ``ceilings``; empty without a GPU.
 
     A row has "kernel", "version", "what" (its line in the index), "wrong" (a sentence, or None), "size", "bytes" and
     "bits" (of that size), the columns ON_GPU, "counted_size" and the emulator's counts (emulator.COUNTS) for it.
@@ -38,7 +39,6 @@ def bench_kernels(
     Raises ValueError for an unknown name, and BuildError where kernels cannot be built.
     """
     chosen = [registry.get(name) for name in names] if names else registry.KERNELS
-    most = ceilings(device) if device.type == "cuda" else {}
     rows = []
     for kernel in chosen:
         expected = kernel.expected_outputs(kernel.inputs(kernel.small))
@@ -55,7 +55,7 @@ def bench_kernels(
                 on_row(rows[-1])
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the next kernel's inputs have other sizes
-    return rows, most
+    return rows
 
 
 def _facts(kernel: Kernel, version: int, what: str, size: dict) -> dict:

@@ -198,17 +198,24 @@ def _add_upkeep(commands) -> None:
 def _upkeep(arguments) -> None:
     check_positive_int("steps", arguments.steps)
     check_positive_int("every", arguments.every)
-    rows = bench_upkeep(arguments.steps, arguments.every, progress=sys.stderr.isatty())
-    if arguments.json != "-":
-        for row in rows:
+    rows: list[dict] = []
+
+    def keep(row: dict) -> None:
+        rows.append(row)
+        if arguments.json != "-":
             print(
                 f"step {row['step']:5d}: recall {row['recall']:.1%}, rebuilt {row['recall_rebuilt']:.1%}, "
-                f"code age {row['code_age']:.1f} steps, stale bits {row['stale_bits']:.2%}"
+                f"code age {row['code_age']:.1f} steps, stale bits {row['stale_bits']:.2%}",
+                flush=True,
             )
-    if arguments.json:
-        records.write_record(records.make_record(rows), arguments.json)
-    if arguments.plot:
-        plots.save_figure(plots.upkeep_curves(rows), arguments.plot)
+
+    try:
+        bench_upkeep(arguments.steps, arguments.every, progress=sys.stderr.isatty(), on_look=keep)
+    finally:  # an error or an interruption does not take what was seen before it
+        if rows and arguments.json:
+            records.write_record(records.make_record(rows), arguments.json)
+        if rows and arguments.plot:
+            plots.save_figure(plots.upkeep_curves(rows), arguments.plot)
 
 
 def _add_soak(commands) -> None:

@@ -29,21 +29,26 @@ def add_kernels(commands) -> None:
 def _kernels(arguments) -> None:
     check_positive_int("rounds", arguments.rounds)
     device, quiet = find_device(arguments.device), arguments.json == "-"
+    rows: list[dict] = []
+    most: dict = {}
 
-    def announce(row: dict) -> None:
-        time = "" if row["ms_median"] is None else f", {row['ms_median']:.3f} ms"
-        print(f"{row['kernel']}_{row['version']}: {row['wrong'] or 'right'}{time}", flush=True)
+    def keep(row: dict) -> None:
+        rows.append(row)
+        if not quiet:
+            time = "" if row["ms_median"] is None else f", {row['ms_median']:.3f} ms"
+            print(f"{row['kernel']}_{row['version']}: {row['wrong'] or 'right'}{time}", flush=True)
 
     try:
-        rows, most = kernels.bench_kernels(
-            device, arguments.kernels, arguments.rounds, arguments.sizes, None if quiet else announce
-        )
+        if device.type == "cuda":
+            most = kernels.ceilings(device)
+        kernels.bench_kernels(device, most, arguments.kernels, arguments.rounds, arguments.sizes, keep)
     except BuildError as error:
         raise ValueError(str(error)) from error
-    if not quiet:
-        print("\n" + kernels.table(rows, most))
-    if arguments.json:
-        records.write_record(records.make_record(rows, device, ceilings=most), arguments.json)
+    finally:  # an error or an interruption does not take what was measured before it
+        if rows and not quiet:
+            print("\n" + kernels.table(rows, most))
+        if rows and arguments.json:
+            records.write_record(records.make_record(rows, device, ceilings=most), arguments.json)
     wrong = [f"{row['kernel']}_{row['version']}" for row in rows if row["wrong"]]
     if wrong:
         raise ValueError(f"the results of {', '.join(wrong)} are not the expected ones")

@@ -146,12 +146,8 @@ def beyond_cells() -> dict:
 
 def report_classification(cells: Cells) -> str:
     tables = [cross(cells, percent(name), f"{title}, %") for name, title in (("accuracy", "top-1"), ("top5", "top-5"))]
-    return "\n\n".join([*tables, *_gaps_of_parts(cells), HOW_TOLD])
-
-
-def _gaps_of_parts(cells: Cells) -> list[str]:
-    """A sentence on the accuracy of each second label's cells."""
-    return [f"{name}: {sentence}" for name, part in parts(cells, 1).items() if (sentence := gaps(part, "accuracy"))]
+    sentences = (f"{name}: {gaps(part, 'accuracy')}" for name, part in parts(cells, 1).items())
+    return "\n\n".join([*tables, *sentences, HOW_TOLD])
 
 
 def report_embedding(cells: Cells) -> str:
@@ -161,11 +157,11 @@ def report_embedding(cells: Cells) -> str:
 
 
 def _embedded(cells: Cells) -> str:
-    """Three sentences on the heads of one objective: neighbours, and one threshold without and with the correction."""
-    near = gaps(cells, "recall_at_1", rivals=("full", "random"))
-    threshold = gaps(cells, "tar_at_far_1e-3", rivals=("full", "random"))
-    corrected = gaps(cells, "tar_at_far_1e-3", "ann, priority", ("full", "ann"))
-    return f"in recall@1 {near} In TAR@FAR=1e-3 {threshold} {corrected}"
+    """On the heads of one objective: neighbours, and one threshold for all pairs without and with the correction."""
+    near, far = (gaps(cells, name, rivals=("full", "random")) for name in ("recall_at_1", "tar_at_far_1e-3"))
+    return (
+        f"in recall@1 {near} In TAR@FAR=1e-3 {far} {gaps(cells, 'tar_at_far_1e-3', 'ann, priority', ('full', 'ann'))}"
+    )
 
 
 def report_frequency(cells: Cells) -> str:
