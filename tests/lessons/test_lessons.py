@@ -26,7 +26,7 @@ def test_the_trained_head_knows_its_drawings():
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", FILE.read_bytes()[:5000]])
 def test_a_trained_head_that_is_none_is_told(tmp_path, content):
     (tmp_path / "trained.npz").write_bytes(content)
-    with pytest.raises(ValueError, match="trained.npz, which is broken or no trained head; `make lesson-data` makes it"):
+    with pytest.raises(ValueError, match="which is broken or no trained head; `make lesson-data` makes it"):
         load_trained(tmp_path / "trained.npz")
     np.savez(tmp_path / "trained.npz", queries=np.ones(3))
     with pytest.raises(ValueError, match="no trained head"):
