@@ -1,11 +1,11 @@
 """How good a trained model is, measured as the field does it.
 
-``evaluate`` gives the report that the data ask for (``report``), out of embeddings made without gradient (``embed``),
+``evaluate`` gives the report that the data ask for (``report``), out of embeddings without gradient (``embeddings``),
 the pairs and galleries of face recognition (``verification``), the rankings of product search (``retrieval``), and
 accuracy by how often a class was seen (``buckets``).
 """
 
-from annsoftmax_ref.evaluation.embed import embed, embed_all, evaluating
+from annsoftmax_ref.evaluation.embeddings import embed, embed_all, evaluating
 from annsoftmax_ref.evaluation.report import (
     accuracy,
     classification_report,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from annsoftmax_ref.evaluation.buckets import accuracy_by_frequency
-from annsoftmax_ref.evaluation.embed import CHUNK, embed, embed_all, evaluating
+from annsoftmax_ref.evaluation.embeddings import CHUNK, embed, embed_all, evaluating
 from annsoftmax_ref.evaluation.retrieval import mean_average_precision, recall_at_k
 from annsoftmax_ref.evaluation.verification import (
     draw_pairs,

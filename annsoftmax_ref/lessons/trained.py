@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,19 @@ class Trained:
     scale: float = 20.0
 
 
+ARRAYS = [field.name for field in dataclasses.fields(Trained) if field.name != "scale"]
+
+
 def load_trained(path: str | os.PathLike = FILE) -> Trained:
-    """The head in ``path``. Raises OSError if there is none (``make lesson-data`` makes it)."""
-    with np.load(path) as saved:
-        arrays = {name: saved[name] for name in saved.files}
+    """The head in ``path``. Raises OSError if there is none, and ValueError for a file that is broken or another
+    (``make lesson-data`` makes it anew)."""
+    try:
+        with np.load(path) as saved:
+            arrays = {name: saved[name] for name in ARRAYS}
+    except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        raise ValueError(
+            f"path is {os.fspath(path)}, which is broken or no trained head; `make lesson-data` makes it anew"
+        ) from error
     for name in ("prototypes", "queries", "batch"):
         rows = arrays[name].astype(np.float32)
         arrays[name] = rows / np.linalg.norm(rows, axis=1, keepdims=True)

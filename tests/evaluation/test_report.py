@@ -6,7 +6,7 @@ from torch import nn
 
 from annsoftmax_ref.datasets import GlyphData, ImageSet, SparseRows
 from annsoftmax_ref.datasets.files import FileData
-from annsoftmax_ref.evaluation import accuracy, embed, embed_all, evaluate, evaluating, hits, recall_at_1, score
+from annsoftmax_ref.evaluation import accuracy, embed_all, evaluate, hits, recall_at_1, score
 from annsoftmax_ref.evaluation import report as reports
 from annsoftmax_ref.evaluation.retrieval import mean_average_precision
 from annsoftmax_ref.head import SoftmaxHead
@@ -57,17 +57,6 @@ def test_retrieval():
     assert recall_at_1(Direction(), drawings([0, 0, 1, 1], [4, 4, 5, 5])) == 1
     # Label 5 twice, in other directions; label 6 alone: not asked for.
     assert recall_at_1(Direction(), drawings([0, 0, 1, 2, 1], [4, 4, 5, 5, 6])) == 0.5
-
-
-def test_embed_gives_the_modes_back_and_no_gradient():
-    model = nn.Sequential(Direction(), nn.Dropout(0.5))
-    model[0].eval()
-    out = embed(model, drawings([0, 3], [0, 0]).images)
-    torch.testing.assert_close(out, torch.eye(8)[[0, 3]], rtol=0, atol=1e-2)
-    assert not out.requires_grad and out.dtype == torch.float32 and model.training
-    with pytest.raises(RuntimeError), evaluating(model):
-        raise RuntimeError
-    assert model.training
 
 
 def data_of(train, test, split="faces", num_classes=8):

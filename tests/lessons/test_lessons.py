@@ -10,6 +10,7 @@ import pytest
 from annsoftmax_ref import lessons
 from annsoftmax_ref.lessons import check, explore, load_trained, pictures
 from annsoftmax_ref.lessons.exercises import Exercise
+from annsoftmax_ref.lessons.trained import FILE
 
 
 def test_the_trained_head_knows_its_drawings():
@@ -20,6 +21,18 @@ def test_the_trained_head_knows_its_drawings():
         found = (rows @ trained.prototypes.T).argmax(axis=1)
         assert (found == labels).mean() > 0.85
     assert 0.9 < trained.accuracy < 1
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", FILE.read_bytes()[:5000]])
+def test_a_trained_head_that_is_none_is_told(tmp_path, content):
+    (tmp_path / "trained.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="which is broken or no trained head; `make lesson-data` makes it"):
+        load_trained(tmp_path / "trained.npz")
+    np.savez(tmp_path / "trained.npz", queries=np.ones(3))
+    with pytest.raises(ValueError, match="no trained head"):
+        load_trained(tmp_path / "trained.npz")
+    with pytest.raises(OSError, match="none.npz"):
+        load_trained(tmp_path / "none.npz")
 
 
 def double(a):

@@ -1,4 +1,4 @@
-"""The maps keep up with the tree: the README's table, and the stages and rooms that the package tells of itself."""
+"""The maps keep up with the tree: the README's table, the package's own account of stages and rooms, tests' names."""
 
 import re
 from fnmatch import fnmatch
@@ -49,3 +49,15 @@ def test_the_package_tells_its_eight_stages_with_their_files_and_its_rooms():
     modules = sorted(path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__"))
     assert [name for name in modules if f"``{name}``" not in text] == []
     assert sorted(re.findall(r"^- ``(\w+)/``: ", text, re.MULTILINE)) == folders(PACKAGE)
+
+
+def test_every_test_of_a_room_is_named_after_one_of_its_modules_or_after_the_room():
+    wrong = []
+    for room in folders(PACKAGE):
+        modules = [room, *(path.stem for path in (PACKAGE / room).glob("*.py"))]
+        for path in (ROOT / "tests" / room).glob("test_*.py"):
+            name = path.stem.removeprefix("test_")
+            own = name.removeprefix(f"{room}_")  # where the same name stands elsewhere, the room's comes before it
+            if not any(f"{given}_".startswith(f"{module}_") for module in modules for given in (name, own)):
+                wrong.append(str(path.relative_to(ROOT)))
+    assert wrong == []

@@ -15,16 +15,16 @@ CHUNK = 1024  # drawings at a time
 
 @contextlib.contextmanager
 def evaluating(*modules: nn.Module):
-    """No gradients, evaluation mode; the modules' own modes come back afterwards."""
-    modes = [module.training for module in modules]
+    """No gradients, evaluation mode; afterwards each module, and each part of one, has the mode that it had."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
         for module in modules:
             module.eval()
         with torch.no_grad():
             yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
+        for part, mode in modes:
+            part.training = mode
 
 
 def embed(model: nn.Module, inputs) -> Tensor:
