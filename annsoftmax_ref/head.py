@@ -249,10 +249,7 @@ class SoftmaxHead(nn.Module):
     def __getstate__(self) -> dict:
         # copy.deepcopy and pickle: the copy has no optimizer, so nothing may be left to catch up.
         self.sync()
-        state = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
-        state = dict(state)
-        state["generator"] = self.generator.get_state()
-        return state
+        return self.__dict__ | {"generator": self.generator.get_state()}
 
     def __setstate__(self, state: dict) -> None:
         generator = torch.Generator()

@@ -89,3 +89,8 @@ def check(head, x, labels, weights=None):
         if parameter is not None:
             assert parameter.grad.is_sparse is not isinstance(head.selector, AllClasses)
             np.testing.assert_allclose(parameter.grad.to_dense().numpy(), slope, rtol=1e-10, atol=1e-10)
+
+
+def assert_same_state(a, b):
+    """That two state_dicts are equal, bit for bit."""
+    assert a.keys() == b.keys() and [name for name in a if not torch.equal(a[name], b[name])] == []
