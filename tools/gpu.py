@@ -18,10 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-KERNEL_TESTS = [
-    f"tests/kernels_inline/test_cuda_{name}.py"
-    for name in ("encode", "head", "index", "rows", "scan", "select", "threshold")
-]
+KERNEL_TESTS = sorted((ROOT / "tests" / "kernels_inline").glob("test_cuda_*.py"))
 
 
 def main() -> int:
@@ -52,7 +49,6 @@ def _parts(out: Path, quick: bool) -> list[tuple[str, list]]:
     python, bench = sys.executable, [sys.executable, "-m", "annsoftmax_ref", "bench"]
     # Only these: the emulator's runs of the same tests are for machines without a GPU.
     pytest = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    tests = [test for test in KERNEL_TESTS if (ROOT / test).exists()]
     parts = [
         ("doctor", [python, "-m", "annsoftmax_ref", "doctor", "--json", out / "doctor.json"]),
         ("tests", [*pytest, "tests", f"--junitxml={out / 'tests.xml'}"]),
@@ -69,7 +65,7 @@ def _parts(out: Path, quick: bool) -> list[tuple[str, list]]:
             for tool in ("memcheck", "racecheck"):
                 log = out / f"{tool}.log"
                 command = [sanitizer, "--tool", tool, "--error-exitcode", "1", "--log-file", log]
-                parts.append((tool, [*command, "--target-processes", "application-only", *pytest, *tests]))
+                parts.append((tool, [*command, "--target-processes", "application-only", *pytest, *KERNEL_TESTS]))
         else:
             print("gpu: there is no compute-sanitizer (it comes with the CUDA toolkit), so memory is not checked")
     return parts

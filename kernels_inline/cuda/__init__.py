@@ -1,1 +1,1 @@
-"""The CUDA kernels (.cu files without headers), and the three ways to run them: nvcc, NVRTC, and on the CPU."""
+"""The CUDA kernels, one .cu file a stage, and the three ways to run them: nvcc, NVRTC, and on the CPU."""

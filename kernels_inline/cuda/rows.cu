@@ -22,6 +22,8 @@
 // an update a thousand times smaller than the spacing of bf16 numbers would be lost for good by rounding to the
 // nearest. The random bits are a hash of (seed, step, row, number of the column): no state, the same in any order.
 //
+// Over 300 lines, since a ladder is read from top to bottom in one file, and eight launchers share its three kernels.
+//
 // Not looked at (an answer to the host would need a synchronisation): ids in range and ascending, ages in the table.
 #include "launch.h"
 

@@ -24,6 +24,8 @@
 //
 // More distinct labels than count: the CPU returns an error, which a GPU cannot without a host that waits. Here the
 // lowest `count` of the labels are taken, and the targets of the others are -1; no other target ever is.
+//
+// Over 300 lines, since a ladder is read from top to bottom in one file, and both ladders share how they cut.
 #include "launch.h"
 
 constexpr int THREADS = 256, ONE_BLOCK = 1024, SUMMED = 4096;  // SUMMED: bins whose counts are summed by one block
