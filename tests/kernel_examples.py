@@ -221,3 +221,13 @@ def assert_rows_not_worse(ours, plain, exact):
     ):
         assert error(a, c) <= 1.1 * error(b, c) + 1e-7 * float(c.norm())
     assert torch.equal(ours.last, exact.last)
+
+
+def step_both(ours, exact, ids, grad):
+    """A step of rows ids [n] by the kernel and in float64; its codes are of the rows, and other rows stay as they were."""
+    untouched = ours.weight.clone()
+    codes = ours.kernel_step(ids, grad)
+    exact.step(ids, grad)
+    assert torch.equal(codes, pack_bits(ours.weight[ids] > 0))
+    rest = torch.ones(len(untouched), dtype=torch.bool).index_fill(0, ids, False)
+    assert torch.equal(ours.weight[rest], untouched[rest])

@@ -94,3 +94,15 @@ def check(head, x, labels, weights=None):
 def assert_same_state(a, b):
     """That two state_dicts are equal, bit for bit."""
     assert a.keys() == b.keys() and [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def losses_of(head, optimizer, batches):
+    """The loss of each step over batches (embeddings, labels)."""
+    losses = []
+    for x, labels in batches:
+        loss = head(x, labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses

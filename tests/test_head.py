@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from small_heads import assert_same_state
+from small_heads import assert_same_state, losses_of
 
 from annsoftmax_ref import (
     AllClasses,
@@ -201,15 +201,7 @@ def test_eval_mode_gives_the_exact_loss_and_changes_nothing():
 
 def test_a_saved_head_goes_on_as_if_never_saved():
     def run(head, optimizer, seeds):
-        losses = []
-        for seed in seeds:
-            x, labels = batch(seed=seed)
-            loss = head(x, labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-        return losses
+        return losses_of(head, optimizer, (batch(seed=seed) for seed in seeds))
 
     first = make(NearestClasses(0.2, refresh_steps=5))
     optimizer = RowSGD(first.parameters(), lr=0.1, momentum=0.9)

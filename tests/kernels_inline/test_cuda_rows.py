@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_runners import RUNNERS, index, poisoned, runner, versions
-from kernel_examples import ADAMW, CASES, SGD, WINDOW, Rows, assert_rows_not_worse, draw_rows
+from kernel_examples import ADAMW, CASES, SGD, WINDOW, Rows, assert_rows_not_worse, draw_rows, step_both
 
 from annsoftmax_ref import RowSGD
 from kernels_inline import rows_bf16
@@ -115,12 +115,7 @@ def test_any_size(call, version, n, d, generator):
         ours, exact = CudaRows(case, weight.clone(), call, version), Rows(*case, weight, torch.float64)
         edges, everything = torch.tensor(sorted({0, n - 1})), torch.arange(n)
         for ids in (edges, everything, everything[:0], edges, edges[-1:]):
-            grad, untouched = torch.randn(len(ids), d, generator=generator), ours.weight.clone()
-            codes = ours.kernel_step(ids, grad)
-            exact.step(ids, grad)
-            assert torch.equal(codes, pack_bits(ours.weight[ids] > 0))
-            rest = torch.ones(n, dtype=torch.bool).index_fill(0, ids, False)
-            assert torch.equal(ours.weight[rest], untouched[rest])
+            step_both(ours, exact, ids, torch.randn(len(ids), d, generator=generator))
         torch.testing.assert_close(ours.weight.double(), exact.weight, rtol=1e-4, atol=1e-4)
         assert torch.equal(ours.last, exact.last)
 

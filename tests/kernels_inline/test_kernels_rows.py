@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_examples import ADAMW, CASES, SGD, Rows, assert_rows_not_worse, draw_rows
+from kernel_examples import ADAMW, CASES, SGD, Rows, assert_rows_not_worse, draw_rows, step_both
 
 from annsoftmax_ref import RowAdamW, RowSGD
 from kernels_inline import build
@@ -61,13 +61,7 @@ def test_any_size(n, d, case, seed):
     weight = torch.randn(n, d, generator=generator)
     ours, exact = Rows(*case, weight.clone()), Rows(*case, weight, torch.float64)
     for _ in range(4):
-        ids, grad = draw_rows(n, d, generator)
-        untouched = ours.weight.clone()
-        codes = ours.kernel_step(ids, grad)
-        exact.step(ids, grad)
-        assert torch.equal(codes, pack_bits(ours.weight[ids] > 0))
-        rest = torch.ones(n, dtype=torch.bool).index_fill(0, ids, False)
-        assert torch.equal(ours.weight[rest], untouched[rest])
+        step_both(ours, exact, *draw_rows(n, d, generator))
     torch.testing.assert_close(ours.weight.double(), exact.weight, rtol=1e-4, atol=1e-4)
 
 
