@@ -224,7 +224,7 @@ def assert_rows_not_worse(ours, plain, exact):
 
 
 def step_both(ours, exact, ids, grad):
-    """A step of rows ids [n] by the kernel and in float64; its codes are of the rows, and other rows stay as they were."""
+    """A step of rows ids [n] by the kernel and in float64; its codes are of the rows, other rows stay as they were."""
     untouched = ours.weight.clone()
     codes = ours.kernel_step(ids, grad)
     exact.step(ids, grad)
