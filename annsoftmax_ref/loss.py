@@ -31,8 +31,8 @@ def scored_loss(
     generator: of what the objective draws at random.
     """
     kind = _kernel(objective)
-    fused = kind is not None and offset is None and _product_has_kernel(x.device.type)
-    if not fused or not backend.runs(margin_softmax_, x, directions):
+    fused = kind is not None and offset is None and _product_has_kernel(x.device.type, directions.dtype)
+    if not fused or not backend.runs(margin_softmax_, x):
         return _plain_loss(x, directions, targets, objective, share, offset, weights, generator)
     return _FusedLoss.apply(x, directions, targets, weights, objective, share)
 
@@ -47,8 +47,10 @@ def _kernel(objective: Objective) -> int | None:
     return None if objective.needs_all_classes else objective.kernel
 
 
-def _product_has_kernel(device: str) -> bool:
-    """The kernel takes float32 and bfloat16, not what else autocast may be set to."""
+def _product_has_kernel(device: str, dtype: torch.dtype) -> bool:
+    """The kernel takes float32 and bfloat16, not what else the directions or autocast may be set to."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        return False
     return not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) == torch.bfloat16
 
 

@@ -30,7 +30,7 @@ N, D = 200, 16
 SELECTORS = {
     "all classes": AllClasses,
     "random classes": lambda: RandomClasses(0.2),
-    "nearest classes": lambda: NearestClasses(0.2, nlist=4),
+    "nearest classes": lambda: NearestClasses(0.2, groups=1, nlist=4),
     "groups": lambda: NearestClasses(0.2, groups=3, nlist=4),
 }
 
@@ -143,6 +143,14 @@ def test_a_head_in_float64_takes_embeddings_in_float32_and_the_other_way_round(s
     for head, given in ((made(selector).double(), x), (made(selector), x.double())):
         assert torch.isfinite(head(given, labels))
         assert torch.isfinite(head.eval()(given, labels))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("selector", ["all classes", "random classes", "nearest classes"])
+def test_the_fused_loss_stays_in_use_where_autocast_makes_products_in_bfloat16(selector, half):
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        node = made(selector)(*data()).grad_fn
+    assert node.name() == "_FusedLossBackward"
 
 
 @pytest.mark.parametrize("selector", SELECTORS)
