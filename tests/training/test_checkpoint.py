@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -119,3 +120,13 @@ def test_who_looks_after_an_epoch_finds_nothing_that_lags():
 
     fit(model, head, WORDS, FEW, optimizer=optimizer, evaluate=evaluate, progress=False)
     assert looks == [True] * FEW.epochs
+
+
+def test_numbers_of_numpy_are_resumed_with(tmp_path):
+    """A checkpoint is read without running code, so it may hold no number but Python's own."""
+    few = dataclasses.replace(FEW, batch_size=np.int64(8), steps_per_epoch=np.int32(2), epochs=1)
+    settings = {"evaluate": lambda: 0.0, "checkpoint": tmp_path / "run.pt", "progress": False}
+    model, head = words("random")
+    first = fit(model, head, WORDS, few, seed=np.int64(4), **settings)
+    again = fit(model, head, WORDS, few, epochs=np.int64(1), seed=4, resume=True, **settings)
+    assert again == first
