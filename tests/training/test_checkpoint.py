@@ -88,12 +88,25 @@ FEW = dataclasses.replace(RECIPE, batch_size=8, steps_per_epoch=7)
 SAMPLED = [name for name in HEADS if name != "full"]
 
 
+class Wrapped(nn.Module):
+    """A head within a module of somebody's own, of which ``fit`` knows no ``sync``."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x, labels):
+        return self.head(x, labels)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("head_name", SAMPLED)
-def test_a_run_that_saves_ends_with_the_bits_of_one_that_does_not(head_name, tmp_path):
+def test_a_run_that_saves_ends_with_the_bits_of_one_that_does_not(head_name, wrapped, tmp_path):
     """Also where nobody looks at the weights between the epochs, which would bring them up to date."""
     ends = []
     for path in (tmp_path / "run.pt", None):
         model, head = words(head_name)
+        head = Wrapped(head) if wrapped else head
         optimizer = build_optimizer(model, head, FEW)
         settings = {"optimizer": optimizer, "evaluate": lambda: 0.0, "progress": False}
         history = fit(model, head, WORDS, FEW, seed=4, checkpoint=path, **settings)
