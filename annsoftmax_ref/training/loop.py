@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from annsoftmax_ref import evaluation
-from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.checks import check_from_0, check_positive_int
 from annsoftmax_ref.datasets.inputs import are_images, to_model
 from annsoftmax_ref.machine.device import device_of
 from annsoftmax_ref.machine.files import check_writable
@@ -62,11 +62,12 @@ def fit(
     diagnose_every: sample ``head.diagnose`` every so many steps; each sample costs about a full softmax's step.
     on_epoch: called with the history after each epoch, when the checkpoint is written.
 
-    Raises TypeError for a count that is no whole number, ValueError for one below 1 and for a checkpoint that is
-    broken, of another run or not writable, before anything is changed, and FloatingPointError if the loss is no
+    Raises TypeError for a count or seed that is no whole number, ValueError for one too small and for a checkpoint that
+    is broken, of another run or not writable, before anything is changed, and FloatingPointError if the loss is no
     longer finite.
     """
     recipe = _counted(recipe or default_recipe(_objective_name(head)), epochs)
+    seed = check_from_0("seed", seed)
     if resume and checkpoint is None:
         raise ValueError("resume is True but checkpoint is None; name the file to go on from")
     if optimizer is None:

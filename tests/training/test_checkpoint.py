@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -87,12 +88,25 @@ FEW = dataclasses.replace(RECIPE, batch_size=8, steps_per_epoch=7)
 SAMPLED = [name for name in HEADS if name != "full"]
 
 
+class Wrapped(nn.Module):
+    """A head within a module of somebody's own, of which ``fit`` knows no ``sync``."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x, labels):
+        return self.head(x, labels)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("head_name", SAMPLED)
-def test_a_run_that_saves_ends_with_the_bits_of_one_that_does_not(head_name, tmp_path):
+def test_a_run_that_saves_ends_with_the_bits_of_one_that_does_not(head_name, wrapped, tmp_path):
     """Also where nobody looks at the weights between the epochs, which would bring them up to date."""
     ends = []
     for path in (tmp_path / "run.pt", None):
         model, head = words(head_name)
+        head = Wrapped(head) if wrapped else head
         optimizer = build_optimizer(model, head, FEW)
         settings = {"optimizer": optimizer, "evaluate": lambda: 0.0, "progress": False}
         history = fit(model, head, WORDS, FEW, seed=4, checkpoint=path, **settings)
@@ -119,3 +133,13 @@ def test_who_looks_after_an_epoch_finds_nothing_that_lags():
 
     fit(model, head, WORDS, FEW, optimizer=optimizer, evaluate=evaluate, progress=False)
     assert looks == [True] * FEW.epochs
+
+
+def test_numbers_of_numpy_are_resumed_with(tmp_path):
+    """A checkpoint is read without running code, so it may hold no number but Python's own."""
+    few = dataclasses.replace(FEW, batch_size=np.int64(8), steps_per_epoch=np.int32(2), epochs=1)
+    settings = {"evaluate": lambda: 0.0, "checkpoint": tmp_path / "run.pt", "progress": False}
+    model, head = words("random")
+    first = fit(model, head, WORDS, few, seed=np.int64(4), **settings)
+    again = fit(model, head, WORDS, few, epochs=np.int64(1), seed=4, resume=True, **settings)
+    assert again == first

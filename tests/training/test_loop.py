@@ -85,6 +85,9 @@ def test_bad_input_is_refused_before_anything_changes(data, tmp_path):
             wrong = dataclasses.replace(recipe, **{name: value})
             with pytest.raises(error, match=f"{name} is {value}; it should be .*at least 1"):
                 fit(model, head, data, wrong, progress=False)
+    for seed, error in ((-1, ValueError), (0.5, TypeError)):
+        with pytest.raises(error, match=f"seed is {seed}; it should be .*at least 0"):
+            fit(model, head, data, recipe, seed=seed, progress=False)
     for content in (b"", b"nonsense", b"PK\x03\x04 cut short"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="run.pt, which is broken or not a checkpoint"):
