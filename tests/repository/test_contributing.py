@@ -14,7 +14,9 @@ from annsoftmax_ref.experiments import records
 from annsoftmax_ref.experiments.compare import compare
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = dict(re.findall(r"^## (Add an? \w+)\n(.*?)(?=^## |\Z)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S))
+PAGES = dict(
+    re.findall(r"^## (Add an? [\w ']+)\n(.*?)(?=^## |\Z)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+)
 
 
 def block(page):
