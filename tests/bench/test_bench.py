@@ -185,7 +185,7 @@ def test_bench_kernels_does_not_hide_a_wrong_result(capsys, monkeypatch):
     monkeypatch.setattr(Kernel, "expected_outputs", lambda self, arguments: [arguments[3] * 0 - 1])
     assert cli.main(["bench", "kernels", "--kernels", "row_argmax", "--device", "cpu"]) == 2
     captured = capsys.readouterr()
-    assert "row_argmax: argument 3 is not as expected at [0]" in captured.out
+    assert "row_argmax: best is not as expected at [0]" in captured.out
     assert "the results of row_argmax_1, row_argmax_2, row_argmax_3 are not the expected ones" in captured.err
     assert cli.main(["bench", "kernels", "--kernels", "sort"]) == 2
     assert "kernel is 'sort'; it should be one of sign_codes, " in capsys.readouterr().err
