@@ -137,7 +137,7 @@ class NearestClasses(Selector):
 
     def select(self, x, labels, weight, generator):
         groups = self._groups(x, generator)
-        if self.option is not None:
+        if self.option is not None:  # beyond the paper
             return self.option.active_sets(self, groups, x, labels, weight, generator)
         found = self.search(groups, x, weight, self.active_classes)
         return [self.union(samples, found[samples], labels, generator) for samples in groups]
