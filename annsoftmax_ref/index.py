@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from annsoftmax_ref import backend
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
+from annsoftmax_ref.row_parameter import unwatching
 from kernels_inline.bits import hamming, pack_bits, words_for
 from kernels_inline.encode_ops import assign, encode
 from kernels_inline.lists_ops import kmeans_sums, write_codes_
@@ -190,8 +191,12 @@ class IVFBinaryIndex(nn.Module):
         return (self.clock - self.written).double().mean().item()
 
     @torch.no_grad()
+    @unwatching
     def stale_bits(self, rows: Tensor) -> float:
-        """Share of code bits that a fresh encoding of rows [N, d] would change. Costs a pass over all rows."""
+        """Share of code bits that a fresh encoding of rows [N, d], as they are stored, would change.
+
+        Costs a pass over all rows. Rows that lag behind their optimizer are not brought up to date for it.
+        """
         fresh = torch.cat(
             [self._encode_rows(rows, ids) for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16)]
         )

@@ -14,7 +14,7 @@ from annsoftmax_ref.beyond.options import chosen_option
 from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.grouping import random_groups, similarity_groups
 from annsoftmax_ref.index import IVFBinaryIndex
-from annsoftmax_ref.row_parameter import RowLog, row_state
+from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
 
 OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
@@ -128,6 +128,7 @@ class NearestClasses(Selector):
         self._log = RowLog(wants_codes=self.plain_signs)
         self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre, self.asymmetric)
 
+    @unwatching
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         row_state(weight).attach(self._log)
         if not self.index.trained or self._follow(weight) > REPLACED:
@@ -135,6 +136,7 @@ class NearestClasses(Selector):
             self._log.clear()
         self._upkeep(weight)
 
+    @unwatching
     def select(self, x, labels, weight, generator):
         groups = self._groups(x, generator)
         if self.option is not None:  # beyond the paper
@@ -170,6 +172,7 @@ class NearestClasses(Selector):
     def weight_replaced(self) -> None:
         self._log.everything = True
 
+    @unwatching
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
         self._follow(weight)

@@ -45,6 +45,8 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
 
     def _step_weight(self, weight: Tensor, group: dict) -> None:
         state = self._state(weight)
+        if weight.grad.is_sparse:
+            set_owner(weight, self)
         with unwatched(), writing(weight):
             if weight.grad.is_sparse:
                 ids, codes = self._step_rows(weight, *rows.row_gradient(weight.grad), state, group)
@@ -73,7 +75,6 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             self._write(weight, state, ids, parts)
         state["table"] = self.advanced(state["table"], group, state["step"])
         state["behind"] = True
-        set_owner(weight, self)
         return ids, codes if wanted else None
 
     @torch.no_grad()
@@ -142,7 +143,9 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         slice_size = -(-len(weight) // WINDOW)
         first = state["cursor"]
         ids = torch.arange(first, min(first + slice_size, len(weight)), device=weight.device)
-        self.catch_up(weight, ids)
+        if state["behind"]:
+            self._catch_up(weight, ids, state)
+            row_state(weight).caught_up(weight, ids)
         state["cursor"] = 0 if first + slice_size >= len(weight) else first + slice_size
 
     def _write(self, weight: Tensor, state: dict, ids: Tensor, parts: list[Tensor]) -> None:

@@ -177,7 +177,8 @@ class RowParameter(nn.Parameter):
     stays as it was written. Where nothing lags this costs some microseconds a call.
 
     What it cannot see is a tensor that shares the memory and was made earlier: of ``w = head.weight.data``, kept
-    while training goes on, rows lag. Take it anew, or call ``head.sync()`` first.
+    while training goes on, rows lag. Take it anew, or call ``head.sync()`` first. And torch makes no parameter of a
+    parameter of another class: ``nn.Parameter(head.weight.detach())``, not ``nn.Parameter(head.weight)``.
     """
 
     def __deepcopy__(self, memo) -> RowParameter:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from annsoftmax_ref import ANNSoftmax, CosFace, NearestClasses, RandomClasses, RowAdamW, RowSGD, SoftmaxHead
+from annsoftmax_ref import ANNSoftmax, CosFace, NearestClasses, RandomClasses, RowAdamW, RowSGD, SoftmaxHead, backend
 from annsoftmax_ref.row_parameter import RowLog, RowParameter, row_state, unwatched
 
 N, D = 300, 16
@@ -248,3 +248,17 @@ def test_a_log_that_nobody_reads_does_not_grow():
     for shift in range(100):
         log.add(ids + shift, None, 50)
     assert log.everything and sum(len(entry) for entry, _ in log.moved) <= 100
+
+
+@pytest.mark.parametrize("kind", [RowSGD, RowAdamW])
+def test_training_rewrites_only_the_codes_of_rows_that_moved(kind):
+    head = ann_head()
+    optimizer = kind(head.parameters(), lr=0.1)
+    for seed in range(6):
+        step(head, seed).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        log = head.selector._log
+        assert not log.everything
+        slices, (_, codes) = log.moved[:-1], log.moved[-1]  # of the lists' upkeep and of the sweep; the step's rows
+        assert sum(len(ids) for ids, _ in slices) <= N / 50 + 1 and (codes is not None) == backend.runs(kind.step_op)

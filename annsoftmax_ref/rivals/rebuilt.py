@@ -9,6 +9,7 @@ from torch import Tensor
 
 from annsoftmax_ref import rows as weight_rows
 from annsoftmax_ref.checks import check_positive_int, check_rate
+from annsoftmax_ref.row_parameter import unwatching
 from annsoftmax_ref.selectors import Selector
 
 
@@ -38,6 +39,7 @@ class RebuiltClasses(Selector):
         self.steps_left.fill_(0)
 
     @torch.no_grad()
+    @unwatching
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         if self.steps_left == 0:
             weight_rows.catch_up(weight)
@@ -48,6 +50,7 @@ class RebuiltClasses(Selector):
         self.steps_left -= 1
 
     @torch.no_grad()
+    @unwatching
     def select(self, x, labels, weight, generator):
         if not self.built:
             raise RuntimeError("the selector has built nothing yet; call prepare first")
