@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Queries are scanned in chunks of about this many codes, so that the scan's temporaries stay in cache.
 CHUNK = 1 << 18
+# Making an index of fewer rows takes a second; what is waited for there is the kernels' build, which has its own line.
+SPOKEN_OF = 100_000
 
 
 class IVFBinaryIndex(nn.Module):
@@ -84,7 +86,7 @@ class IVFBinaryIndex(nn.Module):
         Above ``shortlists.EXACT`` rows both go by ``Shortlists``. What takes long says in the log how far it is.
         """
         self._check_rows(rows, self.num_rows)
-        work = LongWork(logger, f"making the index of {self.num_rows:,} classes")
+        work = LongWork(logger, f"making the index of {self.num_rows:,} classes", silent=self.num_rows < SPOKEN_OF)
         if self.rotate:
             gaussian = torch.randn(self.dim, self.dim, generator=generator, dtype=torch.float64)
             self.rotation.copy_(torch.linalg.qr(gaussian).Q)

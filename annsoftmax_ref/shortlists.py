@@ -68,7 +68,7 @@ class Shortlists:
             out.copy_(nearest(self._unit(part), self.centres))
             on_rows(len(part))
         lists = torch.empty_like(groups)
-        members = groups.argsort().split(torch.bincount(groups, minlength=len(self.centres)).tolist())
+        members = groups.argsort(stable=True).split(torch.bincount(groups, minlength=len(self.centres)).tolist())
         for centre, ids in zip(self.centres, members, strict=True):
             near = self.near(centre)
             for part in ids.split(step):

@@ -49,12 +49,13 @@ def test_very_many_rows_get_those_of_the_reference_with_shortlists(rows, monkeyp
     assert not np.array_equal(index.assignment, ref.assign(rows.numpy(), centroids))  # else it shows nothing
 
 
-def test_a_long_first_call_says_what_it_does_and_a_short_one_nothing(rows, monkeypatch, caplog):
-    first_lists(rows)
-    assert caplog.messages == []
+def test_a_long_first_call_says_what_it_does_and_that_of_a_small_head_nothing(rows, monkeypatch, caplog):
     monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     monkeypatch.setattr(waiting, "INTERVAL", 0.0)
     monkeypatch.setattr(index_module, "EXACT", N - 1)
+    first_lists(rows)  # of a head so small, whatever keeps it waiting
+    assert caplog.messages == []
+    monkeypatch.setattr(index_module, "SPOKEN_OF", N)
     first_lists(rows)
     stages = [message.split(", ")[-2].split(": ")[-1] for message in caplog.messages]
     assert all(message.startswith("making the index of 6,000 classes: ") for message in caplog.messages)
