@@ -22,7 +22,7 @@ from kernels_inline.lists_ops import kmeans_sums
 # Up to so many rows every row is compared with all centroids. It is where the default of nlist becomes 1,024.
 EXACT = 1 << 19
 ROUNDS = 3  # of k-means over the centroids
-BLOCK = 1 << 22  # numbers of rows that are held at once: 16 MB
+BLOCK = 1 << 19  # scores that are held at once: 2 MB, so that they stay in cache
 
 
 def nearest(unit_rows: Tensor, centroids: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Shortlists:
     def lists_of(self, rows: Tensor, on_rows: Callable[[int], None] = lambda count: None) -> Tensor:
         """rows [N, d], of any length -> their lists [N]. on_rows: told how many rows were looked at, 2 N in all."""
         groups = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-        step = max(1, BLOCK // rows.shape[1])
+        step = -(-BLOCK // len(self.centres))
         for part, out in zip(rows.split(step), groups.split(step), strict=True):
             out.copy_(nearest(self._unit(part), self.centres))
             on_rows(len(part))
@@ -71,7 +71,7 @@ class Shortlists:
         members = groups.argsort(stable=True).split(torch.bincount(groups, minlength=len(self.centres)).tolist())
         for centre, ids in zip(self.centres, members, strict=True):
             near = self.near(centre)
-            for part in ids.split(step):
+            for part in ids.split(-(-BLOCK // self.length)):
                 lists[part] = near[nearest(self._unit(rows[part]), self.centroids[near])]
                 on_rows(len(part))
         return lists
