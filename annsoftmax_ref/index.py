@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 # Queries are scanned in chunks of about this many codes, so that the scan's temporaries stay in cache.
 CHUNK = 1 << 18
-MINIBATCHES = 16  # of four rows a list: as good as five rounds of k-means, for a fifth of the time
 # Making an index of fewer rows takes a second; what is waited for there is the kernels' build, which has its own line.
 SPOKEN_OF = 100_000
 
@@ -84,8 +83,7 @@ class IVFBinaryIndex(nn.Module):
     ) -> None:
         """Spherical k-means on a sample of rows [N, d], then every row gets its list and its code.
 
-        Above ``shortlists.EXACT`` rows the sample is gone through once, in mini-batches (Sculley 2010) in place of
-        ``iterations`` rounds, and the lists come from ``Shortlists``. What takes long says in the log how far it is.
+        Above ``shortlists.EXACT`` rows both go by ``Shortlists``. What takes long says in the log how far it is.
         """
         self._check_rows(rows, self.num_rows)
         work = LongWork(logger, f"making the index of {self.num_rows:,} classes", silent=self.num_rows < SPOKEN_OF)
@@ -97,14 +95,10 @@ class IVFBinaryIndex(nn.Module):
         sample = self._normalise(rows[picks])
         few = self.num_rows <= EXACT
         self.centroids.copy_(sample[: self.nlist])  # k distinct rows to start from
-        batches = [sample] * iterations if few else sample.chunk(MINIBATCHES)
-        seen = None if few else torch.zeros(self.nlist, dtype=torch.int64, device=rows.device)
-        work.begin("k-means", len(batches))
-        for batch in batches:
-            lists = self.nearest_list(batch)
-            if seen is not None:
-                seen += torch.bincount(lists, minlength=self.nlist)
-            self.centroids.copy_(moved_centroids(self.centroids, batch, lists, seen))
+        work.begin("k-means", iterations)
+        for _ in range(iterations):
+            lists = self.nearest_list(sample) if few else Shortlists(self.centroids).lists_of(sample)
+            self.centroids.copy_(moved_centroids(self.centroids, sample, lists))
             work.add(1)
         everything = torch.arange(self.num_rows, device=rows.device)
         work.begin("lists", self.num_rows if few else 2 * self.num_rows)

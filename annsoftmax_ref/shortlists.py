@@ -21,6 +21,7 @@ from kernels_inline.lists_ops import kmeans_sums
 
 # Up to so many rows every row is compared with all centroids. It is where the default of nlist becomes 1,024.
 EXACT = 1 << 19
+PART = 8  # one in so many: centres of the centroids, and centroids near each centre
 ROUNDS = 3  # of k-means over the centroids
 BLOCK = 1 << 19  # scores that are held at once: 2 MB, so that they stay in cache
 
@@ -46,12 +47,12 @@ def moved_centroids(centroids: Tensor, unit_rows: Tensor, lists: Tensor, sizes: 
 
 
 class Shortlists:
-    """The nlist / 16 lists near each of nlist / 4 centres of the centroids, as ``reference.shortlists`` makes them."""
+    """The nlist / 8 lists near each of nlist / 8 centres of the centroids, as ``reference.shortlists`` makes them."""
 
     def __init__(self, centroids: Tensor):
         self.centroids = centroids
-        self.length = max(1, len(centroids) // 16)
-        self.centres = centroids[: max(1, len(centroids) // 4)]
+        self.length = max(1, len(centroids) // PART)
+        self.centres = centroids[: max(1, len(centroids) // PART)]
         for _ in range(ROUNDS):
             self.centres = moved_centroids(self.centres, centroids, nearest(centroids, self.centres))
 

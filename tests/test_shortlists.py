@@ -39,11 +39,12 @@ def test_few_rows_get_the_lists_of_the_reference_each_compared_with_all_centroid
 def test_very_many_rows_get_those_of_the_reference_with_shortlists(rows, monkeypatch):
     monkeypatch.setattr(index_module, "EXACT", N - 1)
     index, sample = first_lists(rows, 8), sample_of(rows, 8)
-    centroids, seen = ref.normalize(sample[:NLIST]), np.zeros(NLIST, dtype=int)
-    for batch in np.split(sample, 16):
-        centroids, seen = ref.minibatch_step(batch, centroids, seen)
+    centroids = ref.normalize(sample[:NLIST])
+    for _ in range(5):
+        lists = ref.assign_by_shortlist(sample, centroids, *ref.shortlists(centroids, NLIST // 8, NLIST // 8))
+        centroids = ref.kmeans_step(sample, centroids, lists)
     np.testing.assert_allclose(index.centroids, centroids, rtol=1e-9, atol=1e-9)
-    found = ref.shortlists(centroids, NLIST // 4, NLIST // 16)
+    found = ref.shortlists(centroids, NLIST // 8, NLIST // 8)
     np.testing.assert_array_equal(index.assignment, ref.assign_by_shortlist(rows.numpy(), centroids, *found))
     assert not np.array_equal(index.assignment, ref.assign(rows.numpy(), centroids))  # else it shows nothing
 

@@ -33,14 +33,14 @@ def assign(w, centroids):
     return np.argmax(normalize(w) @ np.asarray(centroids).T, axis=1)  # argmax returns the first of equals
 
 
-def kmeans_step(w, centroids):
+def kmeans_step(w, centroids, assignment=None):
     """One round of spherical k-means (Dhillon & Modha 2001).   w [N, d], centroids [nlist, d] -> [nlist, d]
 
     Each centroid becomes the sum of its list's unit rows, made unit again. A list that is empty, or whose
-    rows cancel to zero, keeps its old centroid.
+    rows cancel to zero, keeps its old centroid. assignment [N]: each row's list, the nearest if not given.
     Derived in notebook 05, section "Cut the rows into lists".
     """
-    w_hat, assignment = normalize(w), assign(w, centroids)
+    w_hat, assignment = normalize(w), assign(w, centroids) if assignment is None else assignment
     updated = np.array(centroids, dtype=np.float64)
     for l in range(len(updated)):  # noqa: E741
         total = w_hat[assignment == l].sum(axis=0)  # [d]; zeros for an empty list
@@ -77,21 +77,6 @@ def build_lists(assignment, nlist):
 
 
 # ------------------------------------------------------------------- lists of very many rows
-
-
-def minibatch_step(w, centroids, seen):
-    """One step of mini-batch k-means (Sculley 2010) on the sphere.   w [n, d] -> centroids [nlist, d], seen [nlist]
-
-    seen [nlist]: how many rows each list has been given so far; a centroid is the mean of all of them, made unit
-    after each step:   c <- unit(c + (n / seen) (mean - c))   for the n rows of this step.
-    """
-    w_hat, assignment = normalize(w), assign(w, centroids)
-    updated, seen = np.array(centroids, dtype=np.float64), np.array(seen)
-    for l in np.unique(assignment):  # noqa: E741
-        rows = w_hat[assignment == l]
-        seen[l] += len(rows)
-        updated[l] = normalize(updated[l] + len(rows) / seen[l] * (rows.mean(axis=0) - updated[l]))
-    return updated, seen
 
 
 def shortlists(centroids, groups, length, iterations=3):
