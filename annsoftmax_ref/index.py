@@ -9,6 +9,7 @@ Neither costs more than the rows it is given. NumPy twin: ``annsoftmax_ref.refer
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
@@ -18,15 +19,21 @@ from torch import Tensor, nn
 from annsoftmax_ref import backend
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
+from annsoftmax_ref.machine.waiting import LongWork
 from annsoftmax_ref.row_parameter import unwatching
+from annsoftmax_ref.shortlists import EXACT, Shortlists, moved_centroids, nearest
 from kernels_inline.bits import hamming, pack_bits, words_for
-from kernels_inline.encode_ops import assign, encode
-from kernels_inline.lists_ops import kmeans_sums, write_codes_
+from kernels_inline.encode_ops import encode
+from kernels_inline.lists_ops import write_codes_
 from kernels_inline.rerank_ops import rerank as rerank_by_kernel
 from kernels_inline.scan_ops import ivf_scan, ivf_scan_asymmetric, ivf_scan_asymmetric_torch, ivf_scan_torch
 
+logger = logging.getLogger(__name__)
+
 # Queries are scanned in chunks of about this many codes, so that the scan's temporaries stay in cache.
 CHUNK = 1 << 18
+# Making an index of fewer rows takes a second; what is waited for there is the kernels' build, which has its own line.
+SPOKEN_OF = 100_000
 
 
 class IVFBinaryIndex(nn.Module):
@@ -75,28 +82,43 @@ class IVFBinaryIndex(nn.Module):
     def train_lists(
         self, rows: Tensor, generator: torch.Generator, iterations: int = 5, samples_per_list: int = 64
     ) -> None:
-        """Spherical k-means on a sample of rows [N, d], then every row gets its list and its code."""
+        """Spherical k-means on a sample of rows [N, d], then every row gets its list and its code.
+
+        Above ``shortlists.EXACT`` rows both go by ``Shortlists``. What takes long says in the log how far it is.
+        """
         self._check_rows(rows, self.num_rows)
+        work = LongWork(logger, f"making the index of {self.num_rows:,} classes", silent=self.num_rows < SPOKEN_OF)
         if self.rotate:
             gaussian = torch.randn(self.dim, self.dim, generator=generator, dtype=torch.float64)
             self.rotation.copy_(torch.linalg.qr(gaussian).Q)
         count = min(self.num_rows, self.nlist * samples_per_list)
         picks = torch.randperm(self.num_rows, generator=generator)[:count].to(rows.device)
         sample = self._normalise(rows[picks])
+        few = self.num_rows <= EXACT
         self.centroids.copy_(sample[: self.nlist])  # k distinct rows to start from
+        work.begin("k-means", iterations)
         for _ in range(iterations):
-            self._move_centroids(sample, self.nearest_list(sample))
-        for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16):
-            self.assignment[ids] = self.nearest_list(self._normalise(rows[ids]))
+            lists = self.nearest_list(sample) if few else Shortlists(self.centroids).lists_of(sample)
+            self.centroids.copy_(moved_centroids(self.centroids, sample, lists))
+            work.add(1)
+        everything = torch.arange(self.num_rows, device=rows.device)
+        work.begin("lists", self.num_rows if few else 2 * self.num_rows)
+        if few:
+            for ids in everything.split(1 << 16):
+                self.assignment[ids] = self.nearest_list(self._normalise(rows[ids]))
+                work.add(len(ids))
+        else:
+            self.assignment.copy_(Shortlists(self.centroids).lists_of(rows, work.add))
         self._lists = None
-        self.update_rows(rows, torch.arange(self.num_rows, device=rows.device))
+        work.begin("codes", self.num_rows)
+        for ids in everything.split(1 << 16):
+            self.update_rows(rows, ids)
+            work.add(len(ids))
         self.trained.fill_(True)
 
     def nearest_list(self, unit_rows: Tensor) -> Tensor:
         """unit_rows [n, d] -> the list of the nearest centroid [n] (ties to the lowest)."""
-        if backend.runs(assign, unit_rows, self.centroids):
-            return assign(unit_rows, self.centroids)
-        return (unit_rows @ self.centroids.T).argmax(dim=1)
+        return nearest(unit_rows, self.centroids)
 
     def encode(self, unit_rows: Tensor, lists: Tensor | None = None) -> Tensor:
         """unit_rows [..., d], lists [...] (used if ``centre``) -> codes [..., W] int64."""
@@ -148,7 +170,7 @@ class IVFBinaryIndex(nn.Module):
         lists = self.nearest_list(unit_rows)
         moved = self.lists.move(ids, lists)
         if move_centroids:
-            self._move_centroids(unit_rows, lists, self.lists.sizes)
+            self.centroids.copy_(moved_centroids(self.centroids, unit_rows, lists, self.lists.sizes))
         self.update_rows(rows, ids)
         return moved
 
@@ -237,18 +259,6 @@ class IVFBinaryIndex(nn.Module):
         by_id = ids.masked_fill(missing, self.num_rows).argsort(dim=1)
         order = by_id.gather(1, cosines.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
         return ids.gather(1, order), cosines.gather(1, order)
-
-    def _move_centroids(self, unit_rows: Tensor, lists: Tensor, sizes: Tensor | None = None) -> None:
-        """c <- unit(c + (n / size) (mean - c)) for the n rows given of each list; sizes None: c <- unit(mean)."""
-        if backend.runs(kmeans_sums, unit_rows):
-            sums, n = kmeans_sums(unit_rows, lists, self.nlist)
-        else:
-            sums = torch.zeros_like(self.centroids).index_add_(0, lists, unit_rows)
-            n = torch.bincount(lists, minlength=self.nlist)
-        n = n.unsqueeze(1).to(self.centroids.dtype)
-        share = 1.0 if sizes is None else n / sizes.unsqueeze(1).clamp_min(1)
-        moved = self.centroids + share * (sums / n.clamp_min(1) - self.centroids)
-        self.centroids.copy_(torch.where(n > 0, F.normalize(moved, dim=1), self.centroids))
 
     def _normalise(self, rows: Tensor) -> Tensor:
         return F.normalize(rows.detach().to(self.centroids.dtype), dim=-1)

@@ -28,14 +28,15 @@ def bench_step(
     rounds: int = 7,
     device: torch.device | None = None,
     seed: int = 0,
-    on_head: Callable[[str, float], None] | None = None,
+    on_head: Callable[[str, float, float], None] | None = None,
     **nearest,
 ) -> list[dict]:
     """One row a head: {"head", "classes", "dim", "batch", "rate", "precision", "rounds", "ms_median", "ms_min",
-    "ms_max", "speedup_vs_full", "phases_ms", "peak_mb"}.
+    "ms_max", "speedup_vs_full", "phases_ms", "peak_mb", "first_ms", "first_phases_ms"}.
 
     Weights are clustered rows and embeddings lie near their class, as in training. Each round takes a new batch and
-    gives it to the heads in turn; two rounds before them warm up. peak_mb: most memory over what was held before
+    gives it to the heads in turn; two rounds before them warm up. first_ms: of the very first step, in which an index
+    is made ("prepare" of its phases) and momentum allocated. peak_mb: most memory over what was held before
     the step (weights, momentum and index), in a step that is not timed.
     """
     device = device or torch.device("cpu")
@@ -48,10 +49,13 @@ def bench_step(
         noise = torch.randn(batch, dim, generator=generator) / dim**0.5
         return weight[labels] + noise.to(device), labels.to(device)
 
-    steps, peaks, slow = {}, {}, {}
+    steps, peaks, slow, first = {}, {}, {}, {}
     for name in heads:
         step = steps[name] = make_step(name, weight, rate, half, **nearest)
+        start = time.perf_counter()
         step(*new_batch())
+        wait_for(device)
+        first[name] = {"first_ms": (time.perf_counter() - start) * 1e3, "first_phases_ms": step.phases}
         gc.collect()
         with memory.peak_memory(device) as peak:
             start = time.perf_counter()
@@ -59,7 +63,7 @@ def bench_step(
             spent = time.perf_counter() - start
         peaks[name], slow[name] = peak["peak_mb"], spent > PATIENCE
         if on_head is not None:
-            on_head(name, spent * 1e3)
+            on_head(name, spent * 1e3, first[name]["first_ms"])
 
     times: dict[str, list[float]] = {name: [] for name in heads}
     phases: dict[str, list[dict]] = {name: [] for name in heads}
@@ -90,6 +94,7 @@ def bench_step(
             "speedup_vs_full": full / median(spent) if full else None,
             "phases_ms": {stage: median(p[stage] for p in phases[name]) for stage in phases[name][0]},
             "peak_mb": peaks[name],
+            **first[name],
             **({"nearest": nearest} if name == "ann" else {}),
         }
         for name, spent in times.items()

@@ -111,8 +111,8 @@ def _step(arguments) -> None:
     half = bfloat16_is_fast(device) if arguments.precision == "auto" else arguments.precision == "bf16"
     quiet = arguments.json == "-"
 
-    def announce(head: str, ms: float) -> None:
-        print(f"{head}: about {ms:.0f} ms a step", flush=True)
+    def announce(head: str, ms: float, first_ms: float) -> None:
+        print(f"{head}: about {ms:.0f} ms a step, the first {first_ms / 1e3:.1f} s", flush=True)
 
     rows = step.bench_step(
         arguments.classes,

@@ -35,6 +35,7 @@ from .flat import flat_map, flat_thresholds, query_planes
 from .flat_select import select_map
 from .index import (
     assign,
+    assign_by_shortlist,
     asymmetric_scores,
     brute_force,
     build_lists,
@@ -45,6 +46,7 @@ from .index import (
     pack_bits,
     random_rotation,
     search,
+    shortlists,
     spherical_kmeans,
 )
 from .objectives import (
@@ -90,6 +92,7 @@ __all__ = [
     "arcface",
     "arcface_insightface",
     "assign",
+    "assign_by_shortlist",
     "asymmetric_scores",
     "brute_force",
     "build_lists",
@@ -119,6 +122,7 @@ __all__ = [
     "random_groups",
     "random_rotation",
     "search",
+    "shortlists",
     "sgd_catch_up",
     "sgd_missed_matrix",
     "sgd_step",

@@ -33,14 +33,14 @@ def assign(w, centroids):
     return np.argmax(normalize(w) @ np.asarray(centroids).T, axis=1)  # argmax returns the first of equals
 
 
-def kmeans_step(w, centroids):
+def kmeans_step(w, centroids, assignment=None):
     """One round of spherical k-means (Dhillon & Modha 2001).   w [N, d], centroids [nlist, d] -> [nlist, d]
 
     Each centroid becomes the sum of its list's unit rows, made unit again. A list that is empty, or whose
-    rows cancel to zero, keeps its old centroid.
+    rows cancel to zero, keeps its old centroid. assignment [N]: each row's list, the nearest if not given.
     Derived in notebook 05, section "Cut the rows into lists".
     """
-    w_hat, assignment = normalize(w), assign(w, centroids)
+    w_hat, assignment = normalize(w), assign(w, centroids) if assignment is None else assignment
     updated = np.array(centroids, dtype=np.float64)
     for l in range(len(updated)):  # noqa: E741
         total = w_hat[assignment == l].sum(axis=0)  # [d]; zeros for an empty list
@@ -74,6 +74,30 @@ def build_lists(assignment, nlist):
     order = np.argsort(assignment, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(assignment, minlength=nlist))])
     return order, start
+
+
+# ------------------------------------------------------------------- lists of very many rows
+
+
+def shortlists(centroids, groups, length, iterations=3):
+    """Lists near each other, so that a row need not be compared with all of them.
+
+    centroids [nlist, d] -> centres [groups, d], made of the first centroids by k-means over all of them; and near
+    [groups, length], ascending: the lists whose centroids are nearest to each centre (ties to the lowest).
+    """
+    centres = spherical_kmeans(centroids, groups, iterations, init=centroids[:groups])
+    near = np.argsort(-(centres @ np.asarray(centroids).T), axis=1, kind="stable")[:, :length]
+    return centres, np.sort(near, axis=1)
+
+
+def assign_by_shortlist(w, centroids, centres, near):
+    """The nearest of the lists near the row's nearest centre, ties to the lowest: that of ``assign`` for most rows.
+
+    w [N, d] -> [N], for groups + length dot products a row where ``assign`` takes nlist.
+    """
+    near = near[assign(w, centres)]  # [N, length]
+    cosines = np.einsum("nd,nkd->nk", normalize(w), np.asarray(centroids)[near])
+    return near[np.arange(len(near)), np.argmax(cosines, axis=1)]
 
 
 # ---------------------------------------------------------------------------------------- codes

@@ -113,6 +113,7 @@ def test_bench_step_times_every_head_and_its_phases(capsys):
     ann = record["rows"][names.index("ann")]
     assert set(ann["phases_ms"]) == {"prepare", "select", "forward", "backward", "update"}
     assert sum(ann["phases_ms"].values()) <= ann["ms_max"]
+    assert sum(ann["first_phases_ms"].values()) <= ann["first_ms"]
 
 
 @pytest.mark.parametrize("half", [False, True])
