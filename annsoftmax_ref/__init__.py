@@ -30,7 +30,7 @@ input, ``cli`` is the command line. The rooms:
 - ``experiments/``: comparisons of heads, their records, tables and plots
 - ``bench/``: time and memory of steps, searches and kernels
 - ``commands/``: a file for each subcommand
-- ``machine/``: what it is, its devices, memory and files
+- ``machine/``: what it is, its devices, threads, memory and files
 - ``lessons/``: what the notebooks share
 """
 
@@ -39,6 +39,8 @@ import os
 # Matrices of tens of megabytes come and go in each step. With huge pages their first use costs a five-hundredth of
 # the page faults; torch reads this when it is imported, so it helps only where this package is imported first.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# Threads that wait are to sleep, not to spin on cores that other processes want (``machine/threads.py``).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead

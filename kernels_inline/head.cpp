@@ -9,6 +9,7 @@
 //
 // Every entry point returns 0, or 1 if an id (or a place) is not as it should be; then nothing has been written.
 #include "numbers.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cmath>
@@ -26,7 +27,7 @@ static void normalise_row(const float* row, int64_t d, T* unit, float* norm) {
 
 template <class T>
 static void gather_normalise(const float* weight, int64_t d, const int64_t* ids, int64_t A, T* unit, float* norms) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(8 * A * d))
     for (int64_t a = 0; a < A; a++) {
         prefetch(weight + ids[std::min(a + AHEAD, A - 1)] * d, d);
         normalise_row(weight + ids[a] * d, d, unit + a * d, norms + a);
@@ -41,7 +42,7 @@ static void normalise_row_backward(float* grad, const float* row, int64_t d, flo
 
 template <class T>
 static void add_rows(float* total, const int64_t* places, const T* part, int64_t A, int64_t d) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(12 * A * d))
     for (int64_t a = 0; a < A; a++)
         for (int64_t j = 0; j < d; j++) total[places[a] * d + j] += widen(part[a * d + j]);
 }
@@ -64,7 +65,7 @@ int64_t gather_normalise(const float* weight, int64_t N, int64_t d, const int64_
 int64_t normalise_backward(float* grad, const uint16_t* slope, const float* weight, int64_t N, int64_t d, const int64_t* ids,
                        int64_t A, const float* norms) {
     if (!head::inside(ids, A, N)) return 1;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(12 * A * d))
     for (int64_t a = 0; a < A; a++) {
         head::prefetch(weight + ids[std::min(a + head::AHEAD, A - 1)] * d, d);
         if (slope)

@@ -9,6 +9,7 @@
 // Per-sample quantities are in double. margin_softmax returns 0, or 1 if a target is out of range; then nothing has
 // been written.
 #include "numbers.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cmath>
@@ -140,7 +141,7 @@ static float sample(T* row, int64_t A, int64_t target, const Objective& o) {
 template <class T>
 static void margin_softmax(T* cosine, int64_t b, int64_t A, const int64_t* targets, const Objective& objective,
                            float* losses) {
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (threads::pay(12 * b * A))
     for (int64_t i = 0; i < b; i++) losses[i] = sample(cosine + i * A, A, targets[i], objective);
 }
 
