@@ -72,7 +72,7 @@ def test_assign_in_several_blocks(monkeypatch):
 
 
 def test_threads_do_not_change_the_result():
-    rows, ids = torch.randn(5000, 40), torch.randint(30, (5000,))
+    rows, ids = torch.randn(8000, 40), torch.randint(30, (8000,))
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):

@@ -75,7 +75,7 @@ def test_kmeans_sums_is_no_worse_than_plain_torch(dim, count, nlist, seed):
 
 
 def test_threads_do_not_change_the_sums():
-    rows, numbers = torch.randn(5000, 40), torch.randint(30, (5000,))
+    rows, numbers = torch.randn(8000, 40), torch.randint(30, (8000,))
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):

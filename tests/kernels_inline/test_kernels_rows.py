@@ -88,14 +88,14 @@ def test_zero_and_nan_have_no_sign_bit():
 
 
 def test_threads_do_not_change_a_bit(generator):
-    weight, (ids, grad) = torch.randn(100, 33, generator=generator), draw_rows(100, 33, generator)
+    weight, (ids, grad) = torch.randn(4000, 33, generator=generator), draw_rows(4000, 33, generator)
     results = []
     for threads in (1, 3):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
             rows = Rows(RowAdamW, ADAMW[0], weight.clone())
-            rows.kernel_step(torch.arange(0, 100, 2), torch.ones(50, 33))
+            rows.kernel_step(torch.arange(0, 4000, 2), torch.ones(2000, 33))
             rows.kernel_step(ids, grad)
         finally:
             torch.set_num_threads(before)

@@ -130,7 +130,7 @@ def test_small_losses_do_not_cancel():
 
 
 def test_threads_do_not_change_a_bit():
-    cosine, target = sampled(9, 2500)
+    cosine, target = sampled(9, 10_000)
     results = []
     for threads in (1, 3):
         before = torch.get_num_threads()
