@@ -9,11 +9,13 @@ from statistics import median
 
 import torch
 
+from annsoftmax_ref.bench.busy import copies
 from annsoftmax_ref.bench.heads import make_step
 from annsoftmax_ref.bench.vectors import clustered_vectors
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.machine import memory
 from annsoftmax_ref.machine.device import wait_for
+from annsoftmax_ref.machine.memory import keep_freed_memory
 
 PATIENCE = 20.0  # seconds: a head whose step takes longer is timed in one round only
 
@@ -28,26 +30,21 @@ def bench_step(
     rounds: int = 7,
     device: torch.device | None = None,
     seed: int = 0,
+    busy: int = 0,
     on_head: Callable[[str, float, float], None] | None = None,
     **nearest,
 ) -> list[dict]:
     """One row a head: {"head", "classes", "dim", "batch", "rate", "precision", "rounds", "ms_median", "ms_min",
-    "ms_max", "speedup_vs_full", "phases_ms", "peak_mb", "first_ms", "first_phases_ms"}.
+    "ms_max", "speedup_vs_full", "phases_ms", "peak_mb", "first_ms", "first_phases_ms", "busy"}.
 
     Weights are clustered rows and embeddings lie near their class, as in training. Each round takes a new batch and
     gives it to the heads in turn; two rounds before them warm up. first_ms: of the very first step, in which an index
     is made ("prepare" of its phases) and momentum allocated. peak_mb: most memory over what was held before
-    the step (weights, momentum and index), in a step that is not timed.
+    the step (weights, momentum and index), in a step that is not timed. busy: so many processes more take steps of
+    the same heads, in turn, while the rounds are timed.
     """
     device = device or torch.device("cpu")
-    vectors = clustered_vectors(classes, dim, batch, seed)
-    weight = vectors.rows.to(device)
-    generator = torch.Generator().manual_seed(seed)
-
-    def new_batch():
-        labels = torch.randint(classes, (batch,), generator=generator)
-        noise = torch.randn(batch, dim, generator=generator) / dim**0.5
-        return weight[labels] + noise.to(device), labels.to(device)
+    weight, new_batch = _weight_and_batches(classes, dim, batch, device, seed)
 
     steps, peaks, slow, first = {}, {}, {}, {}
     for name in heads:
@@ -67,17 +64,18 @@ def bench_step(
 
     times: dict[str, list[float]] = {name: [] for name in heads}
     phases: dict[str, list[dict]] = {name: [] for name in heads}
-    for round_ in range(rounds):
-        x, labels = new_batch()
-        for name, step in steps.items():
-            if slow[name] and round_:
-                continue
-            wait_for(device)
-            start = time.perf_counter()
-            step(x, labels)
-            wait_for(device)
-            times[name].append((time.perf_counter() - start) * 1e3)
-            phases[name].append(step.phases)
+    with copies(busy, steps_in_turn, classes, dim, batch, rate, heads, half, device, seed, nearest):
+        for round_ in range(rounds):
+            x, labels = new_batch()
+            for name, step in steps.items():
+                if slow[name] and round_:
+                    continue
+                wait_for(device)
+                start = time.perf_counter()
+                step(x, labels)
+                wait_for(device)
+                times[name].append((time.perf_counter() - start) * 1e3)
+                phases[name].append(step.phases)
     full = median(times["full"]) if "full" in times else None
     return [
         {
@@ -95,16 +93,57 @@ def bench_step(
             "phases_ms": {stage: median(p[stage] for p in phases[name]) for stage in phases[name][0]},
             "peak_mb": peaks[name],
             **first[name],
+            "busy": busy,
             **({"nearest": nearest} if name == "ann" else {}),
         }
         for name, spent in times.items()
     ]
 
 
+def steps_in_turn(
+    classes: int,
+    dim: int,
+    batch: int,
+    rate: float,
+    heads: list[str],
+    half: bool,
+    device: torch.device,
+    seed: int,
+    nearest: dict,
+) -> Callable[[], None]:
+    """A call of what is returned takes a step of each head on a new batch: a copy's work, as ``bench_step``'s is."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    weight, new_batch = _weight_and_batches(classes, dim, batch, device, seed)
+    steps = [make_step(name, weight, rate, half, **nearest) for name in heads]
+
+    def take() -> None:
+        x, labels = new_batch()
+        for step in steps:
+            step(x, labels)
+            wait_for(device)
+
+    return take
+
+
+def _weight_and_batches(classes: int, dim: int, batch: int, device: torch.device, seed: int):
+    """Clustered rows [N, d], and a function that draws embeddings [B, d] near their classes, with labels [B]."""
+    weight = clustered_vectors(classes, dim, batch, seed).rows.to(device)
+    generator = torch.Generator().manual_seed(seed)
+
+    def new_batch():
+        labels = torch.randint(classes, (batch,), generator=generator)
+        noise = torch.randn(batch, dim, generator=generator) / dim**0.5
+        return weight[labels] + noise.to(device), labels.to(device)
+
+    return weight, new_batch
+
+
 def table(rows: list[dict]) -> str:
-    """Rows as a Markdown table."""
-    titles = ["head", "classes", "dim", "rate", "groups", "precision", "ms (median)", "min..max"]
-    titles += ["times faster than full", "peak MB", "phases, ms"]
+    """Rows as a Markdown table; records from before there was ``busy`` had no copies beside them."""
+    shown = any(r.get("busy") for r in rows)
+    titles = ["head", "classes", "dim", "rate", "groups", "precision", *["copies beside"] * shown, "ms (median)"]
+    titles += ["min..max", "times faster than full", "peak MB", "phases, ms"]
     lines = [
         [
             r["head"],
@@ -113,6 +152,7 @@ def table(rows: list[dict]) -> str:
             f"{r['rate']:g}",
             str(r["nearest"]["groups"]) if "nearest" in r else "-",
             r["precision"],
+            *[str(r.get("busy", 0))] * shown,
             f"{r['ms_median']:.1f}",
             f"{r['ms_min']:.1f}..{r['ms_max']:.1f}",
             f"{r['speedup_vs_full']:.1f}" if r["speedup_vs_full"] else "-",

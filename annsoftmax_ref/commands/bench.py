@@ -82,7 +82,7 @@ def _add_step(commands) -> None:
         "step",
         _step,
         "time one whole head step: loss, gradients, update, index upkeep",
-        "annsoftmax bench step --classes 1000000 --dim 128 --batch 256 --rate 0.1",
+        "annsoftmax bench step --classes 5204 --rate 0.1 --heads full ann --busy 1",
     )
     parser.add_argument("--classes", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=128)
@@ -100,12 +100,21 @@ def _add_step(commands) -> None:
     parser.add_argument("--nprobe", type=int)
     parser.add_argument("--candidates", type=int)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--busy",
+        type=int,
+        default=0,
+        metavar="N",
+        help="run N copies of the same steps beside it, each a process with the default number of threads",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
 def _step(arguments) -> None:
     for name in ("classes", "dim", "batch", "rounds"):
         check_positive_int(name, getattr(arguments, name))
+    if arguments.busy < 0:
+        raise ValueError(f"busy is {arguments.busy}; it should be 0 or more copies")
     check_rate(arguments.rate)
     device = find_device(arguments.device)
     half = bfloat16_is_fast(device) if arguments.precision == "auto" else arguments.precision == "bf16"
@@ -123,6 +132,7 @@ def _step(arguments) -> None:
         half,
         arguments.rounds,
         device,
+        busy=arguments.busy,
         on_head=None if quiet else announce,
         groups=arguments.groups,
         nlist=arguments.nlist,

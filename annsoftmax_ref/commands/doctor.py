@@ -11,6 +11,7 @@ from annsoftmax_ref import machine
 from annsoftmax_ref.commands.parser import subcommand
 from annsoftmax_ref.datasets.cache import cache_folder
 from annsoftmax_ref.experiments import records
+from annsoftmax_ref.machine.threads import waiting
 from kernels_inline import build, dispatch
 from kernels_inline.cuda import nvcc, nvrtc
 
@@ -52,6 +53,7 @@ def examine() -> dict:
         "torch_cuda": torch.version.cuda,
         "gpu": gpu,
         "cache": str(cache_folder()),
+        "waiting": waiting(),
         "backend": _backend(gpu),
     }
     facts["missing"] = list(_missing(facts))
@@ -95,6 +97,7 @@ def report(facts: dict) -> str:
     lines = [
         f"system     {facts['system']}, Python {facts['python']}",
         f"cpu        {facts['cpu']}, {facts['cores']} cores, {facts['threads']} torch threads",
+        f"waiting    threads wait {facts['waiting']}",
         f"features   {' '.join(facts['cpu_features']) or 'unknown'}",
         f"gpu        {facts['gpu'] or 'none'} (torch built for CUDA {facts['torch_cuda'] or '-'})",
         f"compiler   {facts['compiler'] or 'none'}",

@@ -1,4 +1,4 @@
-"""The machine: what it is (``facts``), its devices and their precision (``device``), its memory and its files."""
+"""The machine: what it is (``facts``), its devices and their precision (``device``), its threads, memory and files."""
 
 from annsoftmax_ref.machine.device import find_device
 from annsoftmax_ref.machine.facts import (
