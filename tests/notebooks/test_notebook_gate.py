@@ -16,7 +16,7 @@ PACKAGE_FAULTS = {
     "02": ("reference/estimators.py", "np.argsort(-priorities, ", "np.argsort(priorities, "),
     "03": ("rivals/forest.py", "(projection > self.thresholds", "(projection < self.thresholds"),
     "04": ("index.py", "pack_bits(unit_rows > 0)", "pack_bits(unit_rows < 0)"),
-    "05": ("index.py", "clamp_min(1) - self.centroids", "clamp_min(1) + self.centroids"),
+    "05": ("shortlists.py", "clamp_min(1) - centroids", "clamp_min(1) + centroids"),
     "06": ("grouping.py", "return (direction * sign)", "return (-direction * sign)"),
     "07": ("objectives/margins.py", "- _sine(cosine) * math.sin", "+ _sine(cosine) * math.sin"),
     "08": ("objectives/margins.py", "return cosine - self.margin", "return cosine + self.margin"),
