@@ -203,8 +203,8 @@ class RowParameter(nn.Parameter):
             if function not in ASIDE:
                 for weight in _weights_in((*args, *kwargs.values())):
                     catch_up(weight)
-                    if function in UNCOUNTED and getattr(weight, "row_state", None) is not None:
-                        weight.row_state.moved(weight, None)
+                    if function in UNCOUNTED:
+                        rows_moved(weight, None)
             return function(*args, **kwargs)
 
 
@@ -240,18 +240,15 @@ def _version(weight: Tensor) -> int:
 
 
 T = torch.Tensor
+METHODS = """dim ndimension size numel nelement stride element_size is_floating_point is_complex is_contiguous
+    is_inference get_device requires_grad_ retain_grad register_hook register_post_accumulate_grad_hook
+    __len__ __hash__"""
+ATTRIBUTES = """shape dtype device layout ndim requires_grad grad grad_fn is_leaf is_sparse is_cuda is_cpu is_meta
+    is_quantized _version output_nr nbytes itemsize _backward_hooks"""
 # Functions that look at no value and change none.
 ASIDE = {
-    *(getattr(T, name) for name in ("dim", "ndimension", "size", "numel", "nelement", "stride", "element_size")),
-    *(getattr(T, name) for name in ("is_floating_point", "is_complex", "is_contiguous", "is_inference", "get_device")),
-    *(getattr(T, name) for name in ("requires_grad_", "retain_grad", "register_hook", "__len__", "__hash__")),
-    T.register_post_accumulate_grad_hook,
-    *(
-        getattr(T, name).__get__
-        for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad", "grad", "grad_fn", "is_leaf")
-    ),
-    *(getattr(T, name).__get__ for name in ("is_sparse", "is_cuda", "is_cpu", "is_meta", "is_quantized", "_version")),
-    *(getattr(T, name).__get__ for name in ("output_nr", "nbytes", "itemsize", "_backward_hooks")),
+    *(getattr(T, name) for name in METHODS.split()),
+    *(getattr(T, name).__get__ for name in ATTRIBUTES.split()),
     T.grad.__set__,
     T.grad.__delete__,
     T.requires_grad.__set__,

@@ -15,7 +15,6 @@ from annsoftmax_ref.bench.vectors import clustered_vectors
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.machine import memory
 from annsoftmax_ref.machine.device import wait_for
-from annsoftmax_ref.machine.memory import keep_freed_memory
 
 PATIENCE = 20.0  # seconds: a head whose step takes longer is timed in one round only
 
@@ -113,7 +112,7 @@ def steps_in_turn(
 ) -> Callable[[], None]:
     """A call of what is returned takes a step of each head on a new batch: a copy's work, as ``bench_step``'s is."""
     if device.type == "cpu":
-        keep_freed_memory()
+        memory.keep_freed_memory()
     weight, new_batch = _weight_and_batches(classes, dim, batch, device, seed)
     steps = [make_step(name, weight, rate, half, **nearest) for name in heads]
 
