@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,22 +28,50 @@ class ActiveSet:
     log_weights: Tensor | None = None
 
 
-def union_of(active: list[ActiveSet], num_classes: int) -> Tensor:
-    """Every class of any active set, ascending."""
-    if len(active) == 1:
-        return active[0].classes
-    member = torch.zeros(num_classes, dtype=torch.bool, device=active[0].classes.device)
-    for group in active:
-        member[group.classes] = True
-    return member.nonzero().squeeze(1)
+@dataclass(frozen=True)
+class ActiveSets(Sequence):
+    """The active sets of the G groups that partition a batch, in one tensor each; a sequence of ``ActiveSet``.
 
+    samples [G, b]: each group's positions in the batch; a group with one sample less than the largest has -1 in its
+    last place. classes [G, A], ascending in each row. targets [G, b]: columns of the samples' own classes, -1 where
+    there is no sample. log_weights [G, A] or None, as ActiveSet's.
+    """
 
-def labels_of(active: list[ActiveSet], batch: int) -> Tensor:
-    """The labels [B] that active sets were made for."""
-    labels = active[0].classes.new_empty(batch)
-    for group in active:
-        labels[group.samples] = group.classes[group.targets]
-    return labels
+    samples: Tensor
+    classes: Tensor
+    targets: Tensor
+    log_weights: Tensor | None = None
+
+    @staticmethod
+    def of(sets: Sequence[ActiveSet]) -> ActiveSets:
+        """Sets of equally many classes, those of the larger groups first, whose sizes differ by at most one."""
+        samples, targets = (
+            torch.nn.utils.rnn.pad_sequence([getattr(one, name) for one in sets], batch_first=True, padding_value=-1)
+            for name in ("samples", "targets")
+        )
+        log_weights = None if sets[0].log_weights is None else torch.stack([one.log_weights for one in sets])
+        return ActiveSets(samples, torch.stack([one.classes for one in sets]), targets, log_weights)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, g: int) -> ActiveSet:
+        there = self.samples[g] >= 0
+        log_weights = None if self.log_weights is None else self.log_weights[g]
+        return ActiveSet(self.samples[g][there], self.classes[g], self.targets[g][there], log_weights)
+
+    def of_samples(self, values: Tensor) -> Tensor:
+        """values [B, ...] of the batch's samples -> [G, b, ...]; where there is no sample, those of the first one."""
+        if len(self) == 1:
+            return values.unsqueeze(0)  # a single group is the batch in its order
+        return values.index_select(0, self.samples.clamp_min(0).flatten()).unflatten(0, self.samples.shape)
+
+    def labels(self) -> Tensor:
+        """The labels [B] that the sets were made for."""
+        there = self.samples >= 0
+        labels = self.classes.new_empty(int(there.sum()))
+        labels[self.samples[there]] = self.classes.gather(1, self.targets.clamp_min(0))[there]
+        return labels
 
 
 def active_count(num_classes: int, sample_rate: float) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.active_sets import ActiveSets
 
 REMEMBERED = 4  # forward passes that ``torch.utils.checkpoint`` can ask for once more
 
@@ -43,7 +43,7 @@ class Scored(NamedTuple):
 
     x: Tensor
     labels: Tensor
-    active: list[ActiveSet] | None
+    active: ActiveSets | None
     generator: torch.Generator
 
 

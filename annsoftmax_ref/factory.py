@@ -58,8 +58,8 @@ def make_selector(name: str, rate: float = 0.1, groups: int | None = None, **opt
     if name not in HEADS:
         raise ValueError(f"head is {name!r}; it should be one of {', '.join(HEADS)}")
     maker = HEADS[name]
-    if "groups" in inspect.signature(maker).parameters:
-        options["groups"] = groups
+    if groups is not None and "groups" in inspect.signature(maker).parameters:
+        options["groups"] = None if groups == "rule" else groups
     return maker(rate, **options)
 
 

@@ -8,8 +8,19 @@ each, and how they are formed, is not public; both ways here are ours.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
+FEWEST = 4  # samples in a group
+
+
+def groups_by_rule(batch: int, active_classes: int) -> int:
+    """So many groups, a power of two, that each sample of one has about 16 of its A places; none of less than 4."""
+    wanted = 2 ** round(math.log2(OWN_CLASSES * batch / active_classes))
+    return max(1, min(int(wanted), batch // FEWEST))
 
 
 def group_sizes(batch: int, num_groups: int) -> list[int]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from annsoftmax_ref import rows
-from annsoftmax_ref.active_sets import ActiveSet, labels_of, union_of
+from annsoftmax_ref.active_sets import ActiveSets
 from annsoftmax_ref.batch import ScoredBatches, mean_weights, without_ignored
 from annsoftmax_ref.checks import (
     check_class_weights,
@@ -25,7 +25,7 @@ from annsoftmax_ref.machine.device import warn_of_processes
 from annsoftmax_ref.nearest import NearestClasses
 from annsoftmax_ref.objectives import CosFace, CrossEntropy, Objective
 from annsoftmax_ref.row_parameter import RowParameter, row_state, unwatching, watch
-from annsoftmax_ref.rows import cosines, take_parts, unit_rows, unit_rows_at
+from annsoftmax_ref.rows import cosines, unit_rows, unit_rows_at
 from annsoftmax_ref.saving import register_hooks
 from annsoftmax_ref.selectors import AllClasses, Selector
 
@@ -114,7 +114,7 @@ class SoftmaxHead(nn.Module):
             return self._loss_over_all(x, labels, scored.generator)
         return self.loss_over(x, scored.active, scored.generator)
 
-    def _select(self, x: Tensor, labels: Tensor) -> list[ActiveSet]:
+    def _select(self, x: Tensor, labels: Tensor) -> ActiveSets:
         warn_of_processes()
         self.selector.check_budget(labels)
         # What a selector keeps is to be changed again later, which torch forbids for tensors made in inference mode.
@@ -130,43 +130,34 @@ class SoftmaxHead(nn.Module):
         return self._part_loss(x, self._all_rows(), labels, self._all_biases(), weights, len(x), generator)
 
     @unwatching
-    def loss_over(self, x: Tensor, active: list[ActiveSet], generator: torch.Generator | None = None) -> Tensor:
+    def loss_over(self, x: Tensor, active: ActiveSets, generator: torch.Generator | None = None) -> Tensor:
         """Mean loss of unit embeddings x [B, d] over given active sets, with a row-sparse weight gradient.
 
         generator: of what the objective draws; default, the head's.
         """
         generator = self.generator if generator is None else generator
-        union = union_of(active, self.num_classes)
         half = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
+        named = rows.name_rows(active.classes, self.num_classes)
         if self.sparse:
-            directions = unit_rows_at(self.weight, union, half)  # [U, d]
-            biases = None if self.bias is None else rows.gather_rows(self.bias, union)  # [U]
+            directions = unit_rows_at(self.weight, named, half)  # [G, A, d]
+            biases = None if self.bias is None else named.each(rows.gather_rows(self.bias, named.ids))  # [G, A]
         else:
-            rows.catch_up(self.weight, union)
-            directions = unit_rows(self.weight[union])
-            biases = None if self.bias is None else self.bias[union]
-        weights = None if self.class_weights is None else mean_weights(self.class_weights, labels_of(active, len(x)))
-        if len(active) == 1:
-            # The samples of a single group are the batch in its order.
-            offset = add_offsets(biases, active[0].log_weights)
-            return self._part_loss(x, directions, active[0].targets, offset, weights, len(x), generator)
-        places = [torch.searchsorted(union, group.classes) for group in active]
-        losses = [
-            self._part_loss(
-                x.index_select(0, group.samples),
-                part,
-                group.targets,
-                add_offsets(None if biases is None else biases.index_select(0, place), group.log_weights),
-                None if weights is None else weights.index_select(0, group.samples),
-                len(x),
-                generator,
-            )
-            for group, place, part in zip(active, places, take_parts(directions, places), strict=True)
-        ]
-        return torch.stack(losses).sum()
+            rows.catch_up(self.weight, named.ids)
+            directions = named.each(unit_rows(self.weight[named.ids]))
+            biases = None if self.bias is None else named.each(self.bias[named.ids])
+        weights = None if self.class_weights is None else mean_weights(self.class_weights, active.labels())
+        return self._part_loss(
+            active.of_samples(x),
+            directions,
+            active.targets,
+            add_offsets(biases, active.log_weights),
+            None if weights is None else active.of_samples(weights),
+            len(x),
+            generator,
+        )
 
     def _part_loss(self, x, directions, targets, offset, weights, batch: int, generator) -> Tensor:
-        """What some samples [b] add to the mean over the batch; weights [b] are their parts of it, None: 1 / batch."""
+        """What samples add to the mean over the batch; weights are their parts of it, None: 1 / batch each."""
         share = 1 / batch if weights is None else 1.0
         return scored_loss(x, directions, targets, self.objective, share, offset, weights, generator)
 

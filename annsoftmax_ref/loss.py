@@ -1,7 +1,7 @@
-"""From embeddings and the rows of one active set to the loss: product, margin, softmax, cross entropy.
+"""From embeddings and the rows of active sets to the loss: product, margin, softmax, cross entropy.
 
-In plain torch each of these is a pass over the [b, A] matrix, and autograd keeps several of them. The kernel
-turns the cosines into their gradient in place, so that one matrix is made and kept.
+In plain torch each of these is a pass over the [b, A] matrix of each set, and autograd keeps several of them. The kernel
+turns the cosines of all sets into their gradient in place, so that one matrix is made and kept.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def scored_loss(
 ) -> Tensor:
     """x [b, d] and directions [A, d], rows of length 1, targets [b] -> share * sum of the samples' losses, a scalar.
 
-    offset [A]: added to the logits; the kernel has none. weights [b]: each sample's factor; None: 1.
-    generator: of what the objective draws at random.
+    offset [A]: added to the logits. weights [b]: each sample's factor; None: 1. generator: of what the objective draws
+    at random. Each of them may have one more dimension in front, for G active sets at once: x [G, b, d], directions
+    [G, A, d], targets [G, b] (-1: no sample in this place, whatever x and weights hold there), and so on.
     """
-    kind = _kernel(objective)
-    fused = kind is not None and offset is None and _product_has_kernel(x.device.type, directions.dtype)
+    fused = _kernel(objective) is not None and _product_has_kernel(x.device.type, directions.dtype)
     if not fused or not backend.runs(margin_softmax_, x):
         return _plain_loss(x, directions, targets, objective, share, offset, weights, generator)
-    return _FusedLoss.apply(x, directions, targets, weights, objective, share)
+    return _FusedLoss.apply(x, directions, targets, offset, weights, objective, share)
 
 
 def add_offsets(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """a + b, each [A] or None."""
+    """a + b, of one shape, or None."""
     return b if a is None else a if b is None else a + b
 
 
@@ -56,32 +56,57 @@ def _product_has_kernel(device: str, dtype: torch.dtype) -> bool:
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, directions, targets, weights, objective: Objective, share: float) -> Tensor:
-        cosine = cosines(x, directions)  # [b, A], bfloat16 under autocast
-        losses = margin_softmax_(cosine, targets, _kernel(objective), objective.scale, objective.margin, share)
-        ctx.save_for_backward(x, directions, cosine, targets, weights)  # cosine holds d loss / d cosine by now
+    def forward(ctx, x, directions, targets, offset, weights, objective: Objective, share: float) -> Tensor:
+        cosine = cosines(x, directions)  # [G, b, A], bfloat16 under autocast
+        margin = objective.scale, objective.margin, share
+        rows = cosine.flatten(0, -2)
+        losses = margin_softmax_(rows, targets.flatten(), _by_sets(offset), _kernel(objective), *margin)
+        # cosine holds d loss / d cosine by now
+        ctx.save_for_backward(x, directions, cosine, targets, offset, weights)
         ctx.objective, ctx.share = objective, share
-        return (losses if weights is None else losses * weights).sum() * share
+        return (losses if weights is None else losses * weights.flatten()).sum() * share
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        x, directions, slope, targets, weights = ctx.saved_tensors
-        nothing = None, None, None, None
+        x, directions, slope, targets, offset, weights = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[3]
         if torch.is_grad_enabled():  # create_graph: these gradients are to be differentiated in turn
-            loss = _plain_loss(x, directions, targets, ctx.objective, ctx.share, None, weights, None)
-            wanted = [t for t, needed in zip((x, directions), ctx.needs_input_grad[:2], strict=True) if needed]
-            grads = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
-            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:2]), *nothing
-        # The weights [b] scale rows of the products, so that no pass over [b, A] is added.
-        factor = grad if weights is None else (grad * weights).unsqueeze(1)
-        dx = ddirections = None
-        if ctx.needs_input_grad[0]:
-            dx = ((slope @ directions.to(slope.dtype)).to(x.dtype) * factor).to(x.dtype)
-        if ctx.needs_input_grad[1]:
-            ddirections = (slope.T @ (x * factor).to(slope.dtype)).to(directions.dtype)
-        return dx, ddirections, *nothing
+            loss = _plain_loss(x, directions, targets, ctx.objective, ctx.share, offset, weights, None)
+            inputs = [t for t, needed in zip((x, directions, offset), wanted, strict=True) if needed]
+            grads = iter(torch.autograd.grad(loss, inputs, grad, create_graph=True))
+            dx, ddirections, doffset = (next(grads) if needed else None for needed in wanted)
+        else:
+            # The weights scale rows of the products, so that no pass over [G, b, A] is added.
+            factor = grad if weights is None else (grad * weights).unsqueeze(-1)
+            dx = ddirections = doffset = None
+            if wanted[0]:
+                dx = ((slope @ directions.to(slope.dtype)).to(x.dtype) * factor).to(x.dtype)
+            if wanted[1]:
+                ddirections = (slope.mT @ (x * factor).to(slope.dtype)).to(directions.dtype)
+            if wanted[2]:  # an offset is added to scale * cosine
+                doffset = (slope.to(offset.dtype) * factor).sum(dim=-2) / ctx.objective.scale
+        return dx, ddirections, None, doffset, None, None, None
+
+
+def _by_sets(offset: Tensor | None) -> Tensor | None:
+    """offset [A] or [G, A] -> [G, A] float32."""
+    return None if offset is None else offset.detach().float().reshape(-1, offset.shape[-1]).contiguous()
 
 
 def _plain_loss(x, directions, targets, objective: Objective, share: float, offset, weights, generator) -> Tensor:
-    losses = objective.loss_of(x, directions, targets, offset, generator)
-    return share * (losses if weights is None else losses * weights).sum()
+    if targets.dim() == 1:
+        losses = objective.loss_of(x, directions, targets, offset, generator)
+        return share * (losses if weights is None else losses * weights).sum()
+    total = x.new_zeros(())
+    for g, there in enumerate(targets >= 0):  # one active set after another
+        total = total + _plain_loss(
+            x[g][there],
+            directions[g],
+            targets[g][there],
+            objective,
+            share,
+            None if offset is None else offset[g],
+            None if weights is None else weights[g][there],
+            generator,
+        )
+    return total

@@ -11,13 +11,11 @@ from annsoftmax_ref import rows as weight_rows
 from annsoftmax_ref.active_sets import active_count
 from annsoftmax_ref.beyond.mass_budget import MassBudget
 from annsoftmax_ref.beyond.options import chosen_option
-from annsoftmax_ref.checks import check_positive_int, check_rate
-from annsoftmax_ref.grouping import random_groups, similarity_groups
+from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
 
-OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
 REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
 
 
@@ -39,9 +37,8 @@ class NearestClasses(Selector):
     weights at every step (codes of moved rows before the next search; lists and centroids a slice of rows at a time).
     Derived in notebook 08, section "The loop".
 
-    sample_rate: A / N, for each group. groups: active sets per batch; None: so many that there are about 16 places for
-    each sample of a group, but no group of less than 4. With many classes that is one group, which is the fastest.
-    grouping: "random" or "similar".
+    sample_rate, groups, grouping: see ``Selector``; by the rule there are so many groups that each sample of one has
+    about 16 places, but none of less than 4 samples. With many classes that is one group, which is the fastest.
     nlist, nprobe: lists, and how many of them a sample probes. candidates: classes a sample may bring in.
     rerank: order candidates by exact cosine rather than Hamming distance.
     refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 50,000 classes).
@@ -77,14 +74,8 @@ class NearestClasses(Selector):
         priority: bool = False,
         mass_target: float | None = None,
     ):
-        super().__init__()
-        self.sample_rate = check_rate(sample_rate)
-        self.groups = groups
-        if grouping not in ("random", "similar"):
-            raise ValueError(f"grouping is {grouping!r}; it should be 'random' or 'similar'")
-        self.grouping = grouping
+        super().__init__(sample_rate, groups, grouping)
         for name, value in (
-            ("groups", groups),
             ("nlist", nlist),
             ("nprobe", nprobe),
             ("candidates", candidates),
@@ -105,12 +96,6 @@ class NearestClasses(Selector):
     @property
     def active_classes(self) -> int:
         return active_count(self.num_classes, self.sample_rate if self.budget is None else self.budget.present)
-
-    def groups_for(self, batch: int) -> int:
-        if self.groups is not None:
-            return self.groups
-        wanted = 2 ** round(math.log2(OWN_CLASSES * batch / self.active_classes))
-        return max(1, min(int(wanted), batch // 4))
 
     @property
     def plain_signs(self) -> bool:
@@ -138,24 +123,17 @@ class NearestClasses(Selector):
 
     @unwatching
     def select(self, x, labels, weight, generator):
-        groups = self._groups(x, generator)
+        groups = self.groups_of(x, generator)
         if self.option is not None:  # beyond the paper
             return self.option.active_sets(self, groups, x, labels, weight, generator)
-        found = self.search(groups, x, weight, self.active_classes)
-        return [self.union(samples, found[samples], labels, generator) for samples in groups]
+        return self.union(groups, self.search(groups, x, weight, self.active_classes), labels, generator)
 
-    def _groups(self, x: Tensor, generator: torch.Generator) -> list[Tensor]:
-        count = self.groups_for(len(x))
-        if self.grouping == "similar":
-            return similarity_groups(x, count)
-        return [group.to(x.device) for group in random_groups(len(x), count, generator)]
-
-    def search(self, groups: list[Tensor], x: Tensor, weight: Tensor, places: float) -> Tensor:
-        """x [B, d] -> the classes [B, k] nearest to each sample, nearest first, -1 where there is none.
+    def search(self, groups: Tensor, x: Tensor, weight: Tensor, places: float) -> Tensor:
+        """x [B, d], groups [G, b] -> the classes [B, k] nearest to each sample, nearest first, -1 where there is none.
 
         places: those that the candidates of a group share.
         """
-        largest = max(len(samples) for samples in groups)
+        largest = groups.shape[1]
         k = self.candidates_per_sample(largest)
         # The order of candidates decides only which of them are cut: where all find room, it is not asked for.
         found, _ = self.index.search(x, weight, k, self.nprobe, self.rerank and k * largest > places)
@@ -204,7 +182,6 @@ class NearestClasses(Selector):
 
     def extra_repr(self) -> str:
         return (
-            f"sample_rate={self.sample_rate:g}, groups={self.groups}, grouping={self.grouping}, "
-            f"nlist={self.nlist}, nprobe={self.nprobe}, rerank={self.rerank}, tail={self.tail:g}, "
+            f"{super().extra_repr()}, nlist={self.nlist}, nprobe={self.nprobe}, rerank={self.rerank}, tail={self.tail:g}, "
             f"priority={self.priority}, flat={self.flat}"
         )

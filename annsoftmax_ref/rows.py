@@ -7,13 +7,23 @@ is asked to bring them up to date before they are read (``annsoftmax_ref.row_par
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.row_parameter import catch_up, row_state, unwatched
-from kernels_inline.head_ops import add_rows_, gather_normalise, normalise_backward, normalise_backward_
+from kernels_inline.head_ops import (
+    gather_normalise,
+    merge_normalise_backward,
+    merge_rows,
+    normalise_backward,
+    normalise_backward_,
+    union_rows,
+    union_rows_torch,
+)
 
 
 def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
@@ -26,25 +36,45 @@ def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
         return _GatherRows.apply(weight, ids)
 
 
-def unit_rows_at(weight: Tensor, ids: Tensor, half: bool = False) -> Tensor:
-    """weight [N, d], ids [A] ascending and distinct -> its rows there, scaled to length 1 [A, d].
+class Named(NamedTuple):
+    """The rows that G sets name, each once, and where they are named.
 
-    The same as ``unit_rows(gather_rows(weight, ids))``, in one pass where the kernels run; ``half``: rounded to
-    bfloat16, as autocast would before it multiplies.
+    classes [G, A], ascending in each row; ids [U]: those of any set, ascending. Row ids[u] is named at the places
+    ``places[starts[u] : starts[u + 1]]`` of the flat ``classes``, ascending; a single set has neither.
+    """
+
+    classes: Tensor
+    ids: Tensor
+    starts: Tensor | None = None
+    places: Tensor | None = None
+
+    def each(self, values: Tensor) -> Tensor:
+        """values [U, ...] of the distinct rows -> [G, A, ...], those of each set."""
+        if self.starts is None:
+            return values.unsqueeze(0)
+        where = torch.searchsorted(self.ids, self.classes)
+        return values.index_select(0, where.flatten()).unflatten(0, where.shape)
+
+
+def name_rows(classes: Tensor, num_rows: int) -> Named:
+    """classes [G, A], ascending in each row -> which rows they are."""
+    if len(classes) == 1:
+        return Named(classes, classes[0])
+    union = union_rows if backend.runs(union_rows, classes) else union_rows_torch
+    return Named(classes, *union(classes, num_rows))
+
+
+def unit_rows_at(weight: Tensor, named: Named, half: bool = False) -> Tensor:
+    """weight [N, d] -> each set's rows of it, scaled to length 1 [G, A, d].
+
+    The same as ``named.each(unit_rows(gather_rows(weight, named.ids)))``, in one pass where the kernels run; ``half``:
+    rounded to bfloat16, as autocast would before it multiplies.
     """
     if not backend.runs(gather_normalise, weight):
-        return unit_rows(gather_rows(weight, ids))
+        return named.each(unit_rows(gather_rows(weight, named.ids)))
     with unwatched():
-        catch_up(weight, ids)
-        return _UnitRows.apply(weight, ids, half)
-
-
-def take_parts(directions: Tensor, places: list[Tensor]) -> tuple[Tensor, ...]:
-    """directions [U, d], places: for each group, rows [A] ascending and distinct -> each group's rows [A, d].
-
-    ``directions[p]`` for each p, but one node for all groups: autograd would make a gradient [U, d] for each.
-    """
-    return _TakeParts.apply(directions, *places)
+        catch_up(weight, named.ids)
+        return _UnitRows.apply(weight, named, half)
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -55,8 +85,8 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def cosines(x: Tensor, directions: Tensor) -> Tensor:
-    """x [b, d], directions [A, d], rows of length 1 -> [b, A]; the one product autocast may take in bf16."""
-    return x.to(directions.dtype) @ directions.T
+    """x [..., b, d], directions [..., A, d], rows of length 1 -> [..., b, A]; the one product autocast may take in bf16."""
+    return x.to(directions.dtype) @ directions.mT
 
 
 def row_gradient(grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,64 +115,55 @@ class _GatherRows(torch.autograd.Function):
         return _row_sparse(ids, grad, ctx.shape), None
 
 
-class _TakeParts(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, directions: Tensor, *places: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(*places)
-        ctx.like = directions.new_empty(0)
-        ctx.shape = directions.shape
-        return tuple(directions.index_select(0, p) for p in places)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor):
-        # Sums over groups in float32 at least, whatever the parts were multiplied in.
-        dtype = torch.promote_types(ctx.like.dtype, torch.float32)
-        total = torch.zeros(ctx.shape, dtype=dtype, device=ctx.like.device)
-        for places, grad in zip(ctx.saved_tensors, grads, strict=True):
-            # A gradient that is to be differentiated in turn (create_graph) goes through plain torch.
-            if not torch.is_grad_enabled() and backend.runs(add_rows_, total):
-                add_rows_(total, places, grad.contiguous())
-            else:
-                total.index_add_(0, places, grad.to(dtype))
-        return total.to(ctx.like.dtype), *[None] * len(grads)
-
-
 class _UnitRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight: Tensor, ids: Tensor, half: bool) -> Tensor:
-        unit, norms = gather_normalise(weight.detach(), ids, half)
-        ctx.save_for_backward(ids, norms, unit)
+    def forward(ctx, weight: Tensor, named: Named, half: bool) -> Tensor:
+        unit, norms = gather_normalise(weight.detach(), named.classes.flatten(), half)
+        ctx.save_for_backward(*named, norms, unit)
         # Not saved as a tensor of the graph: rows outside ids may be caught up before the backward pass.
         ctx.weight, ctx.steps = weight, row_state(weight).steps_seen(weight)
-        return unit
+        return unit.unflatten(0, named.classes.shape)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        ids, norms, unit = ctx.saved_tensors
+        *parts, norms, unit = ctx.saved_tensors
+        named, grad = Named(*parts), grad.flatten(0, 1).contiguous()
         with unwatched():
             if torch.is_grad_enabled():  # create_graph: this gradient is to be differentiated in turn
-                return _row_sparse(ids, _differentiable(ctx.weight, ids, grad), ctx.weight.shape), None, None
-            grad, weight = grad.contiguous(), ctx.weight.detach()
-            if row_state(ctx.weight).steps_seen(ctx.weight) != ctx.steps:
-                grad = _normalise_backward(grad.float(), unit.float(), norms.unsqueeze(1))
-            elif grad.dtype == torch.bfloat16:
-                grad = normalise_backward(grad, weight, ids, norms)
+                values = _differentiable(ctx.weight, named, grad)
+            elif row_state(ctx.weight).steps_seen(ctx.weight) != ctx.steps:
+                values = _of_earlier_rows(grad, named, unit, norms)
             else:
-                # In place: the gradient was made for this node alone (annsoftmax_ref.loss makes a new one each time).
-                normalise_backward_(grad, weight, ids, norms)
-            return _row_sparse(ids, grad, ctx.weight.shape), None, None
+                values = _of_these_rows(grad, named, ctx.weight.detach(), norms)
+            return _row_sparse(named.ids, values, ctx.weight.shape), None, None
 
 
-def _normalise_backward(grad: Tensor, unit: Tensor, norms: Tensor) -> Tensor:
-    """For rows that are no longer those of the forward pass: from the unit rows [A, d] and norms [A, 1] kept of it."""
+def _of_these_rows(grad: Tensor, named: Named, weight: Tensor, norms: Tensor) -> Tensor:
+    """grad [G A, d] of the unit rows of each set -> that of the distinct rows [U, d]."""
+    if named.starts is not None:
+        return merge_normalise_backward(grad, weight, named.ids, named.starts, named.places, norms)
+    if grad.dtype == torch.bfloat16:
+        return normalise_backward(grad, weight, named.ids, norms)
+    # In place: the gradient was made for this node alone (annsoftmax_ref.loss makes a new one each time).
+    normalise_backward_(grad, weight, named.ids, norms)
+    return grad
+
+
+def _of_earlier_rows(grad: Tensor, named: Named, unit: Tensor, norms: Tensor) -> Tensor:
+    """The same where the rows have moved since: from the unit rows [G A, d] and norms [G A] of the forward pass."""
+    grad, unit, norms = grad.float(), unit.float(), norms.unsqueeze(1)
+    if named.starts is not None:
+        grad, first = merge_rows(grad, named.starts, named.places), named.places[named.starts[:-1]]
+        unit, norms = unit[first], norms[first]
     turned = grad - (grad * unit).sum(dim=1, keepdim=True) * unit
     return torch.where(norms > 1e-12, turned, grad) / norms  # at the clamp, rows were divided by a constant
 
 
-def _differentiable(weight: Tensor, ids: Tensor, grad: Tensor) -> Tensor:
-    """grad [A, d] of the unit rows -> that of the rows, by torch's own formulas, which have derivatives."""
-    rows = _GatherRows.apply(weight, ids)
-    (result,) = torch.autograd.grad(unit_rows(rows), rows, grad.to(rows.dtype), create_graph=True)
+def _differentiable(weight: Tensor, named: Named, grad: Tensor) -> Tensor:
+    """The same by torch's own formulas, which have derivatives."""
+    rows = _GatherRows.apply(weight, named.ids)
+    units = named.each(unit_rows(rows)).flatten(0, 1)
+    (result,) = torch.autograd.grad(units, rows, grad.to(rows.dtype), create_graph=True)
     return result
 
 

@@ -13,18 +13,29 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from annsoftmax_ref.active_sets import ActiveSet, active_count, draw_fill, union_active
-from annsoftmax_ref.checks import check_rate
+from annsoftmax_ref.active_sets import ActiveSets, active_count, draw_fill, union_active
+from annsoftmax_ref.checks import check_positive_int, check_rate
+from annsoftmax_ref.grouping import groups_by_rule, random_groups, similar_groups
 
 
 class Selector(nn.Module, ABC):
     """Base of the selectors. ``bind`` is called once by the head, the others for each training batch, in the
-    order ``check_budget``, ``prepare``, ``select``, ``observe``."""
+    order ``check_budget``, ``prepare``, ``select``, ``observe``.
 
-    sample_rate = 1.0
-    groups = 1
+    sample_rate: A / N, for each group. groups: active sets per batch; None: ``grouping.groups_by_rule``. grouping:
+    which samples share a set, "similar" ones or "random" ones. Raises ValueError or TypeError for others.
+    """
+
     takes_all = False  # whether every class is in every active set
     num_classes: int | None = None  # None until it is bound
+
+    def __init__(self, sample_rate: float = 1.0, groups: int | None = 1, grouping: str = "similar"):
+        super().__init__()
+        self.sample_rate = check_rate(sample_rate)
+        self.groups = groups if groups is None else check_positive_int("groups", groups)
+        if grouping not in ("random", "similar"):
+            raise ValueError(f"grouping is {grouping!r}; it should be 'random' or 'similar'")
+        self.grouping = grouping
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         """scale: what a cosine is multiplied by to be a logit. ValueError if another head has the selector already."""
@@ -49,12 +60,20 @@ class Selector(nn.Module, ABC):
         return active_count(self.num_classes, self.sample_rate)
 
     def groups_for(self, batch: int) -> int:
-        """How many active sets a batch of that many samples is given."""
-        return self.groups
+        """How many active sets a batch of that many samples is given, at most one a sample."""
+        wanted = groups_by_rule(batch, self.active_classes) if self.groups is None else self.groups
+        return min(wanted, batch)
+
+    def groups_of(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """x [B, d] (rows of length 1) -> the samples [G, b] of each group, as ``ActiveSets`` has them."""
+        count = self.groups_for(len(x))
+        if self.grouping == "similar":
+            return similar_groups(x, count)
+        return random_groups(len(x), count, generator, x.device)
 
     def check_budget(self, labels: Tensor) -> None:
         """ValueError if labels [B] could put more distinct classes into one group than it has active classes."""
-        largest = -(-len(labels) // min(self.groups_for(len(labels)), len(labels)))
+        largest = -(-len(labels) // self.groups_for(len(labels)))
         if largest > self.active_classes:
             distinct = min(largest, len(labels.unique()))
             if distinct > self.active_classes:
@@ -67,13 +86,13 @@ class Selector(nn.Module, ABC):
         """Upkeep of what is kept about the weights, once a step, before ``select``."""
 
     @abstractmethod
-    def select(self, x: Tensor, labels: Tensor, weight: Tensor, generator: torch.Generator) -> list[ActiveSet]:
+    def select(self, x: Tensor, labels: Tensor, weight: Tensor, generator: torch.Generator) -> ActiveSets:
         """x [B, d] (rows of length 1), labels [B], weight [N, d] -> active sets that partition the batch.
 
         Changes nothing but the generator.
         """
 
-    def observe(self, x: Tensor, active: list[ActiveSet], weight: Tensor, generator: torch.Generator) -> None:
+    def observe(self, x: Tensor, active: ActiveSets, weight: Tensor, generator: torch.Generator) -> None:
         """Told by the head, in training, right after ``select``: what this batch is scored against.
 
         x [B, d] and weight [N, d] as ``select`` had them, active: what it gave.
@@ -85,14 +104,19 @@ class Selector(nn.Module, ABC):
     def weight_replaced(self) -> None:
         """Told by the head: other weights were loaded than those that what is kept is about."""
 
-    def union(self, samples: Tensor, candidates: Tensor, labels: Tensor, generator: torch.Generator) -> ActiveSet:
-        """The active set of a group, samples [b] of the batch: their labels and candidates [b, k], cut or filled to A.
+    def union(self, samples: Tensor, candidates: Tensor, labels: Tensor, generator: torch.Generator) -> ActiveSets:
+        """The active sets of groups, samples [G, b]: their labels and candidates, cut or filled to A.
 
-        candidates: best first, -1 where there is none; labels [B] are the batch's. What stays free is filled at random.
+        candidates [B, k]: each sample's, best first, -1 where there is none; labels [B]. What stays free is filled at
+        random.
         """
-        fill = draw_fill(self.num_classes, self.active_classes, generator).to(labels.device)
-        classes, targets = union_active(candidates, labels[samples], fill, self.active_classes, self.num_classes)
-        return ActiveSet(samples, classes, targets)
+        count, n = self.active_classes, self.num_classes
+        fill = draw_fill(n, count, generator, len(samples)).to(labels.device)
+        classes, targets = union_active(candidates, labels, samples, fill, count, n)
+        return ActiveSets(samples, classes, targets)
+
+    def extra_repr(self) -> str:
+        return f"sample_rate={self.sample_rate:g}, groups={self.groups}, grouping={self.grouping}"
 
 
 class AllClasses(Selector):
@@ -102,22 +126,19 @@ class AllClasses(Selector):
 
     def select(self, x, labels, weight, generator):
         everything = torch.arange(self.num_classes, device=labels.device)
-        return [ActiveSet(torch.arange(len(labels), device=labels.device), everything, labels)]
+        batch = torch.arange(len(labels), device=labels.device)
+        return ActiveSets(batch[None], everything[None], labels[None])
 
 
 class RandomClasses(Selector):
-    """The batch's own classes and uniformly random others, A in all, for the whole batch.
+    """The batch's own classes and uniformly random others, A in all.
 
-    What PartialFC does (An et al., arXiv 2010.05222; CVPR 2022): positives always in, no correction of logits.
+    What PartialFC does (An et al., arXiv 2010.05222; CVPR 2022), for the whole batch: positives always in, no
+    correction of logits. Ours: that it can be given groups of samples, with an active set each.
     """
 
-    def __init__(self, sample_rate: float = 0.1):
-        super().__init__()
-        self.sample_rate = check_rate(sample_rate)
+    def __init__(self, sample_rate: float = 0.1, groups: int | None = 1, grouping: str = "similar"):
+        super().__init__(sample_rate, groups, grouping)
 
     def select(self, x, labels, weight, generator):
-        samples = torch.arange(len(labels), device=labels.device)
-        return [self.union(samples, labels.new_empty(len(labels), 0), labels, generator)]
-
-    def extra_repr(self) -> str:
-        return f"sample_rate={self.sample_rate:g}"
+        return self.union(self.groups_of(x, generator), labels.new_empty(len(labels), 0), labels, generator)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,25 +21,15 @@ from kernels_inline import build
 from kernels_inline.choice import current
 from kernels_inline.compiler import BuildError
 from kernels_inline.cuda import library
+from kernels_inline.kernel_op import LAUNCHERS, KernelOp
 
 # Where tensors have to be for the kernels that a backend names; None: wherever there are kernels.
 PLACES = {"auto": None, "cpp": "cpu", "cuda": "cuda", "emulator": "cpu"}
-LAUNCHERS: dict[Callable, tuple[str, ...]] = {}  # of every op
 
 logger = logging.getLogger(__name__)
 
 
-def needs(*launchers: str) -> Callable:
-    """Above an op's definition: the launchers without which it is left to torch, its backward pass's among them."""
-
-    def declare(op: Callable) -> Callable:
-        LAUNCHERS[op] = launchers
-        return op
-
-    return declare
-
-
-def runs(op: Callable | None = None, *tensors: Tensor) -> bool:
+def runs(op: KernelOp | None = None, *tensors: Tensor) -> bool:
     """Whether the op's kernels are to take these tensors: all on one device, floating-point ones in float32.
 
     An op with a launcher that a library does not have is torch's on that library's device. Without an op: whether

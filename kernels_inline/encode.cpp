@@ -3,6 +3,8 @@
 // sign_codes        reads each row once (centred: its centroid too) and writes d / 8 bytes: bound by memory.
 // gather_unit_rows  rows picked, normalised and centred, for a matrix product (the rotation) to follow.
 // row_argmax        one pass over a block of scores that is still in cache.
+#include "threads.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -64,7 +66,7 @@ extern "C" int64_t sign_codes(const float* rows, const int64_t* ids, const float
                               int64_t* codes) {
     const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
     if (error) return error;
-#pragma omp parallel
+#pragma omp parallel if (threads::pay((centroids ? 8 : 4) * count * dim))
     {
         std::vector<float> unit(centroids ? dim : 0);
 #pragma omp for schedule(static)
@@ -82,7 +84,7 @@ extern "C" int64_t gather_unit_rows(const float* rows, const int64_t* ids, const
                                     int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, float* out) {
     const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
     if (error) return error;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(12 * count * dim))
     for (int64_t i = 0; i < count; ++i)
         encode::unit_row(rows + ids[i] * dim, centroids ? centroids + lists[i] * dim : nullptr, dim, out + i * dim);
     return encode::OK;
@@ -90,7 +92,7 @@ extern "C" int64_t gather_unit_rows(const float* rows, const int64_t* ids, const
 
 // best [count]: the column of the largest of scores [count, columns], the first of equals.
 extern "C" int64_t row_argmax(const float* scores, int64_t count, int64_t columns, int64_t* best) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(4 * count * columns))
     for (int64_t i = 0; i < count; ++i) {
         const float* row = scores + i * columns;
         float lanes[16];

@@ -11,17 +11,17 @@ import torch
 
 from kernels_inline.bits import words_for
 from kernels_inline.checks import DEVICES, check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 ERRORS = {1: "ids holds a row number that is not in 0..N-1", 2: "lists holds a list number that is not in 0..nlist-1"}
 CHUNK = 1 << 14  # rows whose product with the rotation is held at once
 SCORES = 1 << 21  # scores of rows against centroids that are held at once: 8 MB
 
 
-@needs("sign_codes", "gather_unit_rows")
-@torch.library.custom_op(
-    "annsoftmax::encode",
-    mutates_args=(),
+@kernel_op(
+    "encode",
+    needs=("sign_codes", "gather_unit_rows"),
     device_types=DEVICES,
     schema="(Tensor rows, Tensor ids, Tensor? rotation=None, Tensor? centroids=None, Tensor? lists=None) -> Tensor",
 )
@@ -49,10 +49,7 @@ def encode(rows, ids, rotation=None, centroids=None, lists=None):
     return codes
 
 
-@needs("row_argmax")
-@torch.library.custom_op(
-    "annsoftmax::assign", mutates_args=(), device_types=DEVICES, schema="(Tensor rows, Tensor centroids) -> Tensor"
-)
+@kernel_op("assign", needs=("row_argmax",), device_types=DEVICES, schema="(Tensor rows, Tensor centroids) -> Tensor")
 def assign(rows, centroids):
     """rows [n, d], centroids [nlist, d] float32 -> the list of the largest dot product [n], the lowest of equals.
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from kernels_inline.bits import pack_bits, popcount, words_for
 from kernels_inline.checks import check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 LEVEL, HIGHEST = 64, 254
 NONE = -(1 << 29)  # the margin where there is no query
@@ -50,10 +51,9 @@ def query_planes(queries: Tensor, count: int) -> Tensor:
     return pack_bits(bits)
 
 
-@needs("flat_map")
-@torch.library.custom_op(
-    "annsoftmax::flat_map",
-    mutates_args=(),
+@kernel_op(
+    "flat_map",
+    needs=("flat_map",),
     schema="(Tensor planes, Tensor thresholds, Tensor codes, Tensor starts, int dim, int shift=0) -> Tensor",
 )
 def flat_map(planes, thresholds, codes, starts, dim, shift=0):

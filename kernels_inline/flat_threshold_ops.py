@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
 from kernels_inline.flat_ops import check_codes, in_parts, scores
+from kernels_inline.kernel_op import kernel_op
 
 
-@needs("flat_thresholds")
-@torch.library.custom_op(
-    "annsoftmax::flat_thresholds",
-    mutates_args=(),
+@kernel_op(
+    "flat_thresholds",
+    needs=("flat_thresholds",),
     schema="(Tensor planes, Tensor codes, int dim, int k, int stride=8, int first=0) -> Tensor",
 )
 def flat_thresholds(planes, codes, dim, k, stride=8, first=0):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kernels_inline.checks import check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 
-@needs("gather_normalise", "normalise_backward")
-@torch.library.custom_op("annsoftmax::gather_normalise", mutates_args=())
+@kernel_op("gather_normalise", needs=("gather_normalise", "normalise_backward"))
 def gather_normalise(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     """Rows of weight scaled to length 1, and what they were divided by.
 
@@ -26,8 +26,7 @@ def gather_normalise(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, T
     return unit, norms
 
 
-@needs("normalise_backward")
-@torch.library.custom_op("annsoftmax::normalise_backward_", mutates_args=("grad",))
+@kernel_op("normalise_backward_", needs=("normalise_backward",), mutates=("grad",))
 def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor) -> None:
     """Turns the gradient of ``gather_normalise``'s unit rows into the one of the rows: (g - (g.u) u) / norm.
 
@@ -40,8 +39,7 @@ def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     _run("normalise_backward", "ids", len(weight), grad, None, weight, *weight.shape, ids, len(ids), norms)
 
 
-@needs("normalise_backward")
-@torch.library.custom_op("annsoftmax::normalise_backward", mutates_args=())
+@kernel_op("normalise_backward", needs=("normalise_backward",))
 def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor) -> Tensor:
     """``normalise_backward_`` for a gradient slope [A, d] in bfloat16 -> a new one in float32, in one pass."""
     _check_rows(weight, ids)
@@ -52,8 +50,7 @@ def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     return grad
 
 
-@needs("add_rows")
-@torch.library.custom_op("annsoftmax::add_rows_", mutates_args=("total",))
+@kernel_op("add_rows_", needs=("add_rows",), mutates=("total",))
 def add_rows_(total: Tensor, places: Tensor, part: Tensor) -> None:
     """total [U, d] float32 += part [A, d] float32 or bfloat16 at rows places [A] int64, ascending and distinct."""
     check("total", total, torch.float32, ("U", "d"))

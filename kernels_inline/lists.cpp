@@ -5,6 +5,8 @@
 //              distinct, so threads never write the same place.
 // list_sums    each row is read once and added to its list's sum. A list belongs to one thread, which adds its rows in
 //              ascending order, so the number of threads does not change a bit of the result.
+#include "threads.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -16,7 +18,7 @@ extern "C" int64_t write_codes(int64_t* codes, int64_t* slot_codes, int32_t* wri
                                int64_t W, int64_t capacity, int64_t clock) {
     for (int64_t i = 0; i < n; ++i)
         if (ids[i] < 0 || ids[i] >= N) return 1;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(128 * n * W))
     for (int64_t i = 0; i < n; ++i) {
         const int64_t id = ids[i];
         int64_t* slot = slot_codes + assignment[id] * W * capacity + place[id];
@@ -43,7 +45,7 @@ extern "C" int64_t list_sums(const float* rows, const int64_t* lists, int64_t co
     }
     std::vector<int64_t> place(first.begin(), first.end() - 1);
     for (int64_t i = 0; i < count; ++i) order[place[lists[i]]++] = i;
-#pragma omp parallel for schedule(dynamic, 16)
+#pragma omp parallel for schedule(dynamic, 16) if (threads::pay(4 * count * dim))
     for (int64_t list = 0; list < nlist; ++list) {
         float* sum = sums + list * dim;
         std::fill(sum, sum + dim, 0.0f);

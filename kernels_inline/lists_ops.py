@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kernels_inline.checks import DEVICES, check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 
-@needs("write_codes")
-@torch.library.custom_op("annsoftmax::write_codes_", mutates_args=("codes", "slot_codes", "written"))
+@kernel_op("write_codes_", needs=("write_codes",), mutates=("codes", "slot_codes", "written"))
 def write_codes_(
     codes: Tensor,
     slot_codes: Tensor,
@@ -42,10 +42,9 @@ def write_codes_(
         raise ValueError(f"ids holds a row that is not in 0..{n - 1}")
 
 
-@needs("list_sums")
-@torch.library.custom_op(
-    "annsoftmax::kmeans_sums",
-    mutates_args=(),
+@kernel_op(
+    "kmeans_sums",
+    needs=("list_sums",),
     device_types=DEVICES,
     schema="(Tensor rows, Tensor lists, int nlist) -> (Tensor, Tensor)",
 )

@@ -5,6 +5,7 @@
 // prefetched while one is computed, since the order of reading is known ahead.
 
 #include "numbers.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cmath>
@@ -32,7 +33,7 @@ float cosine_with(const float* query, const float* row, int64_t d) {
 extern "C" int64_t rerank(const float* queries, const float* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d,
                           int64_t* ids_out, float* cosines_out) {
     using numbers::AHEAD;
-#pragma omp parallel for schedule(dynamic, 4)
+#pragma omp parallel for schedule(dynamic, 4) if (threads::pay(4 * B * k * d))
     for (int64_t b = 0; b < B; ++b) {
         const int64_t* mine = ids + b * k;
         std::vector<std::pair<float, int64_t>> found;   // (-cosine, id): sorts as wanted

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kernels_inline.checks import check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 
-@needs("rerank")
-@torch.library.custom_op("annsoftmax::rerank", mutates_args=())
+@kernel_op("rerank", needs=("rerank",))
 def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """queries [B, d] f32 of length 1, rows [N, d] f32, ids [B, k] i64 (-1: none) -> ids [B, k], cosines [B, k].
 

@@ -15,6 +15,7 @@
 // named twice would be two threads' work), 3 a row's age is not in the table.
 
 #include "numbers.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cfloat>
@@ -34,7 +35,7 @@ struct Ids {
 // May all of these rows be brought up to date with `step` by a table of ages 0..window? Nothing is written.
 static int check(const Ids& rows, int64_t step, int64_t window) {
     int problem = NONE;
-#pragma omp parallel for schedule(static) reduction(max : problem)
+#pragma omp parallel for schedule(static) reduction(max : problem) if (threads::pay(24 * rows.A))
     for (int64_t a = 0; a < rows.A; a++) {
         const int64_t id = rows.ids[a];
         int found = NONE;
@@ -141,7 +142,7 @@ static int step_rows(const Optimizer& optimizer, const Ids& rows, const double* 
                      int64_t* codes) {
     if (const int problem = check(rows, step - 1, window)) return problem;
     const int64_t d = rows.d, words = (d + 63) / 64;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(20 * rows.A * d))
     for (int64_t a = 0; a < rows.A; a++) {
         optimizer.prefetch(rows.ids[std::min(a + numbers::AHEAD, rows.A - 1)] * d, d);
         const int64_t id = rows.ids[a], age = step - 1 - rows.last[id];
@@ -158,7 +159,7 @@ template <class Optimizer>
 static int catch_up_rows(const Optimizer& optimizer, const Ids& rows, const double* table, int64_t window,
                          int64_t step) {
     if (const int problem = check(rows, step, window)) return problem;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(16 * rows.A * rows.d))
     for (int64_t a = 0; a < rows.A; a++) {
         const int64_t id = rows.ids[a], age = step - rows.last[id];
         if (age == 0) continue;

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from kernels_inline.bits import words_for
 from kernels_inline.checks import check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 
-@needs("row_sgd", "row_sgd_catch_up")
-@torch.library.custom_op("annsoftmax::row_sgd_", mutates_args=("weight", "momentum", "last"))
+@kernel_op("row_sgd_", needs=("row_sgd", "row_sgd_catch_up"), mutates=("weight", "momentum", "last"))
 def row_sgd_(
     weight: Tensor,
     momentum: Tensor,
@@ -47,8 +47,7 @@ def row_sgd_(
     return codes
 
 
-@needs("row_adamw", "row_adamw_catch_up")
-@torch.library.custom_op("annsoftmax::row_adamw_", mutates_args=("weight", "exp_avg", "exp_avg_sq", "last"))
+@kernel_op("row_adamw_", needs=("row_adamw", "row_adamw_catch_up"), mutates=("weight", "exp_avg", "exp_avg_sq", "last"))
 def row_adamw_(
     weight: Tensor,
     exp_avg: Tensor,
@@ -77,8 +76,7 @@ def row_adamw_(
     return codes
 
 
-@needs("row_sgd", "row_sgd_catch_up")
-@torch.library.custom_op("annsoftmax::row_sgd_catch_up_", mutates_args=("weight", "momentum", "last"))
+@kernel_op("row_sgd_catch_up_", needs=("row_sgd", "row_sgd_catch_up"), mutates=("weight", "momentum", "last"))
 def row_sgd_catch_up_(weight: Tensor, momentum: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int) -> None:
     """Apply to the rows that lag behind ``step`` the SGD steps they missed."""
     _check(weight, {"momentum": momentum}, last, ids, table, 4)
@@ -86,8 +84,11 @@ def row_sgd_catch_up_(weight: Tensor, momentum: Tensor, last: Tensor, ids: Tenso
     _run("row_sgd_catch_up", *rows, table, len(table) - 1, step)
 
 
-@needs("row_adamw", "row_adamw_catch_up")
-@torch.library.custom_op("annsoftmax::row_adamw_catch_up_", mutates_args=("weight", "exp_avg", "exp_avg_sq", "last"))
+@kernel_op(
+    "row_adamw_catch_up_",
+    needs=("row_adamw", "row_adamw_catch_up"),
+    mutates=("weight", "exp_avg", "exp_avg_sq", "last"),
+)
 def row_adamw_catch_up_(
     weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int, eps: float
 ) -> None:

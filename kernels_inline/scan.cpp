@@ -12,11 +12,13 @@
 // Cost: the pairs (see scan_codes.h), about 20 instructions for each of the 1.5 k to 2 k survivors of a query, and
 // their sort. Memory: 32 (k + 64) bytes a query of a tile and thread.
 #include "scan_codes.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <vector>
 #include <omp.h>
 
@@ -192,10 +194,12 @@ int64_t search_tile(const Index& index, const Queries& queries, int64_t begin, i
 
 template <int planes>
 int64_t search_all(const Index& index, const Queries& queries, int64_t k, int64_t* ids, int32_t* found) {
-    const int64_t tile = std::clamp<int64_t>(queries.batch / omp_get_max_threads(), 1, TILE);
+    const int64_t codes = std::accumulate(index.ends, index.ends + index.nlist, int64_t(0)) / index.nlist;  // a list
+    const bool shared = threads::pay(8 * queries.batch * queries.nprobe * codes * planes * index.words);
+    const int64_t tile = std::clamp<int64_t>(queries.batch / (shared ? omp_get_max_threads() : 1), 1, TILE);
     const int64_t tiles = (queries.batch + tile - 1) / tile, room = 4 * k + 256;
     int64_t error = OK;
-#pragma omp parallel
+#pragma omp parallel if (shared)
     {
         Workspace space;
         space.keys.resize(tile * room);

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from kernels_inline.bits import pack_bits, popcount, words_for
 from kernels_inline.checks import DEVICES, check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 PLANES = 4
 ERRORS = {
@@ -32,10 +33,9 @@ ERRORS = {
 }
 
 
-@needs("ivf_scan")
-@torch.library.custom_op(
-    "annsoftmax::ivf_scan",
-    mutates_args=(),
+@kernel_op(
+    "ivf_scan",
+    needs=("ivf_scan",),
     device_types=DEVICES,
     schema="(Tensor query_codes, Tensor probed, Tensor slots, Tensor slot_codes, Tensor ends, int k, int num_rows,"
     " int dim) -> (Tensor, Tensor)",
@@ -58,10 +58,9 @@ def ivf_scan(query_codes, probed, slots, slot_codes, ends, k, num_rows, dim):
     return _scan(query_codes.unsqueeze(2), probed, slots, slot_codes, ends, k, num_rows, most=dim)
 
 
-@needs("ivf_scan")
-@torch.library.custom_op(
-    "annsoftmax::ivf_scan_asymmetric",
-    mutates_args=(),
+@kernel_op(
+    "ivf_scan_asymmetric",
+    needs=("ivf_scan",),
     device_types=DEVICES,
     schema="(Tensor queries, Tensor probed, Tensor slots, Tensor slot_codes, Tensor ends, int k, int num_rows)"
     " -> (Tensor, Tensor)",

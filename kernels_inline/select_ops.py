@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kernels_inline import choice
 from kernels_inline.checks import DEVICES, check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 ERRORS = {
     1: "labels holds a class id that is not in 0..num_classes-1",
@@ -23,10 +24,9 @@ ERRORS = {
 LABEL = -1  # the key of a label: before that of byte 255, which is 0
 
 
-@needs("union_active")
-@torch.library.custom_op(
-    "annsoftmax::union_active",
-    mutates_args=(),
+@kernel_op(
+    "union_active",
+    needs=("union_active",),
     device_types=DEVICES,
     schema="(Tensor candidates, Tensor labels, Tensor fill_order, int count, int num_classes) -> (Tensor, Tensor)",
 )
@@ -52,10 +52,7 @@ def union_active(candidates, labels, fill_order, count, num_classes):
     return classes, targets
 
 
-@needs("select_map")
-@torch.library.custom_op(
-    "annsoftmax::select_map", mutates_args=(), schema="(Tensor scores, Tensor labels, int count) -> (Tensor, Tensor)"
-)
+@kernel_op("select_map", needs=("select_map",), schema="(Tensor scores, Tensor labels, int count) -> (Tensor, Tensor)")
 def select_map(scores, labels, count):
     """The labels and the classes with the largest bytes, ties to the lower id: exactly ``count`` classes.
 

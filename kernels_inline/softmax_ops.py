@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from kernels_inline.checks import check
-from kernels_inline.dispatch import call, needs
+from kernels_inline.dispatch import call
+from kernels_inline.kernel_op import kernel_op
 
 KINDS = {"cross_entropy": 0, "cosface": 1, "arcface": 2, "dsoftmax": 3}
 
 
-@needs("margin_softmax")
-@torch.library.custom_op("annsoftmax::margin_softmax_", mutates_args=("cosine",))
+@kernel_op("margin_softmax_", needs=("margin_softmax",), mutates=("cosine",))
 def margin_softmax_(cosine: Tensor, targets: Tensor, kind: int, scale: float, margin: float, share: float) -> Tensor:
     """The loss of each sample; the cosines are overwritten by ``share`` times their gradient.
 

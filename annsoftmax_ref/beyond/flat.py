@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.active_sets import ActiveSet, ActiveSets
 from kernels_inline.flat_ops import flat_map, flat_map_torch, query_planes
 from kernels_inline.flat_threshold_ops import flat_thresholds, flat_thresholds_torch
 from kernels_inline.select_ops import select_map, select_map_torch
@@ -29,34 +30,35 @@ class Flat:
 
     planes: int
 
-    def active_sets(self, selector, groups, x, labels, weight, generator) -> list[ActiveSet]:
-        """As ``Selector.select``, for groups of samples that partition the batch."""
+    def active_sets(self, selector, groups, x, labels, weight, generator) -> ActiveSets:
+        """As ``Selector.select``, for groups [G, b] of samples, as ``ActiveSets`` has them."""
         index = selector.index
         turned = x @ index.rotation.to(x.dtype) if index.rotate else x
         return flat_active(turned, groups, labels, index.codes, selector.active_classes, self.planes, generator)
 
 
 def flat_active(
-    x: Tensor, groups: list[Tensor], labels: Tensor, codes: Tensor, count: int, planes: int, generator: torch.Generator
-) -> list[ActiveSet]:
-    """x [B, d] unit rows, rotated as the codes were; groups partition 0..B-1; codes [N, W] -> a set for each group.
+    x: Tensor, groups: Tensor, labels: Tensor, codes: Tensor, count: int, planes: int, generator: torch.Generator
+) -> ActiveSets:
+    """x [B, d] unit rows, rotated as the codes were; groups [G, b]; codes [N, W] -> a set for each group.
 
     planes: 1 (signs of the samples) or 2 (four levels a number). Exactly ``count`` classes each, the labels always in.
     """
-    dim, order = x.shape[1], torch.cat(groups)
-    sizes = torch.tensor([0, *(len(group) for group in groups)])
-    bits = query_planes(x[order].float(), planes)
+    dim, there = x.shape[1], groups >= 0
+    bits = query_planes(x[groups[there]].float(), planes)
     stride = min(STRIDE, len(codes))
     first = int(torch.randint(stride, (), generator=generator))
-    share = max(1, count // max(len(group) for group in groups))
+    share = max(1, count // groups.shape[1])
     measure = flat_thresholds if backend.runs(flat_thresholds, bits, codes) else flat_thresholds_torch
     thresholds = measure(bits, codes, dim, share, stride, first)
+    bounds = F.pad(there.sum(dim=1).cumsum(0), (1, 0))
     # A bit of a score of two planes weighs 1 or 2: half of a margin of theirs is about one of signs.
     score = flat_map if backend.runs(flat_map, bits, codes) else flat_map_torch
-    bytes_of = score(bits, thresholds, codes, sizes.cumsum(0).to(x.device), dim, planes - 1)
+    bytes_of = score(bits, thresholds, codes, bounds, dim, planes - 1)
     choose = select_map if backend.runs(select_map, bytes_of) else select_map_torch
-    active = []
-    for group, scores in zip(groups, bytes_of, strict=True):
-        classes, targets = choose(scores, labels[group], count)
-        active.append(ActiveSet(group, classes, targets))
-    return active
+    return ActiveSets.of(
+        [
+            ActiveSet(group[own], *choose(scores, labels[group[own]], count))
+            for group, own, scores in zip(groups, there, bytes_of, strict=True)
+        ]
+    )

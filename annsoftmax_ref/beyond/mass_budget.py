@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.active_sets import ActiveSets
 from annsoftmax_ref.beyond.drawn import draw_distinct, draw_outside, scaled_cosines
 from annsoftmax_ref.checks import check_share
 
@@ -45,7 +45,7 @@ class MassBudget(nn.Module):
         return max(self.least, float(self.rate))
 
     def observe(
-        self, x: Tensor, active: list[ActiveSet], weight: Tensor, scale: float, generator: torch.Generator
+        self, x: Tensor, active: ActiveSets, weight: Tensor, scale: float, generator: torch.Generator
     ) -> None:
         """Measure the mass in the active set of one group, another one each step, and follow it."""
         group = active[int(torch.randint(len(active), (), generator=generator))]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.active_sets import ActiveSet, ActiveSets
 from annsoftmax_ref.beyond.drawn import draw_distinct, draw_outside, scaled_cosines
 
 PILOT = 256  # classes drawn a step, to know what score those have that no sample found
@@ -24,16 +24,16 @@ PILOT = 256  # classes drawn a step, to know what score those have that no sampl
 class Priority:
     """Takes twice the candidates of the union, which chance may leave out, in the order of their scores."""
 
-    def active_sets(self, selector, groups, x, labels, weight, generator) -> list[ActiveSet]:
-        """As ``Selector.select``, for groups of samples that partition the batch."""
+    def active_sets(self, selector, groups, x, labels, weight, generator) -> ActiveSets:
+        """As ``Selector.select``, for groups [G, b] of samples, as ``ActiveSets`` has them."""
         n, index = selector.num_classes, selector.index
-        k = selector.candidates_per_sample(max(len(samples) for samples in groups), times=2)
+        k = selector.candidates_per_sample(groups.shape[1], times=2)
         found, scores = index.search(x, weight, k, selector.nprobe, selector.rerank)
         logits = selector.scale * index.as_cosines(scores, selector.rerank)
         pilot = draw_distinct(n, min(PILOT, n), generator).to(x.device)
         pilot_logits = scaled_cosines(x, weight, pilot, selector.scale)  # [B, p]
         active = []
-        for samples in groups:
+        for samples in (group[group >= 0] for group in groups):
             classes, targets, log_weights = priority_active(
                 found[samples],
                 logits[samples],
@@ -45,7 +45,7 @@ class Priority:
                 generator,
             )
             active.append(ActiveSet(samples, classes, targets, log_weights.to(x.dtype)))
-        return active
+        return ActiveSets.of(active)
 
 
 def priority_active(

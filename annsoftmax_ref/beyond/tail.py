@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.active_sets import ActiveSet, draw_fill, union_active
+from annsoftmax_ref.active_sets import ActiveSet, ActiveSets, draw_fill, union_active
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,17 @@ class Tail:
 
     share: float
 
-    def active_sets(self, selector, groups, x, labels, weight, generator) -> list[ActiveSet]:
-        """As ``Selector.select``, for groups of samples that partition the batch."""
+    def active_sets(self, selector, groups, x, labels, weight, generator) -> ActiveSets:
+        """As ``Selector.select``, for groups [G, b] of samples, as ``ActiveSets`` has them."""
         count = selector.active_classes
         found = selector.search(groups, x, weight, places=(1 - self.share) * count)
         active = []
-        for samples in groups:
+        for samples in (group[group >= 0] for group in groups):
             classes, targets, log_weights = tail_active(
                 found[samples], labels[samples], count, self.share, selector.num_classes, generator
             )
             active.append(ActiveSet(samples, classes, targets, log_weights.to(x.dtype)))
-        return active
+        return ActiveSets.of(active)
 
 
 def tail_active(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from annsoftmax_ref import IVFBinaryIndex, NearestClasses
-from annsoftmax_ref.active_sets import ActiveSet, active_count
+from annsoftmax_ref.active_sets import ActiveSets, active_count
 from annsoftmax_ref.datasets import load_glyphs
 from annsoftmax_ref.lessons import pictures
 from annsoftmax_ref.lessons.exercises import Exercise
@@ -50,7 +50,7 @@ def scene() -> Scene:
     )
 
 
-def active_sets(rate: float, groups: int, nprobe: int) -> list[ActiveSet]:
+def active_sets(rate: float, groups: int, nprobe: int) -> ActiveSets:
     """What ``NearestClasses`` chooses for the batch of ``scene``. Raises ValueError if its classes find no room."""
     here = scene()
     selector = NearestClasses(rate, groups=groups, nlist=NLIST, nprobe=nprobe)
@@ -72,7 +72,7 @@ def neighbours(sample: int) -> tuple[list[int], list[float]]:
     return best.indices.tolist(), best.values.tolist()
 
 
-def inside(sample: int, classes: list[int], active: list[ActiveSet]) -> list[bool]:
+def inside(sample: int, classes: list[int], active: ActiveSets) -> list[bool]:
     """For each class: is the sample scored against it?"""
     (mine,) = (group for group in active if sample in group.samples)
     members = set(mine.classes.tolist())

@@ -27,11 +27,19 @@ class ForestClasses(RebuiltClasses):
     of one level share the direction. A query meets one node a level, so it cannot tell this from directions drawn
     for each node, and a level costs one product. A query looks at one leaf of each tree.
 
-    sample_rate: A / N. trees, leaf_size (at least 2), rebuild_steps: as above.
+    sample_rate, groups, grouping: see ``Selector``; one group is theirs. trees, leaf_size (at least 2), rebuild_steps: as above.
     """
 
-    def __init__(self, sample_rate: float = 0.1, trees: int = 50, leaf_size: int = 16, rebuild_steps: int = 100):
-        super().__init__(sample_rate, rebuild_steps)
+    def __init__(
+        self,
+        sample_rate: float = 0.1,
+        groups: int | None = 1,
+        grouping: str = "similar",
+        trees: int = 50,
+        leaf_size: int = 16,
+        rebuild_steps: int = 100,
+    ):
+        super().__init__(sample_rate, groups, grouping, rebuild_steps)
         self.trees = check_positive_int("trees", trees)
         if check_positive_int("leaf_size", leaf_size) < 2:
             raise ValueError(f"leaf_size is {leaf_size}; it should be at least 2")
@@ -75,8 +83,8 @@ class ForestClasses(RebuiltClasses):
         return node
 
     def quota(self, batch: int) -> int:
-        """n, the classes that each sample of a batch may bring in."""
-        return self.active_classes // batch + 1
+        """n, the classes that each sample may bring into its group's active set."""
+        return self.active_classes // -(-batch // self.groups_for(batch)) + 1
 
     def candidates(self, x: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         sizes = self._sizes[-1].to(x.device)
@@ -108,7 +116,7 @@ class ForestClasses(RebuiltClasses):
 
     def extra_repr(self) -> str:
         return (
-            f"sample_rate={self.sample_rate:g}, trees={self.trees}, leaf_size={self.leaf_size}, "
+            f"{super().extra_repr()}, trees={self.trees}, leaf_size={self.leaf_size}, "
             f"rebuild_steps={self.rebuild_steps}"
         )
 

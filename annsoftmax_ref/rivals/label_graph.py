@@ -21,12 +21,19 @@ class LabelGraphClasses(RebuiltClasses):
     was not found), a class not listed among its own neighbours, one machine and plain arrays in place of a
     compressed graph in shards, and the period in steps: 100 steps of 256 are about an epoch of the glyphs.
 
-    sample_rate: A / N. neighbours: k, or N - 1 where that is less; 4 bytes each a class.
+    sample_rate, groups, grouping: see ``Selector``; one group is theirs. neighbours: k, or N - 1 where that is less; 4 bytes each a class.
     rebuild_steps: training steps between rebuilds; set it to the steps of an epoch. A rebuild costs N^2 d.
     """
 
-    def __init__(self, sample_rate: float = 0.1, neighbours: int = 100, rebuild_steps: int = 100):
-        super().__init__(sample_rate, rebuild_steps)
+    def __init__(
+        self,
+        sample_rate: float = 0.1,
+        groups: int | None = 1,
+        grouping: str = "similar",
+        neighbours: int = 100,
+        rebuild_steps: int = 100,
+    ):
+        super().__init__(sample_rate, groups, grouping, rebuild_steps)
         self.neighbours = check_positive_int("neighbours", neighbours)
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
@@ -47,4 +54,4 @@ class LabelGraphClasses(RebuiltClasses):
         return self.graph[labels].long()
 
     def extra_repr(self) -> str:
-        return f"sample_rate={self.sample_rate:g}, neighbours={self.neighbours}, rebuild_steps={self.rebuild_steps}"
+        return f"{super().extra_repr()}, neighbours={self.neighbours}, rebuild_steps={self.rebuild_steps}"

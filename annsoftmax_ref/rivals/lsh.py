@@ -23,12 +23,20 @@ class LSHClasses(RebuiltClasses):
     sample's classes by how many tables they share with it (ties to the lower id), one active set for the batch, the
     period, and K by the number of classes (SLIDE there: K = 6 of its own hashes, 0.5 % of the classes active).
 
-    sample_rate: A / N. bits: K, of 1 to 30; None: so many that a bucket holds about 32 classes on average.
+    sample_rate, groups, grouping: see ``Selector``; one group is theirs. bits: K, of 1 to 30; None: so many that a bucket holds about 32 classes on average.
     tables: L. rebuild_steps: training steps between rebuilds of the tables.
     """
 
-    def __init__(self, sample_rate: float = 0.1, bits: int | None = None, tables: int = 50, rebuild_steps: int = 50):
-        super().__init__(sample_rate, rebuild_steps)
+    def __init__(
+        self,
+        sample_rate: float = 0.1,
+        groups: int | None = 1,
+        grouping: str = "similar",
+        bits: int | None = None,
+        tables: int = 50,
+        rebuild_steps: int = 50,
+    ):
+        super().__init__(sample_rate, groups, grouping, rebuild_steps)
         if bits is not None and check_positive_int("bits", bits) > MOST_BITS:
             raise ValueError(f"bits is {bits}; it should be at most {MOST_BITS}")
         self.bits = bits
@@ -83,6 +91,6 @@ class LSHClasses(RebuiltClasses):
 
     def extra_repr(self) -> str:
         return (
-            f"sample_rate={self.sample_rate:g}, bits={self.bits}, tables={self.tables}, "
+            f"{super().extra_repr()}, bits={self.bits}, tables={self.tables}, "
             f"rebuild_steps={self.rebuild_steps}"
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import rows as weight_rows
-from annsoftmax_ref.checks import check_positive_int, check_rate
+from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.row_parameter import unwatching
 from annsoftmax_ref.selectors import Selector
 
@@ -20,9 +20,8 @@ class RebuiltClasses(Selector):
     ``bind``, so that a head that is saved and loaded goes on as if it had never stopped.
     """
 
-    def __init__(self, sample_rate: float, rebuild_steps: int):
-        super().__init__()
-        self.sample_rate = check_rate(sample_rate)
+    def __init__(self, sample_rate: float, groups: int | None, grouping: str, rebuild_steps: int):
+        super().__init__(sample_rate, groups, grouping)
         self.rebuild_steps = check_positive_int("rebuild_steps", rebuild_steps)
         self.register_buffer("steps_left", torch.zeros((), dtype=torch.int64))  # until the next rebuild
         self.register_buffer("built", torch.zeros((), dtype=torch.uint8))
@@ -57,7 +56,7 @@ class RebuiltClasses(Selector):
         # Which classes are near is not to depend on bfloat16 rounding.
         with torch.autocast(x.device.type, enabled=False):
             candidates = self.candidates(x, labels, weight)
-        return [self.union(torch.arange(len(labels), device=labels.device), candidates, labels, generator)]
+        return self.union(self.groups_of(x, generator), candidates, labels, generator)
 
 
 def spans(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

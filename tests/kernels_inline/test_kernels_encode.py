@@ -102,6 +102,6 @@ def test_bad_input_is_one_sentence():
 
 def test_passes_opcheck():
     rows, ids, lists, centroids = torch.randn(9, 70), torch.tensor([0, 3]), torch.tensor([1, 1]), torch.randn(4, 70)
-    torch.library.opcheck(encode_ops.encode, (rows, ids))
-    torch.library.opcheck(encode_ops.encode, (rows, ids, torch.eye(70), centroids, lists))
-    torch.library.opcheck(encode_ops.assign, (rows, centroids))
+    torch.library.opcheck(encode_ops.encode.registered, (rows, ids))
+    torch.library.opcheck(encode_ops.encode.registered, (rows, ids, torch.eye(70), centroids, lists))
+    torch.library.opcheck(encode_ops.assign.registered, (rows, centroids))

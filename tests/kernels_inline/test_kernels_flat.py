@@ -75,7 +75,7 @@ def test_passes_opcheck():
     planes, codes, _ = make_flat(4, 2, 30, 70)
     thresholds = torch.zeros(4, dtype=torch.int32)
     with backend.use("emulator"):
-        torch.library.opcheck(flat_ops.flat_map, (planes, thresholds, codes, torch.tensor([0, 1, 4]), 70, 1))
+        torch.library.opcheck(flat_ops.flat_map.registered, (planes, thresholds, codes, torch.tensor([0, 1, 4]), 70, 1))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -66,7 +66,7 @@ def test_the_op_runs_the_kernel_under_the_backend_emulator(count):
 def test_passes_opcheck():
     planes, codes, _ = make_flat(4, 2, 30, 70)
     with backend.use("emulator"):
-        torch.library.opcheck(flat_thresholds, (planes, codes, 70, 5, 2, 1))
+        torch.library.opcheck(flat_thresholds.registered, (planes, codes, 70, 5, 2, 1))
 
 
 @pytest.mark.parametrize("op", [flat_thresholds, flat_thresholds_torch])

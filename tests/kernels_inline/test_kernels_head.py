@@ -117,9 +117,9 @@ def test_places_that_repeat_or_lie_outside_are_refused_with_nothing_changed(plac
 @pytest.mark.parametrize("half", [False, True])
 def test_opcheck(half):
     weight, ids = torch.randn(20, 10), torch.tensor([3, 4, 4])
-    torch.library.opcheck(gather_normalise, (weight, ids, half))
-    torch.library.opcheck(normalise_backward_, (torch.randn(3, 10), weight, ids, torch.ones(3)))
-    torch.library.opcheck(add_rows_, (torch.zeros(5, 3), torch.tensor([1, 4]), torch.ones(2, 3)))
+    torch.library.opcheck(gather_normalise.registered, (weight, ids, half))
+    torch.library.opcheck(normalise_backward_.registered, (torch.randn(3, 10), weight, ids, torch.ones(3)))
+    torch.library.opcheck(add_rows_.registered, (torch.zeros(5, 3), torch.tensor([1, 4]), torch.ones(2, 3)))
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 3, 1)])
@@ -147,4 +147,4 @@ def test_a_gradient_in_bfloat16_is_widened_and_then_treated_alike(rows, dim):
     expected = slope.float()
     normalise_backward_(expected, weight, ids, norms)
     assert torch.equal(normalise_backward(slope, weight, ids, norms), expected)
-    torch.library.opcheck(normalise_backward, (slope, weight, ids, norms))
+    torch.library.opcheck(normalise_backward.registered, (slope, weight, ids, norms))

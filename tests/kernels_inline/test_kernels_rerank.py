@@ -57,7 +57,7 @@ def test_any_sizes_repeats_and_ties(n, d, b, k, seed):
 
 
 def test_opcheck():
-    torch.library.opcheck(rerank, rerank_example(20, 8, 3, 5))
+    torch.library.opcheck(rerank.registered, rerank_example(20, 8, 3, 5))
 
 
 @pytest.mark.parametrize(

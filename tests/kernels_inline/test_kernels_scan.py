@@ -126,9 +126,9 @@ def test_passes_opcheck():
     lists, generator = make_lists(100, 70, 4)
     probed = make_probes(3, 4, 2, generator)
     queries = random_words(3, 1, 2, generator=generator) & 63
-    torch.library.opcheck(scan_ops.ivf_scan, (queries, probed, *lists.values(), 5, 100, 70))
+    torch.library.opcheck(scan_ops.ivf_scan.registered, (queries, probed, *lists.values(), 5, 100, 70))
     floats = torch.randn(3, 70, generator=generator)
-    torch.library.opcheck(scan_ops.ivf_scan_asymmetric, (floats, probed, *lists.values(), 5, 100))
+    torch.library.opcheck(scan_ops.ivf_scan_asymmetric.registered, (floats, probed, *lists.values(), 5, 100))
 
 
 def test_bad_input_is_one_sentence():

@@ -88,7 +88,7 @@ def test_opcheck():
         union_active, (torch.tensor([[1, 2], [3, -1]]), torch.tensor([0, 5]), torch.tensor([7]), 6, 9)
     )
     with backend.use("emulator"):
-        torch.library.opcheck(select_map, (torch.arange(9, dtype=torch.uint8), torch.tensor([1, 2]), 4))
+        torch.library.opcheck(select_map.registered, (torch.arange(9, dtype=torch.uint8), torch.tensor([1, 2]), 4))
 
 
 @pytest.mark.parametrize("change, words", [
