@@ -13,7 +13,7 @@ from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.row_parameter import catch_up, row_state, unwatched
-from kernels_inline.head_ops import add_rows_, gather_normalise, normalise_backward, normalise_backward_
+from kernels_inline.head_ops import gather_normalise, normalise_backward, normalise_backward_
 
 
 def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
@@ -99,11 +99,7 @@ class _TakeParts(torch.autograd.Function):
         dtype = torch.promote_types(ctx.like.dtype, torch.float32)
         total = torch.zeros(ctx.shape, dtype=dtype, device=ctx.like.device)
         for places, grad in zip(ctx.saved_tensors, grads, strict=True):
-            # A gradient that is to be differentiated in turn (create_graph) goes through plain torch.
-            if not torch.is_grad_enabled() and backend.runs(add_rows_, total):
-                add_rows_(total, places, grad.contiguous())
-            else:
-                total.index_add_(0, places, grad.to(dtype))
+            total.index_add_(0, places, grad.to(dtype))
         return total.to(ctx.like.dtype), *[None] * len(grads)
 
 
