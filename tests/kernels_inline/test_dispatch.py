@@ -121,6 +121,8 @@ def test_an_op_runs_where_all_launchers_that_it_declares_are_there(monkeypatch):
 
 def test_a_kernel_that_there_is_not_is_one_sentence():
     assert library.Emulated().has("ivf_scan") and not library.Emulated().has("nothing")
+    with backend.use("emulator"):
+        assert backend.runs(merge_normalise_backward) and not backend.runs(union_rows)  # which has no CUDA kernel
     with backend.use("emulator"), pytest.raises(build.BuildError, match="no .cu file has a launcher nothing"):
         dispatch.call("nothing", torch.zeros(1))
     with pytest.raises(build.BuildError, match="there is no kernel flat_map for this device"):
