@@ -3,16 +3,18 @@
 //   kernel              bytes moved (A rows of d dimensions, float32)
 //   gather_normalise    reads 4 A d weights; writes 4 A d unit rows (2 A d in bfloat16) and 4 A norms
 //   normalise_backward  reads 4 A d weights and 4 A d gradients (2 A d in bfloat16); writes 4 A d gradients
-//   add_rows            reads A d gradients of one group (4 bytes each, 2 in bfloat16); reads and writes 4 A d of the
-//                       total. Places are distinct within a group, so threads never add to the same row; groups are
-//                       added one after another, in a fixed order.
+//   union_rows          reads P = G A ids, 8 P; writes U distinct ones, where each begins and P places: 8 (2 U + P)
+//   merge_normalise_backward  reads 4 P d gradients (2 P d in bfloat16), 4 U d weights and 8 (2 U + P) of the union;
+//                       writes 4 U d gradients. A row's gradients are added in the order of the groups, by one thread.
 //
-// Every entry point returns 0, or 1 if an id (or a place) is not as it should be; then nothing has been written.
+// Every entry point returns 0 (union_rows: U), or a code if an id (or a place) is not as it should be; then nothing has
+// been written.
 #include "numbers.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace head {
 
@@ -39,11 +41,72 @@ static void normalise_row_backward(float* grad, const float* row, int64_t d, flo
     for (int64_t j = 0; j < d; j++) grad[j] = (grad[j] - along * row[j]) / norm;
 }
 
+constexpr int64_t SPAN = 1024;  // ids looked at together: their counts take 8 KB and stay in the L1 cache
+
+static bool ascend(const int64_t* classes, int64_t G, int64_t A) {
+    bool ok = true;
+    for (int64_t g = 0; g < G; g++)
+        for (int64_t a = 1; a < A; a++) ok &= classes[g * A + a - 1] < classes[g * A + a];
+    return ok;
+}
+
+// Span by span: how often is each id named, then where does it begin, then which positions name it. All groups ascend,
+// so that each is read from its start to its end and nothing is sorted.
+static int64_t union_rows(const int64_t* classes, int64_t G, int64_t A, int64_t N, int64_t* ids, int64_t* starts,
+                          int64_t* places) {
+    std::vector<int64_t> at(G);  // the first position of each group that is not yet placed
+    for (int64_t g = 0; g < G; g++) at[g] = g * A;
+    int64_t U = 0, placed = 0;
+    for (int64_t base = 0; base < N; base += SPAN) {
+        int64_t next[SPAN] = {};  // of each id, first how often it is named, then where its next place is written
+        uint64_t named[SPAN / 64] = {};
+        for (int64_t g = 0; g < G; g++)
+            for (int64_t p = at[g]; p < (g + 1) * A && classes[p] < base + SPAN; p++) {
+                const int64_t j = classes[p] - base;
+                next[j]++;
+                named[j / 64] |= uint64_t(1) << j % 64;
+            }
+        for (int64_t w = 0; w < SPAN / 64; w++)
+            for (uint64_t word = named[w]; word; word &= word - 1) {
+                const int64_t j = w * 64 + __builtin_ctzll(word), count = next[j];
+                ids[U] = base + j;
+                starts[U++] = next[j] = placed;
+                placed += count;
+            }
+        for (int64_t g = 0; g < G; g++)
+            for (int64_t& p = at[g]; p < (g + 1) * A && classes[p] < base + SPAN; p++)
+                places[next[classes[p] - base]++] = p;
+    }
+    starts[U] = placed;
+    return U;
+}
+
+// Whether starts [U + 1] cut places [P] into U parts, none of them empty.
+static bool cuts(const int64_t* starts, int64_t U, int64_t P) {
+    bool ok = starts[0] == 0 && starts[U] == P;
+    for (int64_t u = 0; u < U; u++) ok &= starts[u] < starts[u + 1];
+    return ok;
+}
+
+// grad [d] = the sum of the rows of slope [P, d] at places [count]
 template <class T>
-static void add_rows(float* total, const int64_t* places, const T* part, int64_t A, int64_t d) {
+static void sum_rows(const T* slope, int64_t d, const int64_t* places, int64_t count, float* grad) {
+    for (int64_t j = 0; j < d; j++) grad[j] = widen(slope[places[0] * d + j]);
+    for (int64_t i = 1; i < count; i++)
+        for (int64_t j = 0; j < d; j++) grad[j] += widen(slope[places[i] * d + j]);
+}
+
+template <class T>
+static void merge_normalise_backward(const T* slope, const float* weight, int64_t d, const int64_t* ids, int64_t U,
+                                     const int64_t* starts, const int64_t* places, const float* norms, float* grad) {
 #pragma omp parallel for schedule(static)
-    for (int64_t a = 0; a < A; a++)
-        for (int64_t j = 0; j < d; j++) total[places[a] * d + j] += widen(part[a * d + j]);
+    for (int64_t u = 0; u < U; u++) {
+        const int64_t later = std::min(u + AHEAD, U - 1), *at = places + starts[u];
+        prefetch(weight + ids[later] * d, d);
+        for (int64_t i = starts[later]; i < starts[later + 1]; i++) prefetch(slope + places[i] * d, d);
+        sum_rows(slope, d, at, starts[u + 1] - starts[u], grad + u * d);
+        normalise_row_backward(grad + u * d, weight + ids[u] * d, d, norms[at[0]]);
+    }
 }
 
 }  // namespace head
@@ -74,14 +137,30 @@ int64_t normalise_backward(float* grad, const uint16_t* slope, const float* weig
     return 0;
 }
 
-// total [U, d] += part [A, d] (bfloat16 if `half`) at rows places [A], which ascend. Returns 1, with nothing changed, if
-// they do not, or lie outside 0..U-1.
-int64_t add_rows(float* total, const int64_t* places, const void* part, int64_t half, int64_t A, int64_t U,
-                            int64_t d) {
-    for (int64_t a = 0; a < A; a++)
-        if (places[a] < 0 || places[a] >= U || (a && places[a] <= places[a - 1])) return 1;
-    if (half) head::add_rows(total, places, static_cast<const uint16_t*>(part), A, d);
-    else head::add_rows(total, places, static_cast<const float*>(part), A, d);
+// classes [G, A], each row ascending and distinct -> ids [U] ascending and distinct, starts [U + 1] and places [G A]:
+// places[starts[u]..starts[u + 1] - 1] are the positions in classes that hold ids[u], ascending. ids has room for
+// min(G A, N), starts for one more. Returns U, or -1 for an id outside 0..N-1, -2 for a row that does not ascend.
+int64_t union_rows(const int64_t* classes, int64_t G, int64_t A, int64_t N, int64_t* ids, int64_t* starts,
+                   int64_t* places) {
+    if (!head::inside(classes, G * A, N)) return -1;
+    if (!head::ascend(classes, G, A)) return -2;
+    return head::union_rows(classes, G, A, N, ids, starts, places);
+}
+
+// slope [P, d] (bfloat16 if `half`), with respect to unit rows of weight; ids [U], starts [U + 1] and places [P] as
+// union_rows gives them, norms [P] -> grad [U, d]: each row's slopes added up, with respect to the row itself.
+// Returns 1 for an id outside 0..N-1, 2 for starts that do not ascend from 0 to P, 3 for a place outside 0..P-1.
+int64_t merge_normalise_backward(const void* slope, int64_t half, const float* weight, int64_t N, int64_t d,
+                                 const int64_t* ids, int64_t U, const int64_t* starts, const int64_t* places, int64_t P,
+                                 const float* norms, float* grad) {
+    if (!head::inside(ids, U, N)) return 1;
+    if (!head::cuts(starts, U, P)) return 2;
+    if (!head::inside(places, P, P)) return 3;
+    const auto merge = [&](auto* typed) {
+        head::merge_normalise_backward(typed, weight, d, ids, U, starts, places, norms, grad);
+    };
+    if (half) merge(static_cast<const uint16_t*>(slope));
+    else merge(static_cast<const float*>(slope));
     return 0;
 }
 

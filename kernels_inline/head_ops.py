@@ -1,16 +1,31 @@
-"""The active rows of the head: ``gather_normalise``, ``normalise_backward(_)`` and ``add_rows_``.
+"""The active rows of the head: ``gather_normalise``, ``normalise_backward(_)``, and for the groups of a batch
+``union_rows`` and ``merge_normalise_backward``.
+
+Each of G groups has A active classes, and a class may be in several groups: it has one gradient, the sum over them.
+
+    ids, starts, places = union_rows(classes, len(weight))
+    unit, norms = gather_normalise(weight, classes.view(-1), half)
+    ...                                             # slope [G A, d], the gradient of unit
+    grad = merge_normalise_backward(slope, weight, ids, starts, places, norms)  # that of weight[ids]
 
 The kernels are in ``head.cpp``, whose first lines say how many bytes each one moves. Arithmetic is in float32, and
 results do not depend on the number of threads. Twins in plain torch: ``F.normalize(weight[ids], dim=1)`` and its
-autograd, and ``total[places] += part`` for distinct places.
+autograd, ``union_rows_torch``, and for a merge ``merge_rows``.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels_inline.checks import check
 from kernels_inline.dispatch import call
 from kernels_inline.kernel_op import kernel_op
+
+MERGE_ERRORS = {
+    1: "ids holds a value out of range; all should lie in 0..N-1, the rows of weight [N, d]",
+    2: "starts should ascend from 0 to P, the number of places, without repeats",
+    3: "places holds a value out of range; all should lie in 0..P-1, the rows of slope [P, d]",
+}
 
 
 @kernel_op("gather_normalise", needs=("gather_normalise", "normalise_backward"))
@@ -50,20 +65,85 @@ def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     return grad
 
 
-@kernel_op("add_rows_", needs=("add_rows",), mutates=("total",))
-def add_rows_(total: Tensor, places: Tensor, part: Tensor) -> None:
-    """total [U, d] float32 += part [A, d] float32 or bfloat16 at rows places [A] int64, ascending and distinct."""
-    check("total", total, torch.float32, ("U", "d"))
-    check("places", places, torch.int64, ("A",))
-    half = part.dtype == torch.bfloat16
-    check("part", part, torch.bfloat16 if half else torch.float32, (len(places), total.shape[1]))
-    if call("add_rows", total, places, part, half, len(places), *total.shape):
-        raise ValueError(f"places should ascend, without repeats, within 0..{len(total) - 1}")
+@kernel_op("union_rows", needs=("union_rows",))
+def union_rows(classes: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The distinct rows that the groups name, and where each is named.
+
+    classes [G, A] int64, ids in 0..num_rows-1, each row ascending and distinct -> ids [U] ascending and distinct,
+    starts [U + 1] and places [G A], all int64: places[starts[u] : starts[u + 1]] are the positions g A + a of
+    classes that hold ids[u], ascending. U depends on the values. Raises ValueError, BuildError.
+    """
+    check("classes", classes, torch.int64, ("G", "A"))
+    most = min(classes.numel(), num_rows)
+    ids, starts, places = (classes.new_empty(n) for n in (most, most + 1, classes.numel()))
+    found = call("union_rows", classes, *classes.shape, num_rows, ids, starts, places)
+    if found < 0:
+        raise ValueError(_fault_of_classes(inside=found != -1, num_rows=num_rows))
+    return ids[:found], starts[: found + 1], places
+
+
+def union_rows_torch(classes: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``union_rows`` in plain torch, by sorting."""
+    check("classes", classes, torch.int64, ("G", "A"))
+    inside = bool(((classes >= 0) & (classes < num_rows)).all())
+    if not (inside and (classes.diff(dim=1) > 0).all()):
+        raise ValueError(_fault_of_classes(inside, num_rows))
+    ids, owner, counts = classes.view(-1).unique(return_inverse=True, return_counts=True)
+    return ids, F.pad(counts.cumsum(0), (1, 0)), owner.argsort(stable=True)
+
+
+@kernel_op("merge_normalise_backward", needs=("merge_normalise_backward",))
+def merge_normalise_backward(
+    slope: Tensor, weight: Tensor, ids: Tensor, starts: Tensor, places: Tensor, norms: Tensor
+) -> Tensor:
+    """``normalise_backward`` of ``merge_rows(slope, starts, places)``, in one pass.
+
+    slope [P, d] float32 or bfloat16, the gradient of unit rows; ids [U], starts [U + 1] and places [P] int64 as
+    ``union_rows`` gives them; weight [N, d] and norms [P] float32, where norms holds the same number at all places of
+    a row -> grad [U, d] float32, that of weight[ids]. Raises ValueError, BuildError.
+    """
+    half = _check_merge(slope, weight, ids, starts, places, norms)
+    grad = weight.new_empty(len(ids), weight.shape[1])
+    code = call(
+        "merge_normalise_backward", slope, half, weight, *weight.shape, ids, len(ids), starts, places, len(places),
+        norms, grad,
+    )  # fmt: skip
+    if code:
+        raise ValueError(MERGE_ERRORS[code])
+    return grad
+
+
+def merge_rows(slope: Tensor, starts: Tensor, places: Tensor) -> Tensor:
+    """The sum of slope over the places of each row, in float32 at least; on the CPU in their order.
+
+    slope [P, d], starts [U + 1] and places [P] as ``union_rows`` gives them -> [U, d].
+    """
+    owner = torch.repeat_interleave(starts.diff(), output_size=len(places))
+    dtype = torch.promote_types(slope.dtype, torch.float32)
+    total = slope.new_zeros(len(starts) - 1, slope.shape[1], dtype=dtype)
+    return total.index_add_(0, owner, slope.index_select(0, places).to(dtype))
 
 
 def _check_rows(weight: Tensor, ids: Tensor) -> None:
     check("weight", weight, torch.float32, ("N", "d"))
     check("ids", ids, torch.int64, ("A",))
+
+
+def _check_merge(slope, weight, ids, starts, places, norms) -> bool:
+    """Whether slope is in bfloat16."""
+    _check_rows(weight, ids)
+    half = slope.dtype == torch.bfloat16
+    check("slope", slope, torch.bfloat16 if half else torch.float32, ("P", weight.shape[1]))
+    check("starts", starts, torch.int64, (len(ids) + 1,))
+    check("places", places, torch.int64, (len(slope),))
+    check("norms", norms, torch.float32, (len(slope),))
+    return half
+
+
+def _fault_of_classes(inside: bool, num_rows: int) -> str:
+    if not inside:
+        return f"classes holds a value out of range; all should lie in 0..{num_rows - 1}"
+    return "classes has a row that does not ascend; each should, without repeats"
 
 
 def _run(function: str, ids: str, upper: int, *arguments) -> None:
@@ -91,6 +171,12 @@ def _(slope, weight, ids, norms):
     return slope.new_empty(slope.shape, dtype=torch.float32)
 
 
-@add_rows_.register_fake
-def _(total, places, part) -> None:
-    return None
+@union_rows.register_fake
+def _(classes, num_rows):
+    rows = torch.library.get_ctx().new_dynamic_size()
+    return classes.new_empty(rows), classes.new_empty(rows + 1), classes.new_empty(classes.numel())
+
+
+@merge_normalise_backward.register_fake
+def _(slope, weight, ids, starts, places, norms):
+    return weight.new_empty(len(ids), weight.shape[1])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from kernels_inline.head_ops import union_rows_torch
+
 WINDOW = 64  # ages in the tables of the row optimizers
 STEP = 20
 
@@ -93,9 +95,18 @@ def normalise_backward(s, device):
     return [grad, None, weight, s["N"], s["d"], ids, s["A"], weight[ids].norm(dim=1)]
 
 
-def add_rows(s, device):
-    total, part = _normal(s["N"], s["d"], device=device), _normal(s["A"], s["d"], device=device, scale=0.5)
-    return [total, _picks(s["N"], s["A"], device), part, 0, s["A"], s["N"], s["d"]]
+def merge_normalise_backward(s, device):
+    """Of G groups each shares half its rows with the next one: A (G + 1) / 2 distinct rows, spread evenly."""
+    distinct = s["A"] * (s["G"] + 1) // 2
+    named = torch.arange(s["A"], device=device) + torch.arange(s["G"], device=device).unsqueeze(1) * (s["A"] // 2)
+    classes = named * (s["N"] // distinct)
+    ids, starts, places = union_rows_torch(classes, s["N"])
+    weight, slope = (
+        _normal(s["N"], s["d"], device=device),
+        _normal(classes.numel(), s["d"], device=device, scale=0.1),
+    )
+    norms, grad = weight[classes.view(-1)].norm(dim=1), torch.empty(len(ids), s["d"], device=device)
+    return [slope, 0, weight, s["N"], s["d"], ids, len(ids), starts, places, len(places), norms, grad]
 
 
 def margin_softmax(s, device):

@@ -84,9 +84,9 @@ inline bool inside(const int64_t* ids, int64_t n, int64_t upper) {
 // Rows that are named by ids are not found by the hardware: they are asked for ahead, to be read (0) or written (1).
 // always_inline: a function of nothing but prefetches looks free of effects, and g++ drops the calls that it does
 // not inline early.
-template <int written = 0>
-__attribute__((always_inline)) inline void prefetch(const float* row, int64_t d) {
-    for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(row + j, written);  // 16 floats: one cache line
+template <int written = 0, class T>
+__attribute__((always_inline)) inline void prefetch(const T* row, int64_t d) {
+    for (int64_t j = 0; j < d; j += 64 / sizeof(T)) __builtin_prefetch(row + j, written);  // one cache line each
 }
 
 }  // namespace numbers

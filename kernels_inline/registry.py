@@ -198,7 +198,12 @@ KERNELS = [
         changed=("grad",),
     ),
     Kernel(
-        "add_rows", inputs.add_rows, (), ROWS_SMALL, ROWS_LARGE, lambda N, d, A: A * (12 * d + 8), changed=("total",)
+        "merge_normalise_backward",
+        inputs.merge_normalise_backward,
+        ("grad",),
+        dict(N=40, d=72, G=3, A=16),
+        dict(N=1_000_000, d=512, G=8, A=50_000),
+        lambda N, d, G, A: G * A * (4 * d + 8) + A * (G + 1) // 2 * (8 * d + 20),
     ),
     Kernel(
         "margin_softmax",

@@ -44,9 +44,7 @@ class MassBudget(nn.Module):
         """The rate to use now; what is stored is a float32, which may lie a little below ``least``."""
         return max(self.least, float(self.rate))
 
-    def observe(
-        self, x: Tensor, active: ActiveSets, weight: Tensor, scale: float, generator: torch.Generator
-    ) -> None:
+    def observe(self, x: Tensor, active: ActiveSets, weight: Tensor, scale: float, generator: torch.Generator) -> None:
         """Measure the mass in the active set of one group, another one each step, and follow it."""
         group = active[int(torch.randint(len(active), (), generator=generator))]
         self.follow(captured_mass(x[group.samples], group.targets, weight, group.classes, scale, generator))

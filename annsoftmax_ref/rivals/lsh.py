@@ -90,7 +90,4 @@ class LSHClasses(RebuiltClasses):
         return pairs[order] // n, pairs[order] % n
 
     def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, bits={self.bits}, tables={self.tables}, "
-            f"rebuild_steps={self.rebuild_steps}"
-        )
+        return f"{super().extra_repr()}, bits={self.bits}, tables={self.tables}, rebuild_steps={self.rebuild_steps}"

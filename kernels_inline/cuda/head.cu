@@ -4,7 +4,8 @@
 //   function            bytes moved (d dimensions, b samples, float32; "half": bfloat16)
 //   gather_normalise    reads 4 A d weights; writes 4 A d unit rows (half: 2 A d) and 4 A norms
 //   normalise_backward  reads 4 A d weights and 4 A d gradients (half: 2 A d); writes 4 A d gradients
-//   add_rows            reads 4 A d (half: 2 A d); reads and writes 4 A d of the total
+//   merge_normalise_backward  reads 4 P d gradients (half: 2 P d), 4 U d weights and 8 (2 U + P) of the union; writes
+//                       4 U d gradients
 //
 // INDEX OF VERSIONS
 //   gather_normalise_1    a thread a row: neighbouring threads read addresses that lie a whole row apart
@@ -13,9 +14,8 @@
 //   normalise_backward_1  a thread a row
 //   normalise_backward_2  a warp a row
 //   normalise_backward_3  a warp a row, 4 numbers at a time
-//   add_rows_1            a thread a row
-//   add_rows_2            a warp a row
-//   add_rows_3            a warp a row, 4 numbers at a time
+//   merge_normalise_backward_1  a warp a row of the union
+//   merge_normalise_backward_2  a warp a row of the union, 4 numbers at a time
 //
 // Sums are taken in a fixed order: parts in float32, which are then added in double, as in head.cpp. No id is
 // looked at: an answer to the host would need a synchronisation.
@@ -41,6 +41,8 @@ __device__ void store4(float4 x, uint16_t* p) {
         make_ushort4(bf16_of_float(x.x), bf16_of_float(x.y), bf16_of_float(x.z), bf16_of_float(x.w));
 }
 __device__ float dot4(float4 x, float4 y) { return (x.x * y.x + x.y * y.y) + (x.z * y.z + x.w * y.w); }
+
+__device__ float4 add4(float4 x, float4 y) { return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w); }
 
 __device__ float clamped_norm(double squares) { return fmaxf(float(sqrt(squares)), NORM_FLOOR); }
 
@@ -121,6 +123,12 @@ static int64_t launch_gather_normalise(int64_t version, Rows rows, T* unit, floa
 // (g.u) / |w|, where dot = g.w
 __device__ float along(double dot, float norm) { return norm > NORM_FLOOR ? float(dot / norm / norm) : 0.0f; }
 
+// What is left of 4 numbers of the gradient, where share of the row x is taken away.
+__device__ float4 across4(float4 g, float share, float4 x, float norm) {
+    return make_float4((g.x - share * x.x) / norm, (g.y - share * x.y) / norm, (g.z - share * x.z) / norm,
+                       (g.w - share * x.w) / norm);
+}
+
 template <class T>
 __global__ void normalise_backward_1(Rows rows, const float* norms, const T* slope, float* grad) {
     const int64_t a = global_thread();
@@ -157,10 +165,8 @@ __global__ void normalise_backward_3(Rows rows, const float* norms, const T* slo
     for (int j = 4 * lane_id(); j < rows.d; j += 4 * WARP) dot += dot4(load4(slope + a * rows.d + j), load4(row + j));
     const float share = along(warp_sum(double(dot)), norm);
     for (int j = 4 * lane_id(); j < rows.d; j += 4 * WARP) {
-        const float4 g = load4(slope + a * rows.d + j), x = load4(row + j);
-        store4(make_float4((g.x - share * x.x) / norm, (g.y - share * x.y) / norm, (g.z - share * x.z) / norm,
-                           (g.w - share * x.w) / norm),
-               grad + a * rows.d + j);
+        const float4 g = load4(slope + a * rows.d + j);
+        store4(across4(g, share, load4(row + j), norm), grad + a * rows.d + j);
     }
 }
 
@@ -178,49 +184,71 @@ static int64_t launch_normalise_backward(int64_t version, Rows rows, const float
     return launch_error();
 }
 
-// ---- add_rows -----------------------------------------------------------------------------------------------------
-// total [U, d] += part [A, d] at rows places [A], which are distinct.
+// ---- merge_normalise_backward -------------------------------------------------------------------------------------
+// normalise_backward of the sum over slope [P, d] at places starts[u]..starts[u + 1] - 1, in that order -> grad [U, d].
+// A lane keeps the sum of its numbers in grad: none but itself reads them again.
+
+// The union of the groups' rows: where each is named, and the lengths [P] at these places.
+struct Union {
+    Rows rows;
+    const int64_t* starts;
+    const int64_t* places;
+    const float* norms;
+
+    __device__ float norm(int64_t u) const { return norms[places[starts[u]]]; }
+};
 
 template <class T>
-__global__ void add_rows_1(float* total, const int64_t* places, const T* part, int64_t A, int d) {
-    const int64_t a = global_thread();
-    if (a >= A) return;
-    for (int j = 0; j < d; ++j) total[places[a] * d + j] += widen(part[a * d + j]);
-}
-
-template <class T>
-__global__ void add_rows_2(float* total, const int64_t* places, const T* part, int64_t A, int d) {
-    const int64_t a = global_warp();
-    if (a >= A) return;
-    for (int j = lane_id(); j < d; j += WARP) total[places[a] * d + j] += widen(part[a * d + j]);
-}
-
-template <class T>
-__global__ void add_rows_3(float* total, const int64_t* places, const T* part, int64_t A, int d) {
-    const int64_t a = global_warp();
-    if (a >= A) return;
-    for (int j = 4 * lane_id(); j < d; j += 4 * WARP) {
-        float* sum = total + places[a] * d + j;
-        const float4 x = load4(sum), y = load4(part + a * d + j);
-        store4(make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w), sum);
+__global__ void merge_normalise_backward_1(Union merged, const T* slope, float* grad) {
+    const int64_t u = global_warp();
+    if (u >= merged.rows.A) return;
+    const int d = merged.rows.d;
+    const float* row = merged.rows.row(u);
+    const float norm = merged.norm(u);
+    const int64_t *first = merged.places + merged.starts[u], *end = merged.places + merged.starts[u + 1];
+    float dot = 0;
+    for (int j = lane_id(); j < d; j += WARP) {
+        float sum = 0;
+        for (const int64_t* p = first; p < end; ++p) sum += widen(slope[*p * d + j]);
+        grad[u * d + j] = sum;
+        dot += sum * row[j];
     }
+    const float share = along(warp_sum(double(dot)), norm);
+    for (int j = lane_id(); j < d; j += WARP) grad[u * d + j] = (grad[u * d + j] - share * row[j]) / norm;
 }
 
 template <class T>
-static int64_t launch_add_rows(int64_t version, float* total, const int64_t* places, const T* part, int64_t A,
-                               int64_t d, void* stream) {
-    if (version < 1 || version > 3) return NO_SUCH_VERSION;
-    if (A == 0) return launch_error();
-    if (version == 3 && (d % 4 || !aligned16(total) || !aligned16(part))) version = 2;
-    const int64_t warps = blocks_for(A * WARP, THREADS);
-    if (version == 1)
-        LAUNCH(add_rows_1<T>, blocks_for(A, THREADS), THREADS, 0, stream, total, places, part, A, int(d));
-    if (version == 2) LAUNCH(add_rows_2<T>, warps, THREADS, 0, stream, total, places, part, A, int(d));
-    if (version == 3) LAUNCH(add_rows_3<T>, warps, THREADS, 0, stream, total, places, part, A, int(d));
+__global__ void merge_normalise_backward_2(Union merged, const T* slope, float* grad) {
+    const int64_t u = global_warp();
+    if (u >= merged.rows.A) return;
+    const int d = merged.rows.d;
+    const float* row = merged.rows.row(u);
+    const float norm = merged.norm(u);
+    const int64_t *first = merged.places + merged.starts[u], *end = merged.places + merged.starts[u + 1];
+    float dot = 0;
+    for (int j = 4 * lane_id(); j < d; j += 4 * WARP) {
+        float4 sum = make_float4(0, 0, 0, 0);
+        for (const int64_t* p = first; p < end; ++p) sum = add4(sum, load4(slope + *p * d + j));
+        store4(sum, grad + u * d + j);
+        dot += dot4(sum, load4(row + j));
+    }
+    const float share = along(warp_sum(double(dot)), norm);
+    for (int j = 4 * lane_id(); j < d; j += 4 * WARP)
+        store4(across4(load4(grad + u * d + j), share, load4(row + j), norm), grad + u * d + j);
+}
+
+template <class T>
+static int64_t launch_merge(int64_t version, Union merged, const T* slope, float* grad, void* stream) {
+    if (version < 1 || version > 2) return NO_SUCH_VERSION;
+    if (merged.rows.A == 0) return launch_error();
+    if (version == 2 && !(merged.rows.fours() && aligned16(slope) && aligned16(grad))) version = 1;
+    const int64_t warps = blocks_for(merged.rows.A * WARP, THREADS);
+    if (version == 1) LAUNCH(merge_normalise_backward_1<T>, warps, THREADS, 0, stream, merged, slope, grad);
+    if (version == 2) LAUNCH(merge_normalise_backward_2<T>, warps, THREADS, 0, stream, merged, slope, grad);
     return launch_error();
 }
 
-// ---- Launchers: `half` says that unit, slope or part is bfloat16 --------------------------------------------------
+// ---- Launchers: `half` says that unit or slope is bfloat16 --------------------------------------------------------
 extern "C" int64_t gather_normalise_v(int64_t version, const float* weight, int64_t N, int64_t d, const int64_t* ids,
                                       int64_t A, int64_t half, void* unit, float* norms, void* stream) {
     const Rows rows = {weight, ids, A, int(d)};
@@ -237,10 +265,13 @@ extern "C" int64_t normalise_backward_v(int64_t version, float* grad, const uint
                  : launch_normalise_backward(version, rows, norms, static_cast<const float*>(grad), grad, stream);
 }
 
-extern "C" int64_t add_rows_v(int64_t version, float* total, const int64_t* places, const void* part, int64_t half,
-                              int64_t A, int64_t U, int64_t d, void* stream) {
-    return half ? launch_add_rows(version, total, places, static_cast<const uint16_t*>(part), A, d, stream)
-                : launch_add_rows(version, total, places, static_cast<const float*>(part), A, d, stream);
+extern "C" int64_t merge_normalise_backward_v(int64_t version, const void* slope, int64_t half, const float* weight,
+                                              int64_t N, int64_t d, const int64_t* ids, int64_t U,
+                                              const int64_t* starts, const int64_t* places, int64_t P,
+                                              const float* norms, float* grad, void* stream) {
+    const Union merged = {{weight, ids, U, int(d)}, starts, places, norms};
+    return half ? launch_merge(version, merged, static_cast<const uint16_t*>(slope), grad, stream)
+                : launch_merge(version, merged, static_cast<const float*>(slope), grad, stream);
 }
 
 // What the ops use: the last versions.
@@ -254,7 +285,9 @@ extern "C" int64_t normalise_backward(float* grad, const uint16_t* slope, const 
     return normalise_backward_v(3, grad, slope, weight, N, d, ids, A, norms, stream);
 }
 
-extern "C" int64_t add_rows(float* total, const int64_t* places, const void* part, int64_t half, int64_t A, int64_t U,
-                            int64_t d, void* stream) {
-    return add_rows_v(3, total, places, part, half, A, U, d, stream);
+extern "C" int64_t merge_normalise_backward(const void* slope, int64_t half, const float* weight, int64_t N, int64_t d,
+                                            const int64_t* ids, int64_t U, const int64_t* starts,
+                                            const int64_t* places, int64_t P, const float* norms, float* grad,
+                                            void* stream) {
+    return merge_normalise_backward_v(2, slope, half, weight, N, d, ids, U, starts, places, P, norms, grad, stream);
 }

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from cuda_runners import RUNNERS, is_poisoned, poisoned, runner, versions
 from kernel_examples import assert_not_worse, assert_rounded_once
 
+from kernels_inline.head_ops import merge_rows, union_rows_torch
+
 DIMS = [1, 31, 33, 64, 100, 130, 516]
 halves = pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 
@@ -81,20 +83,34 @@ def test_the_gradient_of_a_row_at_the_clamp_is_only_divided(head, version, dim):
     assert torch.equal(grad, expected)
 
 
-# -------------------------------------------------------------------------------------------------- add_rows
+# -------------------------------------------------------------------------------------------------- merges
 
 
-@version_of("add_rows")
-@pytest.mark.parametrize("dim", [1, 33, 64, 100])
-@pytest.mark.parametrize("count", [1, 13, 30, 0])
+def groups_of_rows(dim, half):
+    """Three groups of 8 of 21 rows, the last two at the clamp and named by all groups: the launcher's arguments."""
+    weight = torch.randn(21, dim) * 3
+    weight[19], weight[20] = 0, 1e-14
+    drawn = [torch.randperm(19)[:6].sort().values for _ in range(3)]
+    classes = torch.stack([torch.cat([row, torch.tensor([19, 20])]) for row in drawn])
+    ids, starts, places = union_rows_torch(classes, 21)
+    slope = torch.randn(24, dim).to(type_of(half))
+    return slope, half, weight, 21, dim, ids, len(ids), starts, places, 24, weight[classes.flatten()].norm(dim=1)
+
+
+@version_of("merge_normalise_backward")
+@pytest.mark.parametrize("dim", DIMS)
 @halves
-def test_add_rows_changes_these_rows_and_no_others(head, version, dim, count, half):
-    total, part = torch.randn(30, dim), torch.randn(count, dim).to(type_of(half))
-    places = torch.randperm(30)[:count].sort().values
-    expected = total.clone()
-    expected[places] += part.float()
-    assert head("add_rows_v", version, total, places, part, half, count, 30, dim) == 0
-    assert torch.equal(total, expected)
+def test_a_merge_is_not_worse_than_torch(head, version, dim, half):
+    arguments = groups_of_rows(dim, half)
+    slope, _, weight, _, _, ids, _, starts, places, _, norms = arguments
+    norms.clamp_(min=1e-12)
+    grad = poisoned(len(ids), dim, dtype=torch.float32)
+    assert head("merge_normalise_backward_v", version, *arguments, grad) == 0
+    sums = merge_rows(slope.double(), starts, places)
+    assert torch.equal(grad[-2:], merge_rows(slope, starts, places)[-2:] / 1e-12)
+    exact, plain = (backward(weight[ids[:-2]].to(t), sums[:-2].to(t)) for t in (torch.float64, torch.float32))
+    size = float((sums[:-2] / weight[ids[:-2]].double().norm(dim=1, keepdim=True)).norm())
+    assert_not_worse(grad[:-2], plain, exact, size=size)
 
 
 # -------------------------------------------------------------------------------------------------- launchers
@@ -111,9 +127,11 @@ def test_the_launchers_of_the_ops_are_the_last_versions(head):
     assert head("normalise_backward", grads[0], None, weight, 9, 64, ids, 5, norms[0]) == 0
     assert head("normalise_backward_v", 3, grads[1], None, weight, 9, 64, ids, 5, norms[0]) == 0
     assert torch.equal(*grads)
-    total = weight.clone()
-    assert head("add_rows", total, torch.arange(5), units[0], False, 5, 9, 64) == 0
-    assert torch.equal(total, torch.cat([weight[:5] + units[0], weight[5:]]))
+    arguments = groups_of_rows(64, False)
+    grads = [poisoned(len(arguments[5]), 64, dtype=torch.float32) for _ in range(2)]
+    assert head("merge_normalise_backward", *arguments, grads[0]) == 0
+    assert head("merge_normalise_backward_v", 2, *arguments, grads[1]) == 0
+    assert torch.equal(*grads)
 
 
 def test_nothing_to_do_and_a_version_that_is_not_there_change_nothing(head):

@@ -1,4 +1,4 @@
-"""gather_normalise, normalise_backward(_) and add_rows_ against float64, beside plain torch in float32."""
+"""The ops of head_ops against float64, beside plain torch in float32; the union of rows number for number."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,15 @@ from kernel_examples import assert_not_worse, error
 
 from annsoftmax_ref import reference as ref
 from kernels_inline import build
-from kernels_inline.head_ops import add_rows_, gather_normalise, normalise_backward, normalise_backward_
+from kernels_inline.head_ops import (
+    gather_normalise,
+    merge_normalise_backward,
+    merge_rows,
+    normalise_backward,
+    normalise_backward_,
+    union_rows,
+    union_rows_torch,
+)
 
 pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 variants = pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
@@ -73,42 +81,128 @@ def test_a_row_of_zeros_stays_zero_and_its_gradient_is_that_of_the_clamp():
 
 
 def test_threads_do_not_change_a_bit():
-    weight, ids = torch.randn(300, 70), torch.randint(300, (200,))
+    weight, classes = torch.randn(300, 70), torch.arange(0, 300, 2).repeat(3, 1)
     results = []
     for threads in (1, 3):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            results.append(gather_normalise(weight, ids, False))
+            unit, norms = gather_normalise(weight, classes.flatten(), False)
+            results.append([unit, norms, merge_normalise_backward(unit, weight, *union_rows(classes, 300), norms)])
         finally:
             torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-# -------------------------------------------------------------------------------------------------- add_rows_
+# -------------------------------------------------------------------------------------------------- groups
+
+# Several spans of ids that are looked at together, 1024 each: none, one or all of them named.
+SIZES = [(1, 1, 1), (3, 4, 9), (2, 5, 5), (4, 0, 7), (0, 3, 7), (8, 40, 5000), (3, 1500, 2049), (1, 1024, 1024)]
+
+
+def draw_classes(groups, count, rows, generator):
+    drawn = [torch.randperm(rows, generator=generator)[:count].sort().values for _ in range(groups)]
+    return torch.stack(drawn) if drawn else torch.empty(0, count, dtype=torch.int64)
+
+
+@variants
+@pytest.mark.parametrize("groups, count, rows", SIZES)
+def test_the_union_is_the_one_of_torch_and_says_where_each_row_is_named(flags, groups, count, rows, generator):
+    classes = draw_classes(groups, count, rows, generator)
+    with build.using(flags):
+        found = union_rows(classes, rows)
+    for ours, torchs in zip(found, union_rows_torch(classes, rows), strict=True):
+        assert ours.dtype == torchs.dtype == torch.int64 and torch.equal(ours, torchs)
+    ids, starts, places = (x.tolist() for x in found)
+    flat = classes.flatten().tolist()
+    assert ids == sorted(set(flat)) and starts[-1] == len(flat)
+    for u, row in enumerate(ids):
+        assert places[starts[u] : starts[u + 1]] == [p for p, named in enumerate(flat) if named == row]
+
+
+@pytest.mark.parametrize("op", [union_rows, union_rows_torch])
+@pytest.mark.parametrize("classes, words", [
+    ([[0, 1], [3, 5]], r"classes holds a value out of range; all should lie in 0\.\.4"),
+    ([[-1, 1], [3, 4]], r"classes holds a value out of range; all should lie in 0\.\.4"),
+    ([[0, 1], [4, 3]], "classes has a row that does not ascend; each should, without repeats"),
+    ([[0, 1], [3, 3]], "classes has a row that does not ascend; each should, without repeats"),
+    ([0, 1], r"classes is .* shape \[G, A\]"),
+])  # fmt: skip
+def test_classes_that_are_no_groups_of_rows_are_refused(op, classes, words):
+    with pytest.raises(ValueError, match=words):
+        op(torch.tensor(classes), 5)
+
+
+def merged(slope, weight, classes, dtype=torch.float32):
+    """The gradient [U, d] of the rows that classes name, by autograd through one gather of all groups."""
+    rows = weight.to(dtype).requires_grad_()
+    F.normalize(rows[classes.flatten()], dim=1).backward(slope.to(dtype))
+    return rows.grad[classes.unique()]
 
 
 @variants
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("u, a, d", [(1, 1, 1), (50, 50, 33), (300, 40, 128), (7, 0, 5)])
-def test_adds_what_torch_adds(flags, dtype, u, a, d, generator):
-    total, part = torch.randn(u, d, generator=generator), torch.randn(a, d, generator=generator).to(dtype)
-    places = torch.randperm(u, generator=generator)[:a].sort().values
-    expected = total.clone()
-    expected[places] += part.float()
+@pytest.mark.parametrize("d", [1, 33, 128])
+def test_a_merge_is_not_worse_than_torch(flags, dtype, d, generator):
+    weight, classes = torch.randn(50, d, generator=generator) * 3, draw_classes(4, 30, 50, generator)
+    slope = torch.randn(120, d, generator=generator).to(dtype)
     with build.using(flags):
-        add_rows_(total, places, part)
-    assert torch.equal(total, expected)
+        _, norms = gather_normalise(weight, classes.flatten(), False)
+        grad = merge_normalise_backward(slope, weight, *union_rows(classes, 50), norms)
+    exact = merged(slope, weight, classes, torch.float64)
+    assert_not_worse(grad, merged(slope, weight, classes), exact, size=float((slope.double() / norms[:, None]).norm()))
 
 
-@pytest.mark.parametrize("places", [[1, 1], [3, 2], [0, 5], [-1, 2]])
-def test_places_that_repeat_or_lie_outside_are_refused_with_nothing_changed(places):
-    total = torch.zeros(5, 3)
-    with pytest.raises(ValueError, match=r"places should ascend, without repeats, within 0\.\.4"):
-        add_rows_(total, torch.tensor(places), torch.ones(2, 3))
-    assert not total.any()
-    with pytest.raises(ValueError, match="part"):
-        add_rows_(total, torch.tensor([1]), torch.ones(2, 3))
+@quick
+@given(st.integers(1, 9), st.integers(0, 40), st.integers(1, 150), st.booleans(), st.integers(0, 99))
+def test_a_merge_is_the_backward_pass_of_the_sums_to_the_bit(groups, count, d, half, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weight, classes = torch.randn(60, d, generator=generator), draw_classes(groups, count, 60, generator)
+    weight[::7] = 0  # rows at the clamp
+    slope = torch.randn(groups * count, d, generator=generator).to(torch.bfloat16 if half else torch.float32)
+    ids, starts, places = union_rows(classes, 60)
+    _, norms = gather_normalise(weight, classes.flatten(), half)
+    expected = merge_rows(slope, starts, places)
+    normalise_backward_(expected, weight, ids, gather_normalise(weight, ids, half)[1])
+    assert torch.equal(merge_normalise_backward(slope, weight, ids, starts, places, norms), expected)
+
+
+def test_rows_are_merged_in_the_order_of_the_groups(generator):
+    classes = torch.tensor([[0, 4], [1, 4], [0, 4]])
+    slope = torch.randn(6, 3, generator=generator)
+    _, starts, places = union_rows(classes, 5)
+    expected = torch.stack([slope[0] + slope[4], slope[2], slope[1] + slope[3] + slope[5]])
+    assert torch.equal(merge_rows(slope, starts, places), expected)
+    assert merge_rows(slope.double(), starts, places).dtype == torch.float64
+    assert merge_rows(slope.bfloat16(), starts, places).dtype == torch.float32
+
+
+MERGE = dict(
+    slope=torch.ones(4, 3),
+    weight=torch.ones(6, 3),
+    ids=torch.tensor([1, 2, 5]),
+    starts=torch.tensor([0, 1, 3, 4]),
+    places=torch.tensor([0, 1, 2, 3]),
+    norms=torch.ones(4),
+)
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(ids=torch.tensor([1, 2, 6])), r"ids holds a value out of range; all should lie in 0\.\.N-1"),
+    (dict(starts=torch.tensor([0, 1, 1, 4])), "starts should ascend from 0 to P"),
+    (dict(starts=torch.tensor([1, 2, 3, 4])), "starts should ascend from 0 to P"),
+    (dict(starts=torch.tensor([0, 1, 2, 5])), "starts should ascend from 0 to P"),
+    (dict(places=torch.tensor([0, 1, 2, 4])), r"places holds a value out of range; all should lie in 0\.\.P-1"),
+    (dict(places=torch.tensor([-1, 1, 2, 3])), r"places holds a value out of range; all should lie in 0\.\.P-1"),
+    (dict(starts=torch.tensor([0, 4])), r"starts is .* shape \[2\] .* shape \[4\]"),
+    (dict(places=torch.tensor([0])), r"places is .* shape \[1\] .* shape \[4\]"),
+    (dict(norms=torch.ones(3)), r"norms is .* shape \[3\] .* shape \[4\]"),
+    (dict(slope=torch.ones(4, 2)), r"slope is .* shape \[4, 2\] .* shape \[P, 3\]"),
+    (dict(slope=torch.ones(4, 3, dtype=torch.float16)), "slope is torch.float16"),
+])  # fmt: skip
+def test_bad_arguments_of_a_merge_are_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        merge_normalise_backward(**MERGE | change)
 
 
 # -------------------------------------------------------------------------------------------------- form
@@ -119,7 +213,9 @@ def test_opcheck(half):
     weight, ids = torch.randn(20, 10), torch.tensor([3, 4, 4])
     torch.library.opcheck(gather_normalise.registered, (weight, ids, half))
     torch.library.opcheck(normalise_backward_.registered, (torch.randn(3, 10), weight, ids, torch.ones(3)))
-    torch.library.opcheck(add_rows_.registered, (torch.zeros(5, 3), torch.tensor([1, 4]), torch.ones(2, 3)))
+    torch.library.opcheck(union_rows.registered, (torch.tensor([[0, 3], [3, 4]]), 5))
+    slope = MERGE["slope"].to(torch.bfloat16 if half else torch.float32)
+    torch.library.opcheck(merge_normalise_backward.registered, tuple((MERGE | dict(slope=slope)).values()))
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 3, 1)])

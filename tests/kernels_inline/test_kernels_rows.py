@@ -117,7 +117,9 @@ def test_opcheck():
     four, five = torch.ones(9, 4, dtype=torch.float64), torch.ones(9, 5, dtype=torch.float64)
     for with_codes in (True, False):
         torch.library.opcheck(row_sgd_.registered, (w, m, last, ids, grad, four, 3, 0.1, 0.9, 0.0, False, with_codes))
-        torch.library.opcheck(row_adamw_.registered, (w, m, v, last, ids, grad, five, 3, 0.1, 0.9, 0.99, 1e-8, 0.0, with_codes))
+        torch.library.opcheck(
+            row_adamw_.registered, (w, m, v, last, ids, grad, five, 3, 0.1, 0.9, 0.99, 1e-8, 0.0, with_codes)
+        )
     torch.library.opcheck(row_sgd_catch_up_.registered, (w, m, last, ids, four, 3))
     torch.library.opcheck(row_adamw_catch_up_.registered, (w, m, v, last, ids, five, 3, 1e-8))
 
