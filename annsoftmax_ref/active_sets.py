@@ -79,32 +79,45 @@ def active_count(num_classes: int, sample_rate: float) -> int:
     return min(num_classes, max(1, math.floor(sample_rate * num_classes + 0.5)))
 
 
-def draw_fill(num_classes: int, count: int, generator: torch.Generator) -> Tensor:
-    """Class ids [L] in a random order, enough of them that ``count`` distinct ones are very likely in it.
+def draw_fill(num_classes: int, count: int, generator: torch.Generator, groups: int = 1) -> Tensor:
+    """For each group class ids in a random order [G, L], enough that ``count`` distinct ones are very likely in it.
 
     Drawing with replacement and skipping repeats is uniform sampling without replacement. It costs O(count)
     where a permutation of all classes costs O(N); above half of the classes the permutation is cheaper.
     """
     if 2 * count >= num_classes:
-        return torch.randperm(num_classes, generator=generator)
+        return torch.stack([torch.randperm(num_classes, generator=generator) for _ in range(groups)])
     # 1.39 count draws leave count distinct ones on average at count = N / 2; 2 count + 64 is safe.
-    return torch.randint(num_classes, (2 * count + 64,), generator=generator)
+    return torch.randint(num_classes, (groups, 2 * count + 64), generator=generator)
 
 
 def union_active(
-    candidates: Tensor, labels: Tensor, fill_order: Tensor, count: int, num_classes: int
+    candidates: Tensor, labels: Tensor, samples: Tensor, fill_order: Tensor, count: int, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Union of the samples' candidates, positives always in, cut or filled to exactly ``count`` classes.
+    """For each group the union of its samples' candidates, positives always in, cut or filled to ``count`` classes.
 
-    candidates [b, k]: each sample's classes, nearest first, -1 where there is none. labels [b].
-    fill_order [L]: classes to take, in this order, where the union is too small.
+    candidates [B, k]: each sample's classes, nearest first, -1 where there is none. labels [B]. samples [G, b]: each
+    group's, -1 where there is none. fill_order [G, L]: classes to take, in this order, where a union is too small.
     Too large a union is cut by rank: every sample keeps its nearest classes (ties to the lower class id), so
-    none starves. Returns (classes [count] ascending, targets [b]).
-    Raises ValueError if the labels alone are more than ``count`` classes.
+    none starves. Returns (classes [G, count] ascending in each row, targets [G, b], -1 where there is no sample).
+    Raises ValueError if the labels of a group alone are more than ``count`` classes.
     Derived in notebook 06, section "Fill up".
     """
     if backend.runs(union_active_by_kernel, candidates):
-        return union_active_by_kernel(candidates.contiguous(), labels, fill_order, count, num_classes)
+        return union_active_by_kernel(candidates.contiguous(), labels, samples, fill_order, count, num_classes)
+    targets = torch.full_like(samples, -1)
+    classes = []
+    for group, fill, places in zip(samples, fill_order, targets, strict=True):
+        own = group[group >= 0]
+        chosen, places[group >= 0] = _union_of_group(candidates[own], labels[own], fill, count, num_classes)
+        classes.append(chosen)
+    return torch.stack(classes), targets
+
+
+def _union_of_group(
+    candidates: Tensor, labels: Tensor, fill_order: Tensor, count: int, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """The same for candidates [b, k] and labels [b] of one group and fill_order [L]: classes [count], targets [b]."""
     k = candidates.shape[1]
     unranked = k + 1
     # rank[c]: 0 for a label, 1 + best column for a candidate, unranked for the rest.

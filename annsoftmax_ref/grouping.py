@@ -3,7 +3,10 @@
 The paper's finding is that the number of important classes recalled *per sample* decides the accuracy. One
 active set of A classes for a batch of B samples leaves each about A / B classes of its own; G groups with
 an active set each leave it G times as many, at the same number of logits. That the paper's groups have one
-each, and how they are formed, is not public; both ways here are ours.
+each, and how they are formed, is not public; both ways here are ours, and any selector can be given either.
+
+Groups are a table samples [G, b] of positions in the batch: sizes differ by at most one, the larger groups come
+first, and a smaller one has -1 in its last place.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 
 OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
 FEWEST = 4  # samples in a group
+ITERATIONS = 3  # of the power method, after which the groups are as good as with the eigenvector (notebook 06)
 
 
 def groups_by_rule(batch: int, active_classes: int) -> int:
@@ -23,47 +27,59 @@ def groups_by_rule(batch: int, active_classes: int) -> int:
     return max(1, min(int(wanted), batch // FEWEST))
 
 
-def group_sizes(batch: int, num_groups: int) -> list[int]:
-    """Sizes of min(num_groups, batch) groups, differing by at most one, larger ones first."""
-    groups = min(num_groups, batch)
-    small, extra = divmod(batch, groups)
-    return [small + 1] * extra + [small] * (groups - extra)
-
-
-def random_groups(batch: int, num_groups: int, generator: torch.Generator) -> list[Tensor]:
-    """A random partition of 0..batch-1 into groups of near equal size; each group [b] int64."""
+def random_groups(batch: int, num_groups: int, generator: torch.Generator, device=None) -> Tensor:
+    """A random partition of 0..batch-1 into min(num_groups, batch) groups [G, b]; one group: the batch in its order."""
     if min(num_groups, batch) == 1:
-        return [torch.arange(batch)]  # one group is the batch, in its order
-    return list(torch.randperm(batch, generator=generator).split(group_sizes(batch, num_groups)))
+        return torch.arange(batch, device=device).unsqueeze(0)
+    return _cut(torch.randperm(batch, generator=generator).to(device), num_groups)
 
 
-def similarity_groups(x: Tensor, num_groups: int) -> list[Tensor]:
-    """Groups of samples that point the same way, so that their nearest classes overlap.
+@torch.no_grad()
+def similar_groups(x: Tensor, num_groups: int) -> Tensor:
+    """Groups [G, b] of samples that point the same way, so that their nearest classes overlap.
 
-    x [B, d], rows normalised. The batch is split in two along its leading principal direction, and the
-    halves again, until there are as many groups as asked for (sizes as in ``group_sizes``). Ties go to the
-    lower sample; the direction's sign is fixed by its largest component.
+    x [B, d], rows of length 1. The batch is put in an order: halved along the direction in which it is spread most, the
+    halves halved again, until there are at least num_groups parts, all parts of a level at once. The order is cut into
+    min(num_groups, B) groups of near equal size.
     Derived in notebook 06, section "Groups of similar samples".
     """
-    return _split(x, torch.arange(len(x), device=x.device), group_sizes(len(x), num_groups))
+    batch = len(x)
+    if min(num_groups, batch) == 1:
+        return torch.arange(batch, device=x.device).unsqueeze(0)
+    levels = (min(num_groups, batch) - 1).bit_length()
+    room = -(-batch // 2**levels)  # of the last parts; places without a sample hold the number B, of a row of zeros
+    order = torch.arange(room * 2**levels, device=x.device).clamp_max(batch)
+    with torch.autocast(x.device.type, enabled=False):
+        rows = torch.cat([x, x.new_zeros(1, x.shape[1])])
+        for level in range(levels):
+            parts = order.view(2**level, -1)  # [S, m]
+            there = (parts < batch).unsqueeze(2)  # [S, m, 1]
+            along = _along_main_direction(rows[parts], there)
+            along = along.masked_fill(~there.squeeze(2), torch.inf)  # so that they stay the last of their part
+            order = parts.gather(1, along.argsort(dim=1, stable=True)).flatten()
+    return _cut(order[order < batch] if len(order) > batch else order, num_groups)
 
 
-def _split(x: Tensor, samples: Tensor, sizes: list[int]) -> list[Tensor]:
-    if len(sizes) == 1:
-        return [samples]
-    half = (len(sizes) + 1) // 2
-    part = x.index_select(0, samples)
-    order = torch.argsort(part @ _leading_direction(part), stable=True)
-    cut = sum(sizes[:half])
-    first, second = samples[order[:cut]], samples[order[cut:]]
-    return _split(x, first.sort().values, sizes[:half]) + _split(x, second.sort().values, sizes[half:])
+def _along_main_direction(points: Tensor, there: Tensor) -> Tensor:
+    """points [S, m, d] of S parts, there [S, m, 1]: which of them count -> places along each main direction [S, m].
+
+    The power method on the covariance, from the point farthest from the mean. A direction's length is left as it is.
+    """
+    mean = points.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp_min(1)
+    points = (points - mean) * there
+    farthest = points.square().sum(dim=2).argmax(dim=1)
+    direction = points[torch.arange(len(points), device=points.device), farthest].unsqueeze(2)  # [S, d, 1]
+    for _ in range(ITERATIONS):
+        direction = points.mT @ (points @ direction)
+    return (points @ direction).squeeze(2)
 
 
-def _leading_direction(part: Tensor) -> Tensor:
-    centred = part.double() - part.double().mean(dim=0)
-    if len(centred) < centred.shape[1]:  # the smaller of the two Gram matrices has the same leading direction
-        direction = centred.T @ torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -1]
-    else:
-        direction = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
-    sign = direction[direction.abs().argmax()].sign()
-    return (direction * sign).to(part.dtype)
+def _cut(order: Tensor, num_groups: int) -> Tensor:
+    """order [B], a permutation -> min(num_groups, B) runs of it [G, b], ascending in each, then -1."""
+    batch, groups = len(order), min(num_groups, len(order))
+    small, larger = divmod(batch, groups)
+    if larger:
+        head, tail = order[: larger * (small + 1)].view(larger, -1), order[larger * (small + 1) :].view(-1, small)
+        tail = torch.nn.functional.pad(tail.sort(dim=1).values, (0, 1), value=-1)
+        return torch.cat([head.sort(dim=1).values, tail])
+    return order.view(groups, small).sort(dim=1).values

@@ -1,7 +1,7 @@
 """From embeddings and the rows of active sets to the loss: product, margin, softmax, cross entropy.
 
-In plain torch each of these is a pass over the [b, A] matrix of each set, and autograd keeps several of them. The kernel
-turns the cosines of all sets into their gradient in place, so that one matrix is made and kept.
+In plain torch each of these is a pass over the [b, A] matrix of each set, and autograd keeps several of them. The
+kernel turns the cosines of all sets into their gradient in place, so that one matrix is made and kept.
 """
 
 from __future__ import annotations

@@ -182,6 +182,6 @@ class NearestClasses(Selector):
 
     def extra_repr(self) -> str:
         return (
-            f"{super().extra_repr()}, nlist={self.nlist}, nprobe={self.nprobe}, rerank={self.rerank}, tail={self.tail:g}, "
-            f"priority={self.priority}, flat={self.flat}"
+            f"{super().extra_repr()}, nlist={self.nlist}, nprobe={self.nprobe}, rerank={self.rerank}, "
+            f"tail={self.tail:g}, priority={self.priority}, flat={self.flat}"
         )

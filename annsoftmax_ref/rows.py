@@ -85,7 +85,7 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def cosines(x: Tensor, directions: Tensor) -> Tensor:
-    """x [..., b, d], directions [..., A, d], rows of length 1 -> [..., b, A]; the one product autocast may take in bf16."""
+    """x [..., b, d], directions [..., A, d], rows of length 1 -> [..., b, A]; the product autocast may take in bf16."""
     return x.to(directions.dtype) @ directions.mT
 
 

@@ -113,7 +113,7 @@ def margin_softmax(s, device):
     cosine = _normal(s["b"], s["A"], device=device, scale=0.2).clamp_(-0.99, 0.99)
     losses = torch.empty(s["b"], device=device)
     targets = _below(s["A"], s["b"], device=device)
-    return [cosine, 0, s["b"], s["A"], targets, 1, 20.0, 0.2, 1 / s["b"], losses]
+    return [cosine, 0, s["b"], s["A"], targets, None, 1, 1, 20.0, 0.2, 1 / s["b"], losses]
 
 
 def ivf_scan(s, device):
@@ -162,8 +162,10 @@ def _chosen(s, device):
 def union_active(s, device):
     labels, classes, targets = _chosen(s, device)
     candidates = _below(s["N"], s["b"], s["k"], device=device)
+    samples = torch.arange(s["b"], device=device)  # one group
     fill = torch.randperm(s["N"], generator=_random(device), device=device)[: 2 * s["count"] + 64]
-    return [candidates, labels, fill, s["b"], s["k"], len(fill), s["count"], s["N"], classes, targets]
+    sizes = s["b"], s["k"], 1, s["b"], len(fill), s["count"], s["N"]
+    return [candidates, labels, samples, fill, *sizes, classes, targets]
 
 
 def select_map(s, device):

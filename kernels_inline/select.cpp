@@ -1,25 +1,34 @@
-// Active sets: the union of the samples' candidates with their labels, cut or filled to exactly `count` classes.
+// Active sets: for each group of samples the union of their candidates with their labels, cut or filled to exactly
+// `count` classes.
 //
-// The set is a bitmap of N bits (125 KB at a million classes: it stays in cache). Classes enter it
+// A set is a bitmap of N bits (125 KB at a million classes: it stays in cache). Classes enter it
 //   1. labels;
 //   2. candidates rank by rank, every sample's nearest first; in the rank that overflows, the lowest ids;
 //   3. if there is room left, fill_order in its order, then the lowest ids not yet in.
 // The bitmap read from its start gives the ids in ascending order. A label's target is the number of ids below it:
 // the running count at its word, plus the bits below its own.
-// Cost: O(N / 64 + b k + count); nothing of N words is allocated and nothing is sorted.
+// Cost of a group: O(N / 64 + b k + count); nothing of N words is allocated and nothing is sorted.
+#include "threads.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 namespace selection {
 
-enum Error : int64_t { OK = 0, LABEL_OUT_OF_RANGE = 1, CANDIDATE_OUT_OF_RANGE = 2, FILL_OUT_OF_RANGE = 3 };
+enum Error : int64_t {
+    OK = 0, LABEL_OUT_OF_RANGE = 1, CANDIDATE_OUT_OF_RANGE = 2, FILL_OUT_OF_RANGE = 3, SAMPLE_OUT_OF_RANGE = 4
+};
 
 struct Bitmap {
     std::vector<uint64_t> words;
     int64_t size = 0, limit;                 // bits set; ids are below limit
 
     explicit Bitmap(int64_t limit) : words((limit + 63) / 64, 0), limit(limit) {}
+    void clear() {
+        std::fill(words.begin(), words.end(), 0);
+        size = 0;
+    }
     bool valid(int64_t id) const { return id >= 0 && id < limit; }
     bool add(int64_t id) {                   // false if it was in
         uint64_t &word = words[id / 64], bit = uint64_t(1) << id % 64;
@@ -34,17 +43,41 @@ struct Bitmap {
     }
 };
 
-int64_t add_candidates(Bitmap& active, const int64_t* candidates, int64_t batch, int64_t k, int64_t count) {
-    std::vector<int64_t> fresh;              // what the present rank added
-    for (int64_t rank = 0; rank < k && active.size < count; ++rank) {
-        fresh.clear();
-        for (int64_t sample = 0; sample < batch; ++sample) {
-            const int64_t id = candidates[sample * k + rank];
+struct Group {
+    const int64_t *candidates, *labels;      // of the batch: [batch, k], [batch]
+    const int64_t *samples, *fill_order;     // of the group: [b], -1 where there is no sample; [length]
+    int64_t k, b, length;
+};
+
+struct Workspace {                           // of one thread
+    Bitmap active;
+    std::vector<int64_t> fresh, below;       // what the present rank added; ids below each word
+    explicit Workspace(int64_t limit) : active(limit), below(active.words.size()) {}
+};
+
+int64_t add_labels(Bitmap& active, const Group& group) {
+    for (int64_t i = 0; i < group.b; ++i) {
+        if (group.samples[i] < 0) continue;
+        const int64_t label = group.labels[group.samples[i]];
+        if (!active.valid(label)) return LABEL_OUT_OF_RANGE;
+        active.add(label);
+    }
+    return OK;
+}
+
+int64_t add_candidates(Workspace& space, const Group& group, int64_t count) {
+    Bitmap& active = space.active;
+    for (int64_t rank = 0; rank < group.k && active.size < count; ++rank) {
+        space.fresh.clear();
+        for (int64_t i = 0; i < group.b; ++i) {
+            if (group.samples[i] < 0) continue;
+            const int64_t id = group.candidates[group.samples[i] * group.k + rank];
             if (id < 0) continue;
             if (!active.valid(id)) return CANDIDATE_OUT_OF_RANGE;
-            if (active.add(id)) fresh.push_back(id);
+            if (active.add(id)) space.fresh.push_back(id);
         }
         if (active.size > count) {           // keep the lowest ids of this rank
+            std::vector<int64_t>& fresh = space.fresh;
             const int64_t kept = int64_t(fresh.size()) - (active.size - count);
             std::nth_element(fresh.begin(), fresh.begin() + kept, fresh.end());
             std::for_each(fresh.begin() + kept, fresh.end(), [&](int64_t id) { active.remove(id); });
@@ -62,38 +95,59 @@ int64_t fill(Bitmap& active, const int64_t* fill_order, int64_t length, int64_t 
     return OK;
 }
 
-// Writes the ids in the bitmap and returns how many lie below each word.
-std::vector<int64_t> write_ids(const Bitmap& active, int64_t* ids) {
-    std::vector<int64_t> below(active.words.size());
+// Writes the ids in the bitmap, and how many lie below each word.
+void write_ids(Workspace& space, int64_t* ids) {
     int64_t written = 0;
-    for (size_t w = 0; w < active.words.size(); ++w) {
-        below[w] = written;
-        for (uint64_t word = active.words[w]; word; word &= word - 1)
+    for (size_t w = 0; w < space.below.size(); ++w) {
+        space.below[w] = written;
+        for (uint64_t word = space.active.words[w]; word; word &= word - 1)
             ids[written++] = int64_t(w) * 64 + __builtin_ctzll(word);
     }
-    return below;
+}
+
+// classes [count] and targets [b] of one group. Returns an Error, or the number of distinct labels negated where it
+// exceeds count.
+int64_t union_of_group(Workspace& space, const Group& group, int64_t count, int64_t* classes, int64_t* targets) {
+    Bitmap& active = space.active;
+    active.clear();
+    int64_t error = add_labels(active, group);
+    if (error) return error;
+    if (active.size > count) return -active.size;
+    error = add_candidates(space, group, count);
+    if (!error) error = fill(active, group.fill_order, group.length, count);
+    if (error) return error;
+    write_ids(space, classes);
+    for (int64_t i = 0; i < group.b; ++i) {
+        targets[i] = -1;
+        if (group.samples[i] < 0) continue;
+        const int64_t label = group.labels[group.samples[i]];
+        const uint64_t lower = (uint64_t(1) << label % 64) - 1;
+        targets[i] = space.below[label / 64] + __builtin_popcountll(active.words[label / 64] & lower);
+    }
+    return OK;
 }
 
 }  // namespace selection
 
-// classes [count] ascending, targets [batch]. candidates [batch, k] (-1: none), labels [batch], fill_order [length];
-// count <= num_classes. Returns an Error, or the number of distinct labels negated where it exceeds count.
-extern "C" int64_t union_active(const int64_t* candidates, const int64_t* labels, const int64_t* fill_order,
-                                int64_t batch, int64_t k, int64_t length, int64_t count, int64_t num_classes,
-                                int64_t* classes, int64_t* targets) {
-    selection::Bitmap active(num_classes);
-    for (int64_t i = 0; i < batch; ++i) {
-        if (!active.valid(labels[i])) return selection::LABEL_OUT_OF_RANGE;
-        active.add(labels[i]);
+// classes [G, count] ascending in each row, targets [G, b] (-1: no sample). candidates [batch, k] (-1: none),
+// labels [batch], samples [G, b] (-1: none), fill_order [G, length]; count <= num_classes.
+// Returns what union_of_group returns of the lowest group for which that is not 0.
+extern "C" int64_t union_active(const int64_t* candidates, const int64_t* labels, const int64_t* samples,
+                                const int64_t* fill_order, int64_t batch, int64_t k, int64_t G, int64_t b,
+                                int64_t length, int64_t count, int64_t num_classes, int64_t* classes,
+                                int64_t* targets) {
+    for (int64_t i = 0; i < G * b; ++i)
+        if (samples[i] < -1 || samples[i] >= batch) return selection::SAMPLE_OUT_OF_RANGE;
+    std::vector<int64_t> errors(G, selection::OK);
+#pragma omp parallel if (G > 1 && threads::pay(G * (8 * b * k + 16 * count + num_classes / 4)))
+    {
+        selection::Workspace space(num_classes);
+#pragma omp for schedule(dynamic)
+        for (int64_t g = 0; g < G; ++g) {
+            const selection::Group group{candidates, labels, samples + g * b, fill_order + g * length, k, b, length};
+            errors[g] = union_of_group(space, group, count, classes + g * count, targets + g * b);
+        }
     }
-    if (active.size > count) return -active.size;
-    int64_t error = selection::add_candidates(active, candidates, batch, k, count);
-    if (!error) error = selection::fill(active, fill_order, length, count);
-    if (error) return error;
-    const std::vector<int64_t> below = selection::write_ids(active, classes);
-    for (int64_t i = 0; i < batch; ++i) {
-        const uint64_t lower = (uint64_t(1) << labels[i] % 64) - 1;
-        targets[i] = below[labels[i] / 64] + __builtin_popcountll(active.words[labels[i] / 64] & lower);
-    }
-    return selection::OK;
+    const auto bad = std::find_if(errors.begin(), errors.end(), [](int64_t error) { return error != 0; });
+    return bad == errors.end() ? selection::OK : *bad;
 }

@@ -1,5 +1,5 @@
-"""Active sets of exactly ``count`` classes in ascending order: ``union_active`` from each sample's candidates,
-``select_map`` from the map of a flat scan.
+"""Active sets of exactly ``count`` classes in ascending order: ``union_active`` from the candidates of each group's
+samples, ``select_map`` from the map of a flat scan.
 
 The kernels are in ``cuda/select.cu``, that of ``union_active`` also in ``select.cpp``. They return what
 ``annsoftmax_ref.active_sets.union_active`` and ``select_map_torch`` do, number for number. NumPy twins:
@@ -20,6 +20,7 @@ ERRORS = {
     1: "labels holds a class id that is not in 0..num_classes-1",
     2: "candidates holds a class id that is not below num_classes",
     3: "fill_order holds a class id that is not in 0..num_classes-1",
+    4: "samples holds a position that is not in -1..B-1",
 }
 LABEL = -1  # the key of a label: before that of byte 255, which is 0
 
@@ -28,23 +29,27 @@ LABEL = -1  # the key of a label: before that of byte 255, which is 0
     "union_active",
     needs=("union_active",),
     device_types=DEVICES,
-    schema="(Tensor candidates, Tensor labels, Tensor fill_order, int count, int num_classes) -> (Tensor, Tensor)",
+    schema="(Tensor candidates, Tensor labels, Tensor samples, Tensor fill_order, int count, int num_classes)"
+    " -> (Tensor, Tensor)",
 )
-def union_active(candidates, labels, fill_order, count, num_classes):
-    """Union of the samples' candidates, their labels always in, cut or filled to exactly ``count`` classes.
+def union_active(candidates, labels, samples, fill_order, count, num_classes):
+    """For each group the union of its samples' candidates, their labels always in, cut or filled to ``count`` classes.
 
-    candidates [b, k] int64: each sample's classes, nearest first, -1 where there is none. labels [b].
-    fill_order [L]: classes to take, in this order, where the union is too small; then the lowest ids.
-    Too large a union is cut by rank, ties to the lower id. Returns classes [count] ascending and targets [b], the
-    places of the labels among them. Raises ValueError if the labels alone are more than ``count`` classes.
+    candidates [B, k] int64: each sample's classes, nearest first, -1 where there is none. labels [B]. samples [G, b]:
+    each group's positions in the batch, -1 where there is none. fill_order [G, L]: classes to take, in this order,
+    where a union is too small; then the lowest ids. Too large a union is cut by rank, ties to the lower id.
+    Returns classes [G, count] ascending in each row and targets [G, b], the places of the samples' labels among them,
+    -1 where there is no sample. Raises ValueError if a group's labels alone are more than ``count`` classes.
     """
-    _check_union(candidates, labels, fill_order, count, num_classes)
-    if len(labels) > count and (labels.is_cuda or choice.current() == "emulator"):
-        _check_room(len(labels.unique()), count)  # the CUDA kernel cannot tell; it is waited for only in this case
-    classes, targets = labels.new_empty(count), torch.empty_like(labels)
+    _check_union(candidates, labels, samples, fill_order, count, num_classes)
+    if samples.shape[1] > count and (labels.is_cuda or choice.current() == "emulator"):
+        # The CUDA kernel cannot tell; it is waited for only in this case.
+        for group in samples:
+            _check_room(len(labels[group[group >= 0]].unique()), count)
+    classes, targets = _empty_sets(samples, count)
     code = call(
-        "union_active", candidates, labels, fill_order, *candidates.shape, len(fill_order), count, num_classes,
-        classes, targets,
+        "union_active", candidates, labels, samples, fill_order, *candidates.shape, *samples.shape,
+        fill_order.shape[1], count, num_classes, classes, targets,
     )  # fmt: skip
     _check_room(-code, count)
     if code:
@@ -71,8 +76,8 @@ def select_map(scores, labels, count):
 
 
 @union_active.register_fake
-def _(candidates, labels, fill_order, count, num_classes):
-    return labels.new_empty(count), torch.empty_like(labels)
+def _(candidates, labels, samples, fill_order, count, num_classes):
+    return _empty_sets(samples, count)
 
 
 @select_map.register_fake
@@ -89,10 +94,15 @@ def select_map_torch(scores: Tensor, labels: Tensor, count: int) -> tuple[Tensor
     return classes, torch.searchsorted(classes, labels)
 
 
-def _check_union(candidates, labels, fill_order, count: int, num_classes: int) -> None:
-    check("candidates", candidates, torch.int64, ("b", "k"))
+def _empty_sets(samples: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    return samples.new_empty(len(samples), count), torch.empty_like(samples)
+
+
+def _check_union(candidates, labels, samples, fill_order, count: int, num_classes: int) -> None:
+    check("candidates", candidates, torch.int64, ("B", "k"))
     check("labels", labels, torch.int64, (len(candidates),))
-    check("fill_order", fill_order, torch.int64, ("L",))
+    check("samples", samples, torch.int64, ("G", "b"))
+    check("fill_order", fill_order, torch.int64, (len(samples), "L"))
     if not 0 <= count <= num_classes:
         raise ValueError(f"count is {count}; it should be from 0 to num_classes, {num_classes}")
 

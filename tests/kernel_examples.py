@@ -133,10 +133,10 @@ def sampled(b, count, seed=0, dtype=torch.float32):
     return cosine, torch.randint(count, (b,), generator=generator)
 
 
-def by_autograd(cosine, target, name, scale, share):
+def by_autograd(cosine, target, name, scale, share, offset=None):
     """Losses and gradient by annsoftmax_ref.objectives, in the precision of the cosines."""
     cosine = cosine.clone().requires_grad_()
-    losses = make_objective(name, scale, MARGINS[name])(cosine, target)
+    losses = make_objective(name, scale, MARGINS[name])(cosine, target, offset)
     (share * losses.sum()).backward()
     return losses.detach(), cosine.grad
 

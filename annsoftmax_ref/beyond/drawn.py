@@ -11,7 +11,7 @@ from annsoftmax_ref.rows import unit_rows
 
 def draw_distinct(total: int, count: int, generator: torch.Generator) -> Tensor:
     """``count`` distinct numbers of 0..total-1 in a random order [count], uniformly; costs O(count log count)."""
-    drawn = draw_fill(total, count, generator).unique()
+    drawn = draw_fill(total, count, generator)[0].unique()
     if len(drawn) < count:
         drawn = torch.arange(total)
     # Which numbers turned up depends on none of them being special, so that a random part of them is uniform.

@@ -52,10 +52,11 @@ def tail_active(
     wanted = count - max(1, math.floor(tail * count + 0.5))
     # Never above count, where union_active refuses too many labels.
     kept = min(count, int(inside[:-1].sum()), max(wanted, positives))
-    searched, _ = union_active(candidates, labels, labels.new_empty(0), kept, num_classes)
+    everybody = torch.arange(len(labels), device=labels.device).unsqueeze(0)
+    (searched,), _ = union_active(candidates, labels, everybody, labels.new_empty(1, 0), kept, num_classes)
     # What fills a union up is a uniform sample of the classes outside it.
     fill = draw_fill(num_classes, count, generator).to(labels.device)
-    classes, _ = union_active(searched.unsqueeze(0), searched[:1], fill, count, num_classes)
+    (classes,), _ = union_active(searched.unsqueeze(0), searched[:1], everybody[:, :1], fill, count, num_classes)
     places = count - kept
     each = math.log((num_classes - kept) / places) if places else 0.0
     log_weights = torch.full((count,), each, dtype=torch.float64, device=labels.device)

@@ -19,7 +19,7 @@ NAMES = {
     "fill": "active_sets.draw_fill",
     "full softmax": "AllClasses",
     "gradient error": "diagnostics.diagnose",
-    "group": "grouping.similarity_groups",
+    "group": "grouping.similar_groups",
     "hashing forest": "ForestClasses",
     "label graph": "LabelGraphClasses",
     "log-weight": "beyond.tail.tail_active",

@@ -8,11 +8,12 @@ from functools import cached_property
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch.nn.utils.rnn import pad_sequence
 
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.active_sets import active_count, union_active
 from annsoftmax_ref.experiments.figures import BLUE, ORANGE, new_figure
-from annsoftmax_ref.grouping import random_groups, similarity_groups
+from annsoftmax_ref.grouping import random_groups, similar_groups
 from annsoftmax_ref.lessons.exercises import Exercise
 from annsoftmax_ref.lessons.pictures import SIZE, tiled
 from annsoftmax_ref.lessons.trained import Trained
@@ -90,18 +91,18 @@ def make_groups(batch: Batch, num_groups: int, kind: str, seed: int = 0) -> list
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it should be one of {', '.join(KINDS)}")
     if kind == "similar":
-        groups = similarity_groups(torch.from_numpy(batch.x), num_groups)
+        groups = similar_groups(torch.from_numpy(batch.x), num_groups)
     else:
         groups = random_groups(len(batch.x), num_groups, torch.Generator().manual_seed(seed))
-    return [group.numpy() for group in groups]
+    return [group[group >= 0].numpy() for group in groups]
 
 
 def active_sets(batch: Batch, groups: list[np.ndarray]) -> list[np.ndarray]:
     """For each group its A active classes, ascending, of its samples' exactly nearest ones."""
     candidates, labels = torch.from_numpy(batch.nearest), torch.from_numpy(batch.labels)
-    nobody = torch.arange(0)  # every sample brings A classes, so there is never anything to fill up
-    num_classes = len(batch.prototypes)
-    return [union_active(candidates[g], labels[g], nobody, batch.active, num_classes)[0].numpy() for g in groups]
+    samples = pad_sequence([torch.from_numpy(group) for group in groups], batch_first=True, padding_value=-1)
+    nobody = samples.new_empty(len(samples), 0)  # every sample brings A classes: there is nothing to fill up
+    return list(union_active(candidates, labels, samples, nobody, batch.active, len(batch.prototypes))[0].numpy())
 
 
 def measure(batch: Batch, num_groups: int, kind: str, seed: int = 0) -> Measured:

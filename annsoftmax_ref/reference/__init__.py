@@ -16,7 +16,7 @@ index: lists and codes of the class weights
 
 groups, search, active sets: which classes each sample is scored against
 
->>> groups = ref.similarity_groups(x, num_groups=4)
+>>> groups = ref.similar_groups(x, num_groups=4)
 >>> nearest, _ = ref.search(x, w, centroids, assignment, codes, k=20, nprobe=4)
 >>> A = ref.active_count(N, rate=0.1)
 >>> actives = [ref.union_active(nearest[g], labels[g], rng.permutation(N), A, N)[0] for g in groups]
@@ -67,9 +67,9 @@ from .selection import (
     active_count,
     group_sizes,
     grouped_loss,
-    principal_direction,
+    main_direction,
     random_groups,
-    similarity_groups,
+    similar_groups,
     union_active,
 )
 from .variants import (
@@ -117,7 +117,7 @@ __all__ = [
     "normalize",
     "normalize_backward",
     "pack_bits",
-    "principal_direction",
+    "main_direction",
     "priority_sample",
     "random_groups",
     "random_rotation",
@@ -126,7 +126,7 @@ __all__ = [
     "sgd_catch_up",
     "sgd_missed_matrix",
     "sgd_step",
-    "similarity_groups",
+    "similar_groups",
     "smoothed_cross_entropy",
     "softmax_loss",
     "spherical_kmeans",

@@ -49,39 +49,46 @@ def random_groups(batch, num_groups, permutation):
     return np.split(permutation, np.cumsum(sizes)[:-1])
 
 
-def principal_direction(points):
-    """Unit direction [d] of largest variance of points [n, d]; its largest entry in size is positive."""
+def main_direction(points, iterations=3):
+    """About the unit direction [d] of largest variance of points [n, d], by the power method.
+
+    It starts at the point farthest from the mean (the first, if tied) and is multiplied by the scatter matrix
+    `iterations` times; 0 where all points are the same.
+    """
     centred = points - points.mean(axis=0)
-    direction = np.linalg.svd(centred, full_matrices=False)[2][0]
-    return direction if direction[np.argmax(np.abs(direction))] > 0 else -direction
+    direction = centred[np.argmax(np.sum(centred**2, axis=1))]
+    for _ in range(iterations):
+        direction = centred.T @ (centred @ direction)
+        direction = direction / max(np.linalg.norm(direction), 1e-300)
+    return direction
 
 
-def similarity_groups(x, num_groups):
-    """Groups of similar samples by repeated bisection.   x [B, d] -> list of ascending index arrays
+def similar_groups(x, num_groups, iterations=3):
+    """Groups of similar samples by repeated halving.   x [B, d] -> list of ascending index arrays
 
-    The final sizes are fixed first (`group_sizes`, larger ones first). To cut the samples S (ascending ids)
-    into the groups of sizes n_1 .. n_c:
-      1. c = 1: S is the group.
-      2. v = leading principal direction of the unit rows x_hat[S], centred on their mean: the first right
-         singular vector, with the sign that makes its largest entry in size (the first, if tied) positive.
-      3. sort S by (x_hat . v, sample id), ascending.
-      4. h = ceil(c / 2): the first n_1 + .. + n_h samples are cut into groups 1 .. h, the others into
-         h+1 .. c, each part by the same rule.
+    With G = min(num_groups, B): the batch is put in an order, and the order is cut into G groups (`group_sizes`).
+    The order: a part with room for 2 n samples (at first, 2 n is B rounded up to a multiple of the least power of
+    two that is not below G)
+      1. is sorted along the `main_direction` of its unit rows; equals keep their order;
+      2. is split: the first n samples are one part with room for n, the others another;
+    and so on, until there are as many parts as that power of two.
     Derived in notebook 06, section "Groups of similar samples".
     """
     x_hat = normalize(check_matrix("x", x))
+    sizes = group_sizes(len(x_hat), num_groups)
+    parts = 2 ** math.ceil(math.log2(len(sizes)))
 
-    def cut(samples, sizes):
-        if len(sizes) == 1:
-            return [samples]
+    def ordered(samples, room, parts):
+        if parts == 1 or len(samples) == 0:
+            return samples
         points = x_hat[samples]
-        projection = np.sum(points * principal_direction(points), axis=-1)
-        ranked = samples[np.lexsort((samples, projection))]
-        half = math.ceil(len(sizes) / 2)
-        n = sum(sizes[:half])
-        return cut(np.sort(ranked[:n]), sizes[:half]) + cut(np.sort(ranked[n:]), sizes[half:])
+        along = (points - points.mean(axis=0)) @ main_direction(points, iterations)
+        samples = samples[np.argsort(along, kind="stable")]
+        halves = samples[: room // 2], samples[room // 2 :]
+        return np.concatenate([ordered(half, room // 2, parts // 2) for half in halves])
 
-    return cut(np.arange(len(x_hat)), group_sizes(len(x_hat), num_groups))
+    order = ordered(np.arange(len(x_hat)), parts * math.ceil(len(x_hat) / parts), parts)
+    return [np.sort(group) for group in np.split(order, np.cumsum(sizes)[:-1])]
 
 
 # ---------------------------------------------------------------------------------------- active set

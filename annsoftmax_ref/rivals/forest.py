@@ -27,7 +27,8 @@ class ForestClasses(RebuiltClasses):
     of one level share the direction. A query meets one node a level, so it cannot tell this from directions drawn
     for each node, and a level costs one product. A query looks at one leaf of each tree.
 
-    sample_rate, groups, grouping: see ``Selector``; one group is theirs. trees, leaf_size (at least 2), rebuild_steps: as above.
+    sample_rate, groups, grouping: see ``Selector``; one group is theirs.
+    trees, leaf_size (at least 2), rebuild_steps: as above.
     """
 
     def __init__(

@@ -21,7 +21,8 @@ class LabelGraphClasses(RebuiltClasses):
     was not found), a class not listed among its own neighbours, one machine and plain arrays in place of a
     compressed graph in shards, and the period in steps: 100 steps of 256 are about an epoch of the glyphs.
 
-    sample_rate, groups, grouping: see ``Selector``; one group is theirs. neighbours: k, or N - 1 where that is less; 4 bytes each a class.
+    sample_rate, groups, grouping: see ``Selector``; one group is theirs.
+    neighbours: k, or N - 1 where that is less; 4 bytes each a class.
     rebuild_steps: training steps between rebuilds; set it to the steps of an epoch. A rebuild costs N^2 d.
     """
 

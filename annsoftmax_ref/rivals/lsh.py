@@ -23,7 +23,8 @@ class LSHClasses(RebuiltClasses):
     sample's classes by how many tables they share with it (ties to the lower id), one active set for the batch, the
     period, and K by the number of classes (SLIDE there: K = 6 of its own hashes, 0.5 % of the classes active).
 
-    sample_rate, groups, grouping: see ``Selector``; one group is theirs. bits: K, of 1 to 30; None: so many that a bucket holds about 32 classes on average.
+    sample_rate, groups, grouping: see ``Selector``; one group is theirs.
+    bits: K, of 1 to 30; None: so many that a bucket holds about 32 classes on average.
     tables: L. rebuild_steps: training steps between rebuilds of the tables.
     """
 

@@ -1,6 +1,6 @@
 // select.cu: exactly `count` of the N classes, as ascending ids, without a sort and without waiting for the GPU.
 //
-//   union_active  from the samples' candidates, their labels and an order to fill up from (twin: select.cpp)
+//   union_active  for each group, from its samples' candidates and labels and an order to fill up from (twin: select.cpp)
 //   select_map    from the flat scan's map: one byte for each class, the larger the better; the labels always
 //
 // Both give every class a key, the smaller the better, and take the `count` smallest, ties to the lower id:
@@ -11,7 +11,6 @@
 // A histogram of the keys and its running sum give the cut: all keys below cut.key, and the first cut.take classes of
 // that key. Classes with the last key need no bin: they are what the others leave. A running count over the ids gives
 // each chosen class its place, so they come out in ascending order. The result is the same in every version.
-//
 //   bytes moved       union_active: 16 N + 8 (b k + L) + 8 (k + L) + 8 count    select_map: 3.5 N + 8 count
 //
 // INDEX OF VERSIONS
@@ -21,7 +20,6 @@
 //   select_map_1      one block, the histogram in global memory; one thread looks for the cut and writes the ids
 //   select_map_2      as union_active_2, with a histogram in the shared memory of each block
 //   select_map_3      each thread reads 16 bytes at once; lanes with the same byte are counted by one atomic
-//
 // More distinct labels than count: the CPU returns an error, which a GPU cannot without a host that waits. Here the
 // lowest `count` of the labels are taken, and the targets of the others are -1; no other target ever is.
 //
@@ -78,30 +76,40 @@ struct Bytes {
 
 // ---- What every version does ----------------------------------------------------------------------------------------
 
+// What one group's set is made from; see union_active_v.
+struct Group {
+    const int64_t *candidates, *labels, *samples, *fill_order;
+    int64_t b, k, length;
+};
+
 // rank[c] = the smallest key of class c. The threads of the grid share the work.
-__device__ void rank_classes(const int64_t* candidates, const int64_t* labels, const int64_t* fill_order,
-                             int64_t batch, int64_t k, int64_t length, int* rank, int64_t thread, int64_t threads) {
-    for (int64_t i = thread; i < batch; i += threads) atomicMin(rank + labels[i], 0);
-    for (int64_t i = thread; i < batch * k; i += threads)
-        if (candidates[i] >= 0) atomicMin(rank + candidates[i], int(i % k) + 1);
-    for (int64_t i = thread; i < length; i += threads) atomicMin(rank + fill_order[i], int(k + 1 + i));
+__device__ void rank_classes(const Group& group, int* rank, int64_t thread, int64_t threads) {
+    for (int64_t i = thread; i < group.b; i += threads)
+        if (group.samples[i] >= 0) atomicMin(rank + group.labels[group.samples[i]], 0);
+    for (int64_t i = thread; i < group.b * group.k; i += threads) {
+        const int64_t sample = group.samples[i / group.k], column = i % group.k;
+        const int64_t id = sample < 0 ? -1 : group.candidates[sample * group.k + column];
+        if (id >= 0) atomicMin(rank + id, int(column) + 1);
+    }
+    for (int64_t i = thread; i < group.length; i += threads) atomicMin(rank + group.fill_order[i], int(group.k + 1 + i));
 }
 
 __device__ void mark_labels(const int64_t* labels, int64_t batch, unsigned* marked, int64_t thread, int64_t threads) {
     for (int64_t i = thread; i < batch; i += threads) atomicOr(marked + labels[i] / 32, 1u << labels[i] % 32);
 }
 
-// targets[i] = the place of label i among the classes, which ascend; -1 if it is not there.
-__device__ void find_targets(const int64_t* labels, int64_t batch, const int64_t* classes, int64_t count,
-                             int64_t* targets, int64_t thread, int64_t threads) {
-    for (int64_t i = thread; i < batch; i += threads) {
+// targets[i] = the place of the label of sample i (of samples[i], unless null) among the classes; -1 where there is none.
+__device__ void find_targets(const int64_t* labels, const int64_t* samples, int64_t b, const int64_t* classes,
+                             int64_t count, int64_t* targets, int64_t thread, int64_t threads) {
+    for (int64_t i = thread; i < b; i += threads) {
+        const int64_t sample = samples ? samples[i] : i, label = sample < 0 ? -1 : labels[sample];
         int64_t low = 0, high = count;
         while (low < high) {
             const int64_t middle = (low + high) / 2;
-            if (classes[middle] < labels[i]) low = middle + 1;
+            if (classes[middle] < label) low = middle + 1;
             else high = middle;
         }
-        targets[i] = low < count && classes[low] == labels[i] ? low : -1;
+        targets[i] = low < count && classes[low] == label ? low : -1;
     }
 }
 
@@ -127,13 +135,12 @@ __device__ void select_by_one_block(const Keys& keys, int64_t count, int* histog
     __syncthreads();
 }
 
-__global__ void union_active_1(const int64_t* candidates, const int64_t* labels, const int64_t* fill_order,
-                               int64_t batch, int64_t k, int64_t length, int64_t count, int* rank, int64_t N,
-                               int* histogram, int64_t* classes, int64_t* targets) {
-    rank_classes(candidates, labels, fill_order, batch, k, length, rank, threadIdx.x, blockDim.x);
+__global__ void union_active_1(Group group, int64_t count, int* rank, int64_t N, int* histogram, int64_t* classes,
+                               int64_t* targets) {
+    rank_classes(group, rank, threadIdx.x, blockDim.x);
     __syncthreads();
-    select_by_one_block(Ranks{rank, N, int(k + length + 1)}, count, histogram, classes);
-    find_targets(labels, batch, classes, count, targets, threadIdx.x, blockDim.x);
+    select_by_one_block(Ranks{rank, N, int(group.k + group.length + 1)}, count, histogram, classes);
+    find_targets(group.labels, group.samples, group.b, classes, count, targets, threadIdx.x, blockDim.x);
 }
 
 __global__ void select_map_1(const uint8_t* map, const int64_t* labels, int64_t batch, int64_t count, int64_t N,
@@ -141,25 +148,22 @@ __global__ void select_map_1(const uint8_t* map, const int64_t* labels, int64_t 
     mark_labels(labels, batch, marked, threadIdx.x, blockDim.x);
     __syncthreads();
     select_by_one_block(Bytes{map, marked, N}, count, histogram, classes);
-    find_targets(labels, batch, classes, count, targets, threadIdx.x, blockDim.x);
+    find_targets(labels, nullptr, batch, classes, count, targets, threadIdx.x, blockDim.x);
 }
 
 // ---- Versions 2 and 3: a tile is what one block looks at, `each` neighbouring classes a thread, `rounds` times ------
 
-__global__ void rank_classes_2(const int64_t* candidates, const int64_t* labels, const int64_t* fill_order,
-                               int64_t batch, int64_t k, int64_t length, int* rank) {
-    rank_classes(candidates, labels, fill_order, batch, k, length, rank, global_thread(),
-                 int64_t(gridDim.x) * blockDim.x);
+__global__ void rank_classes_2(Group group, int* rank) {
+    rank_classes(group, rank, global_thread(), int64_t(gridDim.x) * blockDim.x);
 }
 
 __global__ void mark_labels_2(const int64_t* labels, int64_t batch, unsigned* marked) {
     mark_labels(labels, batch, marked, global_thread(), int64_t(gridDim.x) * blockDim.x);
 }
 
-__global__ void find_targets_2(const int64_t* labels, int64_t batch, const int64_t* classes, int64_t count,
-                               int64_t* targets) {
-    find_targets(labels, batch, classes, count, targets, global_thread(),
-                 int64_t(gridDim.x) * blockDim.x);
+__global__ void find_targets_2(const int64_t* labels, const int64_t* samples, int64_t b, const int64_t* classes,
+                               int64_t count, int64_t* targets) {
+    find_targets(labels, samples, b, classes, count, targets, global_thread(), int64_t(gridDim.x) * blockDim.x);
 }
 
 // Few classes share a rank (at most one for each sample), so atomics in global memory hardly ever meet.
@@ -335,47 +339,54 @@ void map_by_tiles(Bytes bytes, int* histogram, int64_t count, int64_t* classes, 
     release(cut, stream);
 }
 
-// ---- Launchers: classes [count] ascending, targets [batch]; labels [batch] ------------------------------------------
+// ---- Launchers ------------------------------------------------------------------------------------------------------
 
-// candidates [batch, k] (-1: none), fill_order [length]; count <= num_classes.
-extern "C" int64_t union_active_v(int64_t version, const int64_t* candidates, const int64_t* labels,
-                                  const int64_t* fill_order, int64_t batch, int64_t k, int64_t length, int64_t count,
-                                  int64_t num_classes, int64_t* classes, int64_t* targets, void* stream) {
-    if (version < 1 || version > 3) return NO_SUCH_VERSION;
-    if (batch > 0) fill_bytes(targets, 0xFF, batch * 8, stream);
-    if (count == 0) return launch_error();
-    const int64_t N = num_classes, padded = blocks_for(N, 16) * 16, last = k + length + 1;
-    int* rank = scratch<int>(padded, stream);
-    int* histogram = scratch<int>(last, stream);
-    fill_bytes(rank, NO_RANK & 0xFF, padded * 4, stream);
+void union_of_group(int64_t version, const Group& group, int64_t count, int64_t N, int* rank, int* histogram,
+                    int64_t* classes, int64_t* targets, void* stream) {
+    const int64_t last = group.k + group.length + 1;
+    fill_bytes(rank, NO_RANK & 0xFF, blocks_for(N, 16) * 16 * 4, stream);
     fill_bytes(histogram, 0, last * 4, stream);
     if (version == 1) {
-        LAUNCH(union_active_1, 1, ONE_BLOCK, 0, stream, candidates, labels, fill_order, batch, k, length, count, rank,
-               N, histogram, classes, targets);
-    } else {
-        const int64_t most = max(max(batch, batch * k), length);
-        if (most > 0)
-            LAUNCH(rank_classes_2, blocks_for(most, THREADS), THREADS, 0, stream, candidates, labels, fill_order, batch,
-                   k, length, rank);
-        const Ranks ranks = {rank, N, int(last)};
-        if (version == 2) union_by_tiles<1, 8>(ranks, histogram, count, classes, stream);
-        else union_by_tiles<4, 2>(ranks, histogram, count, classes, stream);
-        if (batch > 0)
-            LAUNCH(find_targets_2, blocks_for(batch, THREADS), THREADS, 0, stream, labels, batch, classes, count,
-                   targets);
+        LAUNCH(union_active_1, 1, ONE_BLOCK, 0, stream, group, count, rank, N, histogram, classes, targets);
+        return;
+    }
+    const int64_t b = group.b, most = max(max(b, b * group.k), group.length);
+    if (most > 0) LAUNCH(rank_classes_2, blocks_for(most, THREADS), THREADS, 0, stream, group, rank);
+    const Ranks ranks = {rank, N, int(last)};
+    if (version == 2) union_by_tiles<1, 8>(ranks, histogram, count, classes, stream);
+    else union_by_tiles<4, 2>(ranks, histogram, count, classes, stream);
+    if (b > 0) LAUNCH(find_targets_2, blocks_for(b, THREADS), THREADS, 0, stream, group.labels, group.samples, b, classes,
+                      count, targets);
+}
+
+// candidates [batch, k] (-1: none), labels [batch], samples [G, b] (-1: none), fill_order [G, length];
+// count <= num_classes -> classes [G, count] ascending in each row, targets [G, b].
+extern "C" int64_t union_active_v(int64_t version, const int64_t* candidates, const int64_t* labels,
+                                  const int64_t* samples, const int64_t* fill_order, int64_t batch, int64_t k, int64_t G,
+                                  int64_t b, int64_t length, int64_t count, int64_t num_classes, int64_t* classes,
+                                  int64_t* targets, void* stream) {
+    if (version < 1 || version > 3) return NO_SUCH_VERSION;
+    if (G * b > 0) fill_bytes(targets, 0xFF, G * b * 8, stream);
+    if (count == 0) return launch_error();
+    int* rank = scratch<int>(blocks_for(num_classes, 16) * 16, stream);
+    int* histogram = scratch<int>(k + length + 1, stream);
+    for (int64_t g = 0; g < G; ++g) {
+        const Group group = {candidates, labels, samples + g * b, fill_order + g * length, b, k, length};
+        union_of_group(version, group, count, num_classes, rank, histogram, classes + g * count, targets + g * b, stream);
     }
     release(histogram, stream);
     release(rank, stream);
     return launch_error();
 }
 
-extern "C" int64_t union_active(const int64_t* candidates, const int64_t* labels, const int64_t* fill_order,
-                                int64_t batch, int64_t k, int64_t length, int64_t count, int64_t num_classes,
-                                int64_t* classes, int64_t* targets, void* stream) {
-    return union_active_v(3, candidates, labels, fill_order, batch, k, length, count, num_classes, classes, targets,
-                          stream);
+extern "C" int64_t union_active(const int64_t* candidates, const int64_t* labels, const int64_t* samples,
+                                const int64_t* fill_order, int64_t batch, int64_t k, int64_t G, int64_t b, int64_t length,
+                                int64_t count, int64_t num_classes, int64_t* classes, int64_t* targets, void* stream) {
+    return union_active_v(3, candidates, labels, samples, fill_order, batch, k, G, b, length, count, num_classes,
+                          classes, targets, stream);
 }
 
+// classes [count] ascending, targets [batch]; labels [batch].
 // map [num_classes] bytes; count <= num_classes. Version 3 reads 16 bytes at once: a map that is a part of another
 // tensor, and does not begin at a multiple of 16, goes to version 2.
 extern "C" int64_t select_map_v(int64_t version, const uint8_t* map, const int64_t* labels, int64_t batch,
@@ -397,8 +408,8 @@ extern "C" int64_t select_map_v(int64_t version, const uint8_t* map, const int64
         if (version == 2 || !aligned16(map)) map_by_tiles<1, 8>(bytes, histogram, count, classes, stream);
         else map_by_tiles<16, 1>(bytes, histogram, count, classes, stream);
         if (batch > 0)
-            LAUNCH(find_targets_2, blocks_for(batch, THREADS), THREADS, 0, stream, labels, batch, classes, count,
-                   targets);
+            LAUNCH(find_targets_2, blocks_for(batch, THREADS), THREADS, 0, stream, labels, nullptr, batch, classes,
+                   count, targets);
     }
     release(histogram, stream);
     release(marked, stream);

@@ -3,7 +3,7 @@
 //
 //   function        bytes moved (b samples, A cosines each; "half": bfloat16)
 //   margin_softmax  reads 4 b A cosines twice and writes 4 b A gradients (half: 2 b A each). The second reading is from
-//                   the L2 cache as far as the rows that are at work fit it
+//                   the L2 cache as far as the rows that are at work fit it, and so are the 4 A bytes of offsets
 //
 // INDEX OF VERSIONS
 //   margin_softmax_1  a thread a row, in three passes: the largest, the sum of exponentials, the gradient
@@ -11,7 +11,8 @@
 //   margin_softmax_3  a block a row in two passes, 16 bytes at a time
 //
 // The target is kept out of the sums and handled apart, in double: with p_y near 1, both the loss and 1 - p_y are small
-// differences of large numbers otherwise. Sums are taken in a fixed order. No target is looked at.
+// differences of large numbers otherwise. Sums are taken in a fixed order. A target of -1 says that there is no sample;
+// no other target is looked at.
 #include "launch.h"
 
 constexpr int THREADS = 512;                // 4 such blocks on a multiprocessor: 528 rows at a time on an H100
@@ -74,9 +75,20 @@ struct Gradient {
     __device__ float of(float z, float scale) const { return factor * expf(scale * (z - top)); }
 };
 
-// z: the target's cosine, others: all the rest.
-__device__ Gradient finish(double z, Running others, const Objective& o, float* loss) {
-    const Target psi = apply_margin(z, o);
+// What is added to the logits of one active set, over the scale: [A], or null for nothing.
+struct Shift {
+    const float* offset;
+    float inverse;
+
+    __device__ Shift(const float* offsets, int64_t row, int64_t rows, int64_t A, const Objective& o)
+        : offset(offsets ? offsets + row / rows * A : nullptr), inverse(float(1.0 / o.scale)) {}
+    __device__ float operator()(int64_t column) const { return offset ? offset[column] * inverse : 0.0f; }
+};
+
+// z: the target's cosine, shift: what is added to it, others: all the rest.
+__device__ Gradient finish(double z, float shift, Running others, const Objective& o, float* loss) {
+    Target psi = apply_margin(z, o);
+    if (o.kind != DSOFTMAX) psi.cosine += shift;  // there the 1 stands for no class
     const float top = fmaxf(others.top, float(psi.cosine));
     const double rest = others.sum * exp(o.scale * (double(others.top) - double(top)));
     const double sum = rest + exp(o.scale * (psi.cosine - top));
@@ -92,47 +104,63 @@ __device__ Gradient finish(double z, Running others, const Objective& o, float* 
 }
 
 // The same for a block, whose threads have a part of the cosines each.
-__device__ Gradient finish_together(double z, Running mine, const Objective& o, float* loss) {
+__device__ Gradient finish_together(double z, float shift, Running mine, const Objective& o, float* loss) {
     __shared__ float tops[WARP];
     __shared__ double sums[WARP];
     __shared__ Gradient result;
     const float top = block_max(mine.top, tops);
     mine.rise(top, float(o.scale));
     const Running all = {top, block_sum(mine.sum, sums)};
-    if (threadIdx.x == 0) result = finish(z, all, o, loss);
+    if (threadIdx.x == 0) result = finish(z, shift, all, o, loss);
     __syncthreads();
     return result;
 }
 
-// ---- The versions: cosine [b, A], targets [b] -> losses [b]; cosine becomes share * d loss / d cosine ------------
+// ---- The versions: cosine [R, A], targets [R] -> losses [R]; cosine becomes share * d loss / d cosine ------------
+// offset [R / rows, A] or null.
+// A row without a sample, by the threads first, first + step, ...
 template <class T>
-__global__ void margin_softmax_1(T* cosine, int64_t b, int64_t A, const int64_t* targets, Objective o, float* losses) {
-    const int64_t i = global_thread();
-    if (i >= b) return;
-    T* row = cosine + i * A;
-    const int64_t target = targets[i];
-    const float scale = float(o.scale);
-    Running others;
-    for (int64_t c = 0; c < A; ++c)
-        if (c != target && widen(row[c]) > others.top) others.top = widen(row[c]);
-    for (int64_t c = 0; c < A; ++c)
-        if (c != target) others.sum += expf(scale * (widen(row[c]) - others.top));
-    const Gradient gradient = finish(widen(row[target]), others, o, losses + i);
-    for (int64_t c = 0; c < A; ++c)
-        narrow(c == target ? gradient.target : gradient.of(widen(row[c]), scale), row + c);
+__device__ void clear(T* row, int64_t A, float* loss, int64_t first, int64_t step) {
+    for (int64_t c = first; c < A; c += step) narrow(0.0f, row + c);
+    if (first == 0) *loss = 0.0f;
 }
 
 template <class T>
-__global__ void margin_softmax_2(T* cosine, int64_t A, const int64_t* targets, Objective o, float* losses) {
+__global__ void margin_softmax_1(T* cosine, int64_t R, int64_t A, const int64_t* targets, const float* offset,
+                                 int64_t rows, Objective o, float* losses) {
+    const int64_t i = global_thread();
+    if (i >= R) return;
+    T* row = cosine + i * A;
+    const int64_t target = targets[i];
+    if (target < 0) return clear(row, A, losses + i, 0, 1);
+    const float scale = float(o.scale);
+    const Shift shift(offset, i, rows, A, o);
+    Running others;
+    for (int64_t c = 0; c < A; ++c) {
+        const float z = widen(row[c]) + shift(c);
+        if (c != target && z > others.top) others.top = z;
+    }
+    for (int64_t c = 0; c < A; ++c)
+        if (c != target) others.sum += expf(scale * (widen(row[c]) + shift(c) - others.top));
+    const Gradient gradient = finish(widen(row[target]), shift(target), others, o, losses + i);
+    for (int64_t c = 0; c < A; ++c)
+        narrow(c == target ? gradient.target : gradient.of(widen(row[c]) + shift(c), scale), row + c);
+}
+
+template <class T>
+__global__ void margin_softmax_2(T* cosine, int64_t A, const int64_t* targets, const float* offset, int64_t rows,
+                                 Objective o, float* losses) {
     T* row = cosine + blockIdx.x * A;
     const int64_t target = targets[blockIdx.x];
+    if (target < 0) return clear(row, A, losses + blockIdx.x, threadIdx.x, blockDim.x);
     const float scale = float(o.scale);
+    const Shift shift(offset, blockIdx.x, rows, A, o);
     Running mine;
     for (int64_t c = threadIdx.x; c < A; c += blockDim.x)
-        if (c != target) mine.take(widen(row[c]), scale);
-    const Gradient gradient = finish_together(widen(row[target]), mine, o, losses + blockIdx.x);
+        if (c != target) mine.take(widen(row[c]) + shift(c), scale);
+    const Gradient gradient = finish_together(widen(row[target]), shift(target), mine, o, losses + blockIdx.x);
     for (int64_t c = threadIdx.x; c < A; c += blockDim.x)
-        narrow(c == target ? gradient.target : gradient.of(widen(row[c]), scale), row + c);
+        narrow(c == target ? gradient.target : gradient.of(widen(row[c]) + shift(c), scale), row + c);
 }
 
 // 16 bytes: 4 float32 or 8 bfloat16.
@@ -177,34 +205,38 @@ struct Parts {
 };
 
 template <class T>
-__global__ void margin_softmax_3(T* cosine, int64_t A, const int64_t* targets, Objective o, float* losses) {
+__global__ void margin_softmax_3(T* cosine, int64_t A, const int64_t* targets, const float* offset, int64_t rows,
+                                 Objective o, float* losses) {
     T* row = cosine + blockIdx.x * A;
     const int64_t target = targets[blockIdx.x];
+    if (target < 0) return clear(row, A, losses + blockIdx.x, threadIdx.x, blockDim.x);
     const float scale = float(o.scale);
+    const Shift shift(offset, blockIdx.x, rows, A, o);
     const Parts<T> parts(row, A);
     const int64_t alone = parts.left_over();
     Pack<T> pack;
     Running mine;
-    if (alone < A && alone != target) mine.take(widen(row[alone]), scale);
+    if (alone < A && alone != target) mine.take(widen(row[alone]) + shift(alone), scale);
     for (int64_t k = threadIdx.x; k < parts.packs; k += blockDim.x) {
         pack.load(row + parts.place(k));
         const int64_t own = target - parts.place(k);
         float top = LOWEST, sum = 0;
         for (int i = 0; i < Pack<T>::SIZE; ++i) {
-            if (i == own) pack.x[i] = -INFINITY;  // its exponential is 0
+            pack.x[i] = i == own ? -INFINITY : pack.x[i] + shift(parts.place(k) + i);  // the target's exponential is 0
             top = pack.x[i] > top ? pack.x[i] : top;
         }
         mine.rise(top, scale);
         for (int i = 0; i < Pack<T>::SIZE; ++i) sum += expf(scale * (pack.x[i] - mine.top));
         mine.sum += sum;
     }
-    const Gradient gradient = finish_together(widen(row[target]), mine, o, losses + blockIdx.x);
-    if (alone < A) narrow(alone == target ? gradient.target : gradient.of(widen(row[alone]), scale), row + alone);
+    const Gradient gradient = finish_together(widen(row[target]), shift(target), mine, o, losses + blockIdx.x);
+    if (alone < A)
+        narrow(alone == target ? gradient.target : gradient.of(widen(row[alone]) + shift(alone), scale), row + alone);
     for (int64_t k = threadIdx.x; k < parts.packs; k += blockDim.x) {
         pack.load(row + parts.place(k));
         const int64_t own = target - parts.place(k);
         for (int i = 0; i < Pack<T>::SIZE; ++i)
-            pack.x[i] = i == own ? gradient.target : gradient.of(pack.x[i], scale);
+            pack.x[i] = i == own ? gradient.target : gradient.of(pack.x[i] + shift(parts.place(k) + i), scale);
         pack.store(row + parts.place(k));
     }
 }
@@ -214,29 +246,33 @@ __global__ void margin_softmax_3(T* cosine, int64_t A, const int64_t* targets, O
 static int64_t threads_for(int64_t pieces) { return min(blocks_for(pieces, WARP) * WARP, int64_t(THREADS)); }
 
 template <class T>
-static int64_t launch_margin_softmax(int64_t version, T* cosine, int64_t b, int64_t A, const int64_t* targets,
-                                     Objective o, float* losses, void* stream) {
+static int64_t launch_margin_softmax(int64_t version, T* cosine, int64_t R, int64_t A, const int64_t* targets,
+                                     const float* offset, int64_t G, Objective o, float* losses, void* stream) {
     if (version < 1 || version > 3) return NO_SUCH_VERSION;
-    if (b == 0 || A == 0) return launch_error();
-    const int64_t packs = blocks_for(A, Pack<T>::SIZE);
+    if (R == 0 || A == 0) return launch_error();
+    const int64_t packs = blocks_for(A, Pack<T>::SIZE), rows = R / G;
     if (version == 1)
-        LAUNCH(margin_softmax_1<T>, blocks_for(b, 32), 32, 0, stream, cosine, b, A, targets, o, losses);
-    if (version == 2) LAUNCH(margin_softmax_2<T>, b, threads_for(A), 0, stream, cosine, A, targets, o, losses);
-    if (version == 3) LAUNCH(margin_softmax_3<T>, b, threads_for(packs), 0, stream, cosine, A, targets, o, losses);
+        LAUNCH(margin_softmax_1<T>, blocks_for(R, 32), 32, 0, stream, cosine, R, A, targets, offset, rows, o, losses);
+    if (version == 2)
+        LAUNCH(margin_softmax_2<T>, R, threads_for(A), 0, stream, cosine, A, targets, offset, rows, o, losses);
+    if (version == 3)
+        LAUNCH(margin_softmax_3<T>, R, threads_for(packs), 0, stream, cosine, A, targets, offset, rows, o, losses);
     return launch_error();
 }
 
-extern "C" int64_t margin_softmax_v(int64_t version, void* cosine, int64_t half, int64_t b, int64_t A,
-                                    const int64_t* targets, int64_t kind, double scale, double margin, double share,
-                                    float* losses, void* stream) {
+extern "C" int64_t margin_softmax_v(int64_t version, void* cosine, int64_t half, int64_t R, int64_t A,
+                                    const int64_t* targets, const float* offset, int64_t G, int64_t kind, double scale,
+                                    double margin, double share, float* losses, void* stream) {
     const double border = cos(3.14159265358979323846 - margin);
     const Objective o = {kind, scale, margin, share, cos(margin), sin(margin), border};
-    return half ? launch_margin_softmax(version, static_cast<uint16_t*>(cosine), b, A, targets, o, losses, stream)
-                : launch_margin_softmax(version, static_cast<float*>(cosine), b, A, targets, o, losses, stream);
+    return half ? launch_margin_softmax(version, static_cast<uint16_t*>(cosine), R, A, targets, offset, G, o, losses,
+                                        stream)
+                : launch_margin_softmax(version, static_cast<float*>(cosine), R, A, targets, offset, G, o, losses,
+                                        stream);
 }
 
-extern "C" int64_t margin_softmax(void* cosine, int64_t half, int64_t b, int64_t A, const int64_t* targets,
-                                  int64_t kind, double scale, double margin, double share, float* losses,
-                                  void* stream) {
-    return margin_softmax_v(3, cosine, half, b, A, targets, kind, scale, margin, share, losses, stream);
+extern "C" int64_t margin_softmax(void* cosine, int64_t half, int64_t R, int64_t A, const int64_t* targets,
+                                  const float* offset, int64_t G, int64_t kind, double scale, double margin,
+                                  double share, float* losses, void* stream) {
+    return margin_softmax_v(3, cosine, half, R, A, targets, offset, G, kind, scale, margin, share, losses, stream);
 }

@@ -36,18 +36,31 @@ def test_the_index_names_every_version():
 # -------------------------------------------------------------------------------------------------------- union_active
 
 
-def union(call, version, candidates, labels, fill_order, count, num_classes):
-    classes, targets = poisoned(count, dtype=torch.int64), poisoned(len(labels), dtype=torch.int64)
-    sizes = *candidates.shape, len(fill_order), count, num_classes
-    assert call("union_active_v", version, candidates, labels, fill_order, *sizes, classes, targets) == 0
+def union_of_groups(call, version, candidates, labels, samples, fill_order, count, num_classes):
+    classes, targets = poisoned(len(samples), count, dtype=torch.int64), poisoned(*samples.shape, dtype=torch.int64)
+    sizes = *candidates.shape, *samples.shape, fill_order.shape[1], count, num_classes
+    assert call("union_active_v", version, candidates, labels, samples, fill_order, *sizes, classes, targets) == 0
     return classes, targets
 
 
-def assert_union(call, version, *arguments):
+def one_group(candidates, labels, fill_order, *sizes):
+    return candidates, labels, torch.arange(len(labels)).unsqueeze(0), fill_order.unsqueeze(0), *sizes
+
+
+def union(call, version, *arguments):
+    (classes,), (targets,) = union_of_groups(call, version, *one_group(*arguments))
+    return classes, targets
+
+
+def assert_unions(call, version, *arguments):
     with backend.use("torch"):
         classes, targets = active_sets.union_active(*arguments)
-    ours = union(call, version, *arguments)
+    ours = union_of_groups(call, version, *arguments)
     assert torch.equal(ours[0], classes) and torch.equal(ours[1], targets)
+
+
+def assert_union(call, version, *arguments):
+    assert_unions(call, version, *one_group(*arguments))
 
 
 @both
@@ -66,6 +79,16 @@ def test_union_equals_plain_torch(call, version, num_classes, batch, k, length, 
     candidates = ids(batch, k, below=num_classes, generator=generator)
     candidates[torch.rand(batch, k, generator=generator) < 0.2] = -1
     assert_union(call, version, candidates, labels, fill_order, max(count, len(labels.unique())), num_classes)
+
+
+@both
+def test_unions_of_several_groups(call, version, generator):
+    labels, candidates = ids(11, below=500, generator=generator), ids(11, 9, below=500, generator=generator)
+    order = torch.randperm(11, generator=generator)
+    samples = torch.cat([order, torch.tensor([-1])]).view(3, 4)  # the last group has one sample less
+    for count in (5, 17, 60, 500):
+        fill_order = ids(3, 40, below=500, generator=generator)
+        assert_unions(call, version, candidates, labels, samples, fill_order, count, 500)
 
 
 @both
@@ -183,7 +206,8 @@ def test_too_many_labels_of_a_map(call, version):
 
 
 def test_versions_that_there_are_not(call):
-    for name, arguments in {"union_active_v": (NOTHING.view(0, 0), NOTHING, NOTHING, 0, 0, 0, 1, 1),
+    none = NOTHING.view(0, 0)
+    for name, arguments in {"union_active_v": (none, NOTHING, none, none, 0, 0, 0, 0, 0, 1, 1),
                             "select_map_v": (torch.zeros(1, dtype=torch.uint8), NOTHING, 0, 1, 1)}.items():  # fmt: skip
         for version in (0, FASTEST + 1):
             assert call(name, version, *arguments, NOTHING, NOTHING) == 100

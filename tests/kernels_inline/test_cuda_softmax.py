@@ -18,9 +18,10 @@ def softmax(request):
     return runner(request.param, "softmax.cu")
 
 
-def by_kernel(call, version, cosine, target, name, scale, share):
+def by_kernel(call, version, cosine, target, name, scale, share, offset=None):
     gradient, losses = cosine.clone(), poisoned(len(cosine), dtype=torch.float32)
-    arguments = target, KINDS[name], float(scale), MARGINS[name] or 0.0, float(share), losses
+    sets = 1 if offset is None else len(offset)
+    arguments = target, offset, sets, KINDS[name], float(scale), MARGINS[name] or 0.0, float(share), losses
     half = cosine.dtype == torch.bfloat16
     assert call("margin_softmax_v", version, gradient, half, *cosine.shape, *arguments) == 0
     return losses, gradient
@@ -128,6 +129,32 @@ def test_a_masked_column_gets_no_gradient_and_a_nan_is_not_hidden(softmax, versi
 
 
 @each_version
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("sets", [1, 2])
+@halves
+def test_offsets_are_added_to_the_logits_of_each_set(softmax, version, name, sets, half):
+    cosine, target = at_the_edges(4, 203, half)
+    cosine = cosine.clamp(-0.98, 0.98)
+    offset = 10 * (2 * torch.rand(sets, 203) - 1)
+    losses, gradient = by_kernel(softmax, version, cosine, target, name, 20.0, 0.5, offset)
+    for rows, own in zip(torch.arange(4).chunk(sets), offset, strict=True):
+        exact_losses, exact = by_autograd(cosine[rows].double(), target[rows], name, 20.0, 0.5, own.double())
+        torch.testing.assert_close(losses[rows].double(), exact_losses, rtol=2e-6, atol=1e-6)
+        torch.testing.assert_close(gradient[rows].double(), exact, rtol=2**-7 if half else 2e-5, atol=1e-7)
+
+
+@each_version
+@halves
+def test_a_row_without_a_sample_has_no_loss_and_no_gradient(softmax, version, half):
+    cosine, target = at_the_edges(4, 77, half)
+    cosine[1], cosine[3], target[1], target[3] = math.nan, math.inf, -1, -1
+    for offset in (None, torch.ones(2, 77)):
+        losses, gradient = by_kernel(softmax, version, cosine, target, "arcface", 20.0, 0.5, offset)
+        assert (gradient[[1, 3]] == 0).all() and losses[[1, 3]].tolist() == [0, 0]
+        assert (losses[[0, 2]] > 0).all() and gradient[[0, 2]].any(dim=1).all()
+
+
+@each_version
 def test_small_losses_do_not_cancel(softmax, version):
     cosine = torch.full((1, 500), -1.0)
     cosine[0, 3] = 1.0
@@ -144,13 +171,18 @@ def test_the_launcher_of_the_op_is_the_last_version(softmax):
     cosine, target = at_the_edges(3, 50)
     expected = by_kernel(softmax, 3, cosine, target, "cosface", 20.0, 0.1)
     losses, margin = poisoned(3, dtype=torch.float32), MARGINS["cosface"]
-    assert softmax("margin_softmax", cosine, False, 3, 50, target, KINDS["cosface"], 20.0, margin, 0.1, losses) == 0
+    assert (
+        softmax("margin_softmax", cosine, False, 3, 50, target, None, 1, KINDS["cosface"], 20.0, margin, 0.1, losses)
+        == 0
+    )
     assert torch.equal(losses, expected[0]) and torch.equal(cosine, expected[1])
 
 
 def test_nothing_to_do_and_a_version_that_is_not_there_change_nothing(softmax):
     cosine, losses = poisoned(1, 8, dtype=torch.float32), poisoned(1, dtype=torch.float32)
     none = torch.empty(0, dtype=torch.int64)
-    assert softmax("margin_softmax", cosine, False, 0, 8, none, 0, 1.0, 0.0, 1.0, losses) == 0
-    assert softmax("margin_softmax_v", 0, cosine, False, 1, 8, torch.tensor([1]), 0, 1.0, 0.0, 1.0, losses) == 100
+    assert softmax("margin_softmax", cosine, False, 0, 8, none, None, 1, 0, 1.0, 0.0, 1.0, losses) == 0
+    assert (
+        softmax("margin_softmax_v", 0, cosine, False, 1, 8, torch.tensor([1]), None, 1, 0, 1.0, 0.0, 1.0, losses) == 100
+    )
     assert is_poisoned(cosine) and is_poisoned(losses)

@@ -46,15 +46,15 @@ def test_ops_reach_the_emulator_and_return_what_cpp_returns(monkeypatch, generat
     candidates = torch.randint(-1, 50, (4, 8), generator=generator)
     cosine = torch.randn(4, 50, generator=generator).clamp(-0.9, 0.9)
     queries = torch.nn.functional.normalize(rows[:4], dim=1)
-    fill = torch.randperm(50, generator=generator)
+    fill = torch.randperm(50, generator=generator).repeat(2, 1)
 
     def results():
         unit, norms = gather_normalise(rows, ids, False)
         changed = cosine.clone()
-        losses = margin_softmax_(changed, torch.arange(4), 1, 10.0, 0.2, 0.25)
+        losses = margin_softmax_(changed, torch.arange(4), None, 1, 10.0, 0.2, 0.25)
         merged = merge_normalise_backward(unit, rows, *union_rows_torch(ids.unsqueeze(0), 50), norms)
         slope = normalise_backward(unit.bfloat16(), rows, ids, norms)
-        chosen = union_active(candidates, torch.arange(4), fill, 20, 50)
+        chosen = union_active(candidates, torch.arange(4), torch.arange(4).view(2, 2), fill, 20, 50)
         found = rerank(queries, rows, candidates[:, :4].contiguous())
         return [
             *(unit, norms, changed, losses, merged, slope, *chosen, *found),
@@ -97,7 +97,8 @@ def test_a_head_trains_on_the_emulator_as_on_cpp(monkeypatch, optimizer, options
 
 
 def test_too_many_labels_are_an_error_on_every_device():
-    arguments = torch.full((5, 1), -1), torch.arange(5), torch.arange(9), 3, 9
+    everybody = torch.arange(5).unsqueeze(0)
+    arguments = torch.full((5, 1), -1), torch.arange(5), everybody, torch.arange(9).unsqueeze(0), 3, 9
     for name in ("cpp", "emulator"):
         with (
             backend.use(name),

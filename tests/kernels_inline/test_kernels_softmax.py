@@ -19,9 +19,9 @@ variants = pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.V
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def by_kernel(cosine, target, name, scale, share):
+def by_kernel(cosine, target, name, scale, share, offset=None):
     gradient = cosine.clone()
-    losses = margin_softmax_(gradient, target, KINDS[name], scale, MARGINS[name] or 0.0, share)
+    losses = margin_softmax_(gradient, target, offset, KINDS[name], scale, MARGINS[name] or 0.0, share)
     return losses, gradient
 
 
@@ -120,6 +120,38 @@ def test_a_masked_column_gets_no_gradient_and_a_nan_is_not_hidden(flags):
     assert losses[1].isnan() and gradient[1].isnan().all()
 
 
+@variants
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("size", [1.0, 50.0])
+def test_offsets_are_added_to_the_logits_of_each_set(flags, name, sets, size):
+    cosine, target = sampled(6, 1500)
+    offset = size * (2 * torch.rand(sets, 1500, generator=torch.Generator().manual_seed(0)) - 1)
+    with build.using(flags):
+        losses, gradient = by_kernel(cosine, target, name, 20.0, 1 / 6, offset)
+    rows = 6 // sets
+    for s, own in enumerate(offset):
+        part = slice(s * rows, (s + 1) * rows)
+        exact, plain = (
+            by_autograd(c[part], target[part], name, 20.0, 1 / 6, o)
+            for c, o in ((cosine.double(), own.double()), (cosine, own))
+        )
+        assert_not_worse(losses[part], plain[0], exact[0])
+        assert_not_worse(gradient[part], plain[1], exact[1])
+
+
+@variants
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_without_a_sample_has_no_loss_and_no_gradient(flags, dtype):
+    cosine, target = sampled(4, 1100, dtype=dtype)
+    cosine[1], cosine[3], target[1], target[3] = math.nan, math.inf, -1, -1
+    for offset in (None, torch.ones(2, 1100)):
+        with build.using(flags):
+            losses, gradient = by_kernel(cosine, target, "arcface", 20.0, 0.5, offset)
+        assert (gradient[[1, 3]] == 0).all() and losses[[1, 3]].tolist() == [0, 0]
+        assert (losses[[0, 2]] > 0).all() and gradient[[0, 2]].any(dim=1).all()
+
+
 def test_small_losses_do_not_cancel():
     cosine = torch.full((1, 1000), -1.0)
     cosine[0, 3] = 1.0
@@ -147,7 +179,9 @@ def test_threads_do_not_change_a_bit():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck(dtype):
-    torch.library.opcheck(margin_softmax_.registered, (*sampled(3, 40, dtype=dtype), 1, 20.0, 0.1, 0.5))
+    torch.library.opcheck(margin_softmax_.registered, (*sampled(3, 40, dtype=dtype), None, 1, 20.0, 0.1, 0.5))
+    offset = torch.randn(3, 40)
+    torch.library.opcheck(margin_softmax_.registered, (*sampled(3, 40, dtype=dtype), offset, 1, 20.0, 0.1, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -156,8 +190,11 @@ def test_opcheck(dtype):
         (dict(cosine=torch.zeros(3, 4, dtype=torch.float64)), "cosine is torch.float64"),
         (dict(cosine=torch.zeros(4, 3).T), "cosine is .* contiguous"),
         (dict(targets=torch.zeros(2, dtype=torch.int64)), r"targets is .* shape \[2\]"),
-        (dict(targets=torch.tensor([0, 1, 4])), r"targets holds a value out of range; all should lie in 0\.\.3"),
-        (dict(targets=torch.tensor([0, -1, 2])), "targets holds"),
+        (dict(targets=torch.tensor([0, 1, 4])), r"targets holds a value out of range; all should lie in -1\.\.3"),
+        (dict(targets=torch.tensor([0, -2, 2])), "targets holds"),
+        (dict(offset=torch.zeros(2, 4)), "offset has 2 rows; the 3 rows of cosine should be so many sets"),
+        (dict(offset=torch.zeros(0, 4)), "offset has 0 rows"),
+        (dict(offset=torch.zeros(1, 3)), r"offset is .* shape \[1, 3\]"),
         (dict(kind=4), "kind is 4"),
         (dict(scale=0.0), "scale"),
         (dict(share=math.inf), "share"),
@@ -165,7 +202,13 @@ def test_opcheck(dtype):
 )
 def test_margin_softmax_names_what_is_wrong_and_changes_nothing(change, words):
     arguments = dict(
-        cosine=torch.zeros(3, 4), targets=torch.tensor([0, 1, 2]), kind=0, scale=1.0, margin=0.0, share=1.0
+        cosine=torch.zeros(3, 4),
+        targets=torch.tensor([0, 1, 2]),
+        offset=None,
+        kind=0,
+        scale=1.0,
+        margin=0.0,
+        share=1.0,
     )
     arguments |= change
     with pytest.raises(ValueError, match=words):

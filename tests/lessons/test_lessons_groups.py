@@ -65,7 +65,7 @@ def test_the_measures_are_those_of_diagnose(batch):
 
 
 def test_the_groups_are_those_of_the_reference(batch):
-    for one, two in zip(groups.make_groups(batch, 5, "similar"), ref.similarity_groups(batch.x, 5), strict=True):
+    for one, two in zip(groups.make_groups(batch, 5, "similar"), ref.similar_groups(batch.x, 5), strict=True):
         np.testing.assert_array_equal(one, two)
     parts = groups.make_groups(batch, 5, "random")
     assert sorted(np.concatenate(parts)) == list(range(64))

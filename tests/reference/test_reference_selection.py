@@ -1,7 +1,6 @@
 """The NumPy reference: groups, active sets and the grouped loss, against plain Python loops."""
 
 import doctest
-import math
 
 import numpy as np
 import pytest
@@ -66,7 +65,7 @@ def test_active_count_rounds_half_up(N, rate, A):
 def test_groups_partition_evenly(B, num_groups, rng):
     permutation = rng.permutation(B)
     by_chance = ref.random_groups(B, num_groups, permutation)
-    by_likeness = ref.similarity_groups(rng.standard_normal((B, 5)), num_groups)
+    by_likeness = ref.similar_groups(rng.standard_normal((B, 5)), num_groups)
     for groups in (by_chance, by_likeness):
         sizes = [len(g) for g in groups]
         assert sizes == ref.group_sizes(B, num_groups) == sorted(sizes, reverse=True)
@@ -76,38 +75,43 @@ def test_groups_partition_evenly(B, num_groups, rng):
     assert all(np.all(np.diff(g) > 0) for g in by_likeness)
 
 
-def slow_similarity(points, ids, sizes):
-    """The same bisection with the leading eigenvector of the scatter matrix and a sort of tuples."""
-    if len(sizes) == 1:
-        return [sorted(ids)]
-    chosen = points[ids]
-    centred = chosen - sum(chosen) / len(ids)
+def slow_order(points, ids, parts):
+    """The same halving with the leading eigenvector of the scatter matrix and a sort of tuples."""
+    if parts == 1:
+        return [set(ids)]
+    centred = points[ids] - sum(points[ids]) / len(ids)
     v = np.linalg.eigh(centred.T @ centred)[1][:, -1]
-    v = v * np.sign(v[np.argmax(np.abs(v))])
     ranked = [i for _, i in sorted((float(points[i] @ v), i) for i in ids)]
-    half = math.ceil(len(sizes) / 2)
-    n = sum(sizes[:half])
-    first, second = ranked[:n], ranked[n:]
-    return slow_similarity(points, first, sizes[:half]) + slow_similarity(points, second, sizes[half:])
+    half = len(ids) // 2
+    return slow_order(points, ranked[:half], parts // 2) + slow_order(points, ranked[half:], parts // 2)
 
 
-@pytest.mark.parametrize("B, num_groups", [(9, 2), (17, 5), (32, 8), (12, 12)])
-def test_similarity_groups_against_eigenvectors(B, num_groups, rng):
+@pytest.mark.parametrize("B, num_groups", [(8, 2), (16, 4), (32, 8), (16, 16)])
+def test_similar_groups_of_many_iterations_are_those_of_the_eigenvectors(B, num_groups, rng):
     x = rng.standard_normal((B, 6))
-    groups = ref.similarity_groups(x, num_groups)
-    slow = slow_similarity(ref.normalize(x), list(range(B)), ref.group_sizes(B, num_groups))
-    assert [g.tolist() for g in groups] == slow
+    groups = ref.similar_groups(x, num_groups, iterations=3000)
+    slow = slow_order(ref.normalize(x), list(range(B)), num_groups)
+    assert {frozenset(g.tolist()) for g in groups} == {frozenset(g) for g in slow}
 
 
-def test_similarity_groups_find_clusters_and_ignore_length(rng):
+def test_the_main_direction_comes_near_the_eigenvector(rng):
+    points = rng.standard_normal((50, 8)) * [3, 2, 1, 1, 1, 1, 1, 1]
+    centred = points - points.mean(axis=0)
+    exact = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    near = [abs(ref.main_direction(points, n) @ exact) for n in (1, 3, 30)]
+    assert near[0] < near[1] < near[2] and near[1] > 0.97 and near[2] == pytest.approx(1, abs=1e-9)
+    assert np.linalg.norm(ref.main_direction(points)) == pytest.approx(1)
+
+
+def test_similar_groups_find_clusters_and_ignore_length(rng):
     cluster = rng.permutation(np.repeat(np.arange(4), 8))
     x = 5 * ref.normalize(rng.standard_normal((4, 16)))[cluster] + 0.1 * rng.standard_normal((32, 16))
-    groups = ref.similarity_groups(x * rng.uniform(0.1, 10, (32, 1)), 4)
+    groups = ref.similar_groups(x * rng.uniform(0.1, 10, (32, 1)), 4)
     assert all(len(set(cluster[g])) == 1 for g in groups)
 
 
-def test_similarity_groups_of_identical_samples_go_by_index():
-    groups = ref.similarity_groups(np.ones((5, 3)), 2)
+def test_similar_groups_of_identical_samples_go_by_index():
+    groups = ref.similar_groups(np.ones((5, 3)), 2)
     assert [g.tolist() for g in groups] == [[0, 1, 2], [3, 4]]
 
 
@@ -143,7 +147,7 @@ def test_grouped_loss_is_the_mean_over_samples(B, num_groups, name, settings, rn
 def test_all_classes_active_in_every_group_is_full_softmax(rng):
     x, w, labels = rng.standard_normal((7, 4)), rng.standard_normal((9, 4)), rng.integers(9, size=7)
     objective = ref.make_objective("arcface", scale=10.0, margin=0.3)
-    groups = ref.similarity_groups(x, 3)
+    groups = ref.similar_groups(x, 3)
     grouped = ref.grouped_loss(x, w, labels, groups, [np.arange(9)] * 3, objective)
     for ours, full in zip(grouped, ref.full_loss(x, w, labels, objective), strict=True):
         np.testing.assert_allclose(ours, full, rtol=1e-12, atol=1e-15)
@@ -171,7 +175,7 @@ def no_ids(rows):
         (lambda: ref.random_groups(0, 1, []), ValueError, "batch is 0"),
         (lambda: ref.random_groups(3, 0, [0, 1, 2]), ValueError, "num_groups is 0"),
         (lambda: ref.random_groups(3, 2, [0, 1, 1]), ValueError, "permutation repeats"),
-        (lambda: ref.similarity_groups(np.zeros((0, 3)), 2), ValueError, r"x has shape \(0, 3\)"),
+        (lambda: ref.similar_groups(np.zeros((0, 3)), 2), ValueError, r"x has shape \(0, 3\)"),
     ],
 )
 def test_bad_input_gets_one_sentence(call, error, message):
