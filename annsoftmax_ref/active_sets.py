@@ -104,7 +104,9 @@ def union_active(
     Derived in notebook 06, section "Fill up".
     """
     if backend.runs(union_active_by_kernel, candidates):
-        return union_active_by_kernel(candidates.contiguous(), labels, samples, fill_order, count, num_classes)
+        return union_active_by_kernel(
+            candidates.contiguous(), labels.contiguous(), samples, fill_order, count, num_classes
+        )
     targets = torch.full_like(samples, -1)
     classes = []
     for group, fill, places in zip(samples, fill_order, targets, strict=True):

@@ -49,11 +49,12 @@ register_head("knn")(LabelGraphClasses)
 register_head("random_dense", sparse=False)(RandomClasses)
 
 
-def make_selector(name: str, rate: float = 0.1, groups: int | None = None, **options) -> Selector:
+def make_selector(name: str, rate: float = 0.1, groups: int | str | None = None, **options) -> Selector:
     """The selector behind a head's name in tables and on the command line (one of ``HEADS``).
 
-    groups: where the selector takes them (ann). options: the selector's further arguments. Raises ValueError for a
-    name that does not exist, TypeError for an option that the selector does not take, and what the selector raises.
+    groups: active sets per batch, "rule": ``grouping.groups_by_rule``, None: the selector's own default (ann: the rule,
+    the others: one). options: the selector's further arguments. Raises ValueError for a name that does not exist,
+    TypeError for an option that the selector does not take, and what the selector raises.
     """
     if name not in HEADS:
         raise ValueError(f"head is {name!r}; it should be one of {', '.join(HEADS)}")
@@ -69,7 +70,7 @@ def make_head(
     embedding_size: int,
     objective: str | Objective = "cosface",
     rate: float = 0.1,
-    groups: int | None = None,
+    groups: int | str | None = None,
     seed: int = 0,
     bias: bool = False,
     class_weights: Tensor | None = None,

@@ -19,7 +19,8 @@ def test_each_name_makes_a_head_that_learns():
 
 def test_groups_are_for_those_that_take_them_and_the_rate_is_not_for_full():
     assert make_selector("ann", 0.3, groups=5).groups == 5 and make_selector("ann", 0.3).groups is None
-    assert make_selector("random", 0.3, groups=5).groups == 1
+    assert make_selector("random", 0.3, groups=5).groups == 5 and make_selector("random", 0.3).groups == 1
+    assert all(make_selector(name, 0.3, groups="rule").groups is None for name in ("ann", "forest"))
     assert make_selector("full", 0.3, groups=5).sample_rate == 1.0
     assert make_selector("forest", 0.3, trees=7).trees == 7
 

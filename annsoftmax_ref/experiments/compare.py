@@ -24,7 +24,7 @@ def compare(
     heads=DEFAULT_HEADS,
     objective: str = "cosface",
     rate: float = 0.1,
-    groups: int | None = None,
+    groups: int | str | None = None,
     epochs: int | None = None,
     seeds=(0,),
     device: str = "auto",
@@ -49,7 +49,7 @@ def compare(
             raise ValueError(f"seeds holds {seed}; it should hold numbers from 0 to below 2 to the power 63")
     if epochs is not None:
         check_positive_int("epochs", epochs)
-    options = {name: (("groups", groups),) if name == "ann" and groups is not None else () for name in heads}
+    options = {name: (("groups", groups),) if name != "full" and groups is not None else () for name in heads}
     planned = [Run(task, name, objective, rate, seed, options[name], None, epochs) for seed in seeds for name in heads]
     for run in planned:  # a wrong name or rate is told before the data are loaded
         make_head(run.head, 2, 2, objective, rate, **dict(run.options))

@@ -34,13 +34,13 @@ class ForestClasses(RebuiltClasses):
     def __init__(
         self,
         sample_rate: float = 0.1,
-        groups: int | None = 1,
-        grouping: str = "similar",
         trees: int = 50,
         leaf_size: int = 16,
         rebuild_steps: int = 100,
+        groups: int | None = 1,
+        grouping: str = "similar",
     ):
-        super().__init__(sample_rate, groups, grouping, rebuild_steps)
+        super().__init__(sample_rate, rebuild_steps, groups, grouping)
         self.trees = check_positive_int("trees", trees)
         if check_positive_int("leaf_size", leaf_size) < 2:
             raise ValueError(f"leaf_size is {leaf_size}; it should be at least 2")

@@ -29,12 +29,12 @@ class LabelGraphClasses(RebuiltClasses):
     def __init__(
         self,
         sample_rate: float = 0.1,
-        groups: int | None = 1,
-        grouping: str = "similar",
         neighbours: int = 100,
         rebuild_steps: int = 100,
+        groups: int | None = 1,
+        grouping: str = "similar",
     ):
-        super().__init__(sample_rate, groups, grouping, rebuild_steps)
+        super().__init__(sample_rate, rebuild_steps, groups, grouping)
         self.neighbours = check_positive_int("neighbours", neighbours)
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:

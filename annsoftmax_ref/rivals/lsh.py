@@ -31,13 +31,13 @@ class LSHClasses(RebuiltClasses):
     def __init__(
         self,
         sample_rate: float = 0.1,
-        groups: int | None = 1,
-        grouping: str = "similar",
         bits: int | None = None,
         tables: int = 50,
         rebuild_steps: int = 50,
+        groups: int | None = 1,
+        grouping: str = "similar",
     ):
-        super().__init__(sample_rate, groups, grouping, rebuild_steps)
+        super().__init__(sample_rate, rebuild_steps, groups, grouping)
         if bits is not None and check_positive_int("bits", bits) > MOST_BITS:
             raise ValueError(f"bits is {bits}; it should be at most {MOST_BITS}")
         self.bits = bits

@@ -20,7 +20,7 @@ class RebuiltClasses(Selector):
     ``bind``, so that a head that is saved and loaded goes on as if it had never stopped.
     """
 
-    def __init__(self, sample_rate: float, groups: int | None, grouping: str, rebuild_steps: int):
+    def __init__(self, sample_rate: float, rebuild_steps: int, groups: int | None = 1, grouping: str = "similar"):
         super().__init__(sample_rate, groups, grouping)
         self.rebuild_steps = check_positive_int("rebuild_steps", rebuild_steps)
         self.register_buffer("steps_left", torch.zeros((), dtype=torch.int64))  # until the next rebuild

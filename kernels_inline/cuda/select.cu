@@ -20,18 +20,16 @@
 //   select_map_1      one block, the histogram in global memory; one thread looks for the cut and writes the ids
 //   select_map_2      as union_active_2, with a histogram in the shared memory of each block
 //   select_map_3      each thread reads 16 bytes at once; lanes with the same byte are counted by one atomic
+//
 // More distinct labels than count: the CPU returns an error, which a GPU cannot without a host that waits. Here the
 // lowest `count` of the labels are taken, and the targets of the others are -1; no other target ever is.
-//
 // Over 300 lines, since a ladder is read from top to bottom in one file, and both ladders share how they cut.
 #include "launch.h"
 
 constexpr int THREADS = 256, ONE_BLOCK = 1024, SUMMED = 4096;  // SUMMED: bins whose counts are summed by one block
 constexpr int NO_RANK = 0x7F7F7F7F;                            // what fill_bytes can write
 
-struct Cut {
-    int key, take;
-};
+struct Cut { int key, take; };
 
 // ---- Keys: load<n> gives those of n neighbouring classes; id is a multiple of n. Beyond the last class: last + 1 ----
 

@@ -29,7 +29,7 @@ def test_tail_equals_the_reference(data):
     union = np.unique(np.concatenate([labels, candidates[candidates >= 0]]))
     size = min(len(union), max(wanted, positives))
     searched, _ = ref.union_active(candidates.numpy(), labels.numpy(), np.arange(0), size, n)
-    expected, expected_weights = ref.uniform_tail(searched, draw_fill(n, count, twin).numpy(), count, n)
+    expected, expected_weights = ref.uniform_tail(searched, draw_fill(n, count, twin)[0].numpy(), count, n)
     np.testing.assert_array_equal(classes.numpy(), expected)
     np.testing.assert_allclose(log_weights.numpy(), expected_weights, atol=1e-12)
     assert torch.equal(classes[targets], labels)
