@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,19 +29,30 @@ class ActiveSet:
     log_weights: Tensor | None = None
 
 
+class FarClasses(NamedTuple):
+    """Rows that stand for the classes outside of active sets: means [L, d], at most of length 1, scored like classes.
+
+    offsets [G, L]: what each set adds to their logits; -inf where it leaves nothing out. They carry no gradient.
+    """
+
+    means: Tensor
+    offsets: Tensor
+
+
 @dataclass(frozen=True)
 class ActiveSets(Sequence):
     """The active sets of the G groups that partition a batch, in one tensor each; a sequence of ``ActiveSet``.
 
     samples [G, b]: each group's positions in the batch; a group with one sample less than the largest has -1 in its
     last place. classes [G, A], ascending in each row. targets [G, b]: columns of the samples' own classes, -1 where
-    there is no sample. log_weights [G, A] or None, as ActiveSet's.
+    there is no sample. log_weights [G, A] or None, as ActiveSet's. far: what stands for all classes left out, or None.
     """
 
     samples: Tensor
     classes: Tensor
     targets: Tensor
     log_weights: Tensor | None = None
+    far: FarClasses | None = None
 
     @staticmethod
     def of(sets: Sequence[ActiveSet]) -> ActiveSets:

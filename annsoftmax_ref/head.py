@@ -154,12 +154,13 @@ class SoftmaxHead(nn.Module):
             None if weights is None else active.of_samples(weights),
             len(x),
             generator,
+            active.far,
         )
 
-    def _part_loss(self, x, directions, targets, offset, weights, batch: int, generator) -> Tensor:
+    def _part_loss(self, x, directions, targets, offset, weights, batch: int, generator, far=None) -> Tensor:
         """What samples add to the mean over the batch; weights are their parts of it, None: 1 / batch each."""
         share = 1 / batch if weights is None else 1.0
-        return scored_loss(x, directions, targets, self.objective, share, offset, weights, generator)
+        return scored_loss(x, directions, targets, self.objective, share, offset, weights, generator, far)
 
     def _no_loss(self, embeddings: Tensor, factor: float = 0.0) -> Tensor:
         """0, or NaN, with gradients of it for embeddings [B, d] and parameters: there is nothing to score."""

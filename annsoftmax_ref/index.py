@@ -21,7 +21,7 @@ from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
 from annsoftmax_ref.machine.waiting import LongWork
 from annsoftmax_ref.row_parameter import unwatching
-from annsoftmax_ref.shortlists import EXACT, Shortlists, moved_centroids, nearest
+from annsoftmax_ref.shortlists import EXACT, Shortlists, list_sums, moved_centroids, moved_means, nearest
 from kernels_inline.bits import hamming, pack_bits, words_for
 from kernels_inline.encode_ops import encode
 from kernels_inline.lists_ops import write_codes_
@@ -62,6 +62,7 @@ class IVFBinaryIndex(nn.Module):
             )
         self.rotate, self.centre, self.asymmetric = rotate, centre, asymmetric
         self.register_buffer("centroids", torch.zeros(nlist, dim))
+        self.register_buffer("means", torch.zeros(nlist, dim))  # of each list's rows, which makes them shorter than 1
         self.register_buffer("assignment", torch.zeros(num_rows, dtype=torch.int64))
         self.register_buffer("codes", torch.zeros(num_rows, words_for(dim), dtype=torch.int64))
         self.register_buffer("written", torch.zeros(num_rows, dtype=torch.int32))  # clock of each code
@@ -69,6 +70,7 @@ class IVFBinaryIndex(nn.Module):
         self.register_buffer("trained", torch.zeros((), dtype=torch.uint8))
         self.register_buffer("rotation", torch.eye(dim) if rotate else None)
         self._lists: InvertedLists | None = None
+        self.register_load_state_dict_pre_hook(_mean_rows_of_earlier_versions)
         self.register_load_state_dict_post_hook(_drop_lists)
 
     @property
@@ -99,8 +101,10 @@ class IVFBinaryIndex(nn.Module):
         work.begin("k-means", iterations)
         for _ in range(iterations):
             lists = self.nearest_list(sample) if few else Shortlists(self.centroids).lists_of(sample)
-            self.centroids.copy_(moved_centroids(self.centroids, sample, lists))
+            found = list_sums(sample, lists, self.nlist)
+            self.centroids.copy_(moved_centroids(self.centroids, found))
             work.add(1)
+        self.means.copy_(moved_means(self.centroids, found))
         everything = torch.arange(self.num_rows, device=rows.device)
         work.begin("lists", self.num_rows if few else 2 * self.num_rows)
         if few:
@@ -170,7 +174,9 @@ class IVFBinaryIndex(nn.Module):
         lists = self.nearest_list(unit_rows)
         moved = self.lists.move(ids, lists)
         if move_centroids:
-            self.centroids.copy_(moved_centroids(self.centroids, unit_rows, lists, self.lists.sizes))
+            found = list_sums(unit_rows, lists, self.nlist)
+            self.centroids.copy_(moved_centroids(self.centroids, found, self.lists.sizes))
+            self.means.copy_(moved_means(self.means, found, self.lists.sizes))
         self.update_rows(rows, ids)
         return moved
 
@@ -269,6 +275,12 @@ class IVFBinaryIndex(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_rows}, {self.dim}, nlist={self.nlist}, rotate={self.rotate}, centre={self.centre}"
+
+
+def _mean_rows_of_earlier_versions(index: IVFBinaryIndex, saved: dict, prefix: str, *_) -> None:
+    """A head that was saved before the index kept mean rows has centroids, which the next refreshes make into them."""
+    if f"{prefix}centroids" in saved:
+        saved.setdefault(f"{prefix}means", saved[f"{prefix}centroids"].clone())
 
 
 def _drop_lists(index: IVFBinaryIndex, _) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from annsoftmax_ref import rows as weight_rows
-from annsoftmax_ref.active_sets import active_count
+from annsoftmax_ref.active_sets import FarClasses, active_count
+from annsoftmax_ref.beyond.far import far_classes
 from annsoftmax_ref.beyond.mass_budget import MassBudget
-from annsoftmax_ref.beyond.options import chosen_option
+from annsoftmax_ref.beyond.options import chosen_far, chosen_option
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
@@ -44,7 +46,7 @@ class NearestClasses(Selector):
     refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 50,000 classes).
     rotate, centre, asymmetric: see IVFBinaryIndex. None takes a default from the sizes.
 
-    Beyond the paper, each in its file of ``annsoftmax_ref.beyond``, and off unless asked for:
+    Beyond the paper, each in its file of ``annsoftmax_ref.beyond``, and all but ``far`` off unless asked for:
     tail: this share of the places goes to a uniform sample of the classes outside the search, weighted to stand for
     all of them. priority: a priority sample by estimated logits instead of the union of what is nearest. Either way
     the partition function is unbiased while positives leave a place; one excludes the other. ``priority`` takes twice
@@ -52,6 +54,9 @@ class NearestClasses(Selector):
     scores 256 classes a step.
     flat: 1 or 2 to score the codes of all classes instead, with so many bits a number of the sample; then there are
     no lists, candidates and re-ranking (for GPUs; slow on a CPU).
+    far: the classes left out count in the softmax, a list at a time: its mean row stands for them. None: yes, unless
+    tail, priority or flat is asked for, with which it does not go. Without it (False) a sample is scored against its
+    active set alone, as the abstract of the paper has it.
     mass_target: the budget follows a share of the softmax's mass to be held, between ``sample_rate`` and 1, for 2 % of
     the products of a step of 256 samples.
     """
@@ -73,6 +78,7 @@ class NearestClasses(Selector):
         tail: float = 0.0,
         priority: bool = False,
         mass_target: float | None = None,
+        far: bool | None = None,
     ):
         super().__init__(sample_rate, groups, grouping)
         for name, value in (
@@ -89,6 +95,7 @@ class NearestClasses(Selector):
         self.rotate, self.centre, self.asymmetric = rotate, centre, asymmetric
         self.flat, self.tail, self.priority = flat, tail, priority
         self.option = chosen_option(flat, tail, priority, centre, rerank)
+        self.far = chosen_far(far, self.option)
         self.budget = None if mass_target is None else MassBudget(self.sample_rate, mass_target)
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))  # first row of the next slice
         self._log: RowLog | None = None  # of the rows that have moved since the index last looked
@@ -126,7 +133,12 @@ class NearestClasses(Selector):
         groups = self.groups_of(x, generator)
         if self.option is not None:  # beyond the paper
             return self.option.active_sets(self, groups, x, labels, weight, generator)
-        return self.union(groups, self.search(groups, x, weight, self.active_classes), labels, generator)
+        active = self.union(groups, self.search(groups, x, weight, self.active_classes), labels, generator)
+        return replace(active, far=self._far_classes(active.classes)) if self.far else active
+
+    def _far_classes(self, classes: Tensor) -> FarClasses:
+        index = self.index
+        return far_classes(classes, index.assignment, index.lists.sizes, index.means, self.scale)
 
     def search(self, groups: Tensor, x: Tensor, weight: Tensor, places: float) -> Tensor:
         """x [B, d], groups [G, b] -> the classes [B, k] nearest to each sample, nearest first, -1 where there is none.

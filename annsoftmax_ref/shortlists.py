@@ -10,6 +10,7 @@ one nearly as near, and ``IVFBinaryIndex.refresh`` looks at every row again, wit
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,17 +34,33 @@ def nearest(unit_rows: Tensor, centroids: Tensor) -> Tensor:
     return (unit_rows @ centroids.T).argmax(dim=1)
 
 
-def moved_centroids(centroids: Tensor, unit_rows: Tensor, lists: Tensor, sizes: Tensor | None = None) -> Tensor:
-    """c -> unit(c + (n / size) (mean - c)) for the n rows given of each list; sizes None: c -> unit(mean)."""
+class ListSums(NamedTuple):
+    """Of rows that were put into lists: the sum of each list's [nlist, d], and how many they are [nlist, 1]."""
+
+    sums: Tensor
+    counts: Tensor
+
+
+def list_sums(unit_rows: Tensor, lists: Tensor, nlist: int) -> ListSums:
+    """unit_rows [n, d], lists [n] -> their sums by list."""
     if backend.runs(kmeans_sums, unit_rows):
-        sums, n = kmeans_sums(unit_rows, lists, len(centroids))
+        sums, counts = kmeans_sums(unit_rows, lists, nlist)
     else:
-        sums = torch.zeros_like(centroids).index_add_(0, lists, unit_rows)
-        n = torch.bincount(lists, minlength=len(centroids))
-    n = n.unsqueeze(1).to(centroids.dtype)
-    share = 1.0 if sizes is None else n / sizes.unsqueeze(1).clamp_min(1)
-    towards = centroids + share * (sums / n.clamp_min(1) - centroids)
-    return torch.where(n > 0, F.normalize(towards, dim=1), centroids)
+        sums = unit_rows.new_zeros(nlist, unit_rows.shape[1]).index_add_(0, lists, unit_rows)
+        counts = torch.bincount(lists, minlength=nlist)
+    return ListSums(sums, counts.unsqueeze(1).to(unit_rows.dtype))
+
+
+def moved_means(means: Tensor, found: ListSums, sizes: Tensor | None = None) -> Tensor:
+    """m -> m + (n / size) (mean - m) for the n rows found of each list; sizes None: m -> mean, if n > 0."""
+    sums, n = found
+    share = (n > 0).to(n.dtype) if sizes is None else n / sizes.unsqueeze(1).clamp_min(1)
+    return means + share * (sums / n.clamp_min(1) - means)
+
+
+def moved_centroids(centroids: Tensor, found: ListSums, sizes: Tensor | None = None) -> Tensor:
+    """The same, scaled to length 1."""
+    return torch.where(found.counts > 0, F.normalize(moved_means(centroids, found, sizes), dim=1), centroids)
 
 
 class Shortlists:
@@ -54,7 +71,8 @@ class Shortlists:
         self.length = max(1, len(centroids) // PART)
         self.centres = centroids[: max(1, len(centroids) // PART)]
         for _ in range(ROUNDS):
-            self.centres = moved_centroids(self.centres, centroids, nearest(centroids, self.centres))
+            found = list_sums(centroids, nearest(centroids, self.centres), len(self.centres))
+            self.centres = moved_centroids(self.centres, found)
 
     def near(self, centre: Tensor) -> Tensor:
         """centre [d] -> the lists nearest to it, ascending."""

@@ -113,7 +113,8 @@ def margin_softmax(s, device):
     cosine = _normal(s["b"], s["A"], device=device, scale=0.2).clamp_(-0.99, 0.99)
     losses = torch.empty(s["b"], device=device)
     targets = _below(s["A"], s["b"], device=device)
-    return [cosine, 0, s["b"], s["A"], targets, None, 1, 1, 20.0, 0.2, 1 / s["b"], losses]
+    sizes = s["b"], s["A"]
+    return [cosine, 0, *sizes, targets, None, 1, None, 0, None, 1, 20.0, 0.2, 1 / s["b"], losses]
 
 
 def ivf_scan(s, device):

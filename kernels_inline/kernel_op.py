@@ -31,7 +31,8 @@ class KernelOp:
             return self.registered(*arguments, **named)
         result = self.function(*arguments)
         for place in self.mutated:
-            torch.autograd.graph.increment_version(arguments[place])
+            if place < len(arguments) and arguments[place] is not None:
+                torch.autograd.graph.increment_version(arguments[place])
         return result
 
     def __repr__(self) -> str:

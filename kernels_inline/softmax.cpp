@@ -4,7 +4,8 @@
 //   margin_softmax  reads 4 b A cosines twice and writes 4 b A gradients (half of it in bfloat16). One row is handled
 //                   at a time: while it fits the L2 cache (A up to 200,000 or so) the second reading is from there,
 //                   and memory sees each element once in each direction. The offsets of a set, 4 A bytes, are read
-//                   with each of its rows, from the cache.
+//                   with each of its rows, from the cache. The L cosines of a row with what stands for classes left
+//                   out are treated as the A.
 //   exponential     e^x as margin_softmax takes it, for the tests
 //
 // Per-sample quantities are in double. margin_softmax returns 0, or 1 if a target is out of range; then nothing has
@@ -52,21 +53,22 @@ static Target apply_margin(double z, const Objective& objective) {
     }
 }
 
+// Some of a row's columns.
 template <class T>
-struct Row {
-    T* cosine;           // [A], to become its gradient
-    const float* shift;  // [A], what is added to a logit over the scale, or null
-    int64_t A, target;
+struct Part {
+    T* cosine;           // [n], to become its gradient
+    const float* shift;  // [n], what is added to a logit over the scale, or null
+    int64_t n, target;   // -1: the target is not here
 };
 
 // Copies columns first..first+n-1 and pads to a multiple of LANES. -inf stands in the padding and in place of the
 // target, which is accounted for apart: its exponential is 0. Returns the padded length.
 template <class T>
-static int64_t load(const Row<T>& row, int64_t first, int64_t n, float* z) {
-    const int64_t padded = (n + LANES - 1) / LANES * LANES, target = row.target;
-    const T* cosine = row.cosine + first;
-    if (row.shift)
-        for (int64_t c = 0; c < n; c++) z[c] = widen(cosine[c]) + row.shift[first + c];
+static int64_t load(const Part<T>& part, int64_t first, int64_t n, float* z) {
+    const int64_t padded = (n + LANES - 1) / LANES * LANES, target = part.target;
+    const T* cosine = part.cosine + first;
+    if (part.shift)
+        for (int64_t c = 0; c < n; c++) z[c] = widen(cosine[c]) + part.shift[first + c];
     else
         for (int64_t c = 0; c < n; c++) z[c] = widen(cosine[c]);
     std::fill(z + n, z + padded, -INFINITY);
@@ -99,73 +101,93 @@ static double sum_of_exponentials(const float* x, int64_t n) {
 }
 
 struct Softmax {
-    float top;            // largest cosine, the modified target included
-    double first, others; // e^{s (psi - top)} and the sum of e^{s (z_k - top)} over k != y
+    float top;      // largest cosine, the modified target included
+    double others;  // the sum of e^{s (z_k - top)} over k != y
 };
 
 // One pass: a block's exponentials are taken relative to the largest cosine so far; when a larger one turns up,
 // the sum is scaled to it.
 template <class T>
-static Softmax accumulate(const Row<T>& row, double psi, double scale) {
+static void accumulate(const Part<T>& part, double scale, Softmax& soft) {
     alignas(64) float z[BLOCK];
-    float top = float(psi);
-    double others = 0.0;
-    for (int64_t first = 0; first < row.A; first += BLOCK) {
-        const int64_t n = load(row, first, std::min(BLOCK, row.A - first), z);
-        const float higher = largest(z, n, top);
-        if (higher > top) others *= std::exp(scale * (double(top) - double(higher)));
-        top = higher;
-        relative(z, n, float(scale), top);
-        others += sum_of_exponentials(z, n);
+    for (int64_t first = 0; first < part.n; first += BLOCK) {
+        const int64_t n = load(part, first, std::min(BLOCK, part.n - first), z);
+        const float higher = largest(z, n, soft.top);
+        if (higher > soft.top) soft.others *= std::exp(scale * (double(soft.top) - double(higher)));
+        soft.top = higher;
+        relative(z, n, float(scale), soft.top);
+        soft.others += sum_of_exponentials(z, n);
     }
-    return {top, std::exp(scale * (psi - top)), others};
 }
 
 // The gradient of every class but the target: factor e^{s (z_k - top)}. The target's is written after it.
 template <class T>
-static void write_gradient(const Row<T>& row, float scale, float top, float factor) {
+static void write_gradient(const Part<T>& part, float scale, float top, float factor) {
     alignas(64) float x[BLOCK];
-    for (int64_t first = 0; first < row.A; first += BLOCK) {
-        const int64_t n = std::min(BLOCK, row.A - first);
-        relative(x, load(row, first, n, x), scale, top);
-        for (int64_t c = 0; c < n; c++) narrow(factor * exponential(x[c]), row.cosine + first + c);
+    for (int64_t first = 0; first < part.n; first += BLOCK) {
+        const int64_t n = std::min(BLOCK, part.n - first);
+        relative(x, load(part, first, n, x), scale, top);
+        for (int64_t c = 0; c < n; c++) narrow(factor * exponential(x[c]), part.cosine + first + c);
     }
 }
 
-// One sample: the row holds its A cosines, and then share * d loss / d cosine. Returns the loss.
 template <class T>
-static float sample(const Row<T>& row, const Objective& o) {
-    if (row.target < 0) {  // no sample
-        for (int64_t c = 0; c < row.A; c++) narrow(0.0f, row.cosine + c);
+static void clear(const Part<T>& part) {
+    for (int64_t c = 0; c < part.n; c++) narrow(0.0f, part.cosine + c);
+}
+
+// One sample, with the cosines of its active classes and of what stands for the others; they become share * d loss /
+// d cosine. Returns the loss.
+template <class T>
+static float sample(const Part<T>& active, const Part<T>& far, const Objective& o) {
+    if (active.target < 0) {  // no sample
+        clear(active);
+        clear(far);
         return 0.0f;
     }
-    const double z = widen(row.cosine[row.target]);
+    T* const own = active.cosine + active.target;
+    const double z = widen(*own);
     Target psi = apply_margin(z, o);
-    if (row.shift && o.kind != DSOFTMAX) psi.cosine += row.shift[row.target];  // there the 1 stands for no class
-    const Softmax soft = accumulate(row, psi.cosine, o.scale);
-    const double sum = soft.first + soft.others;
+    if (active.shift && o.kind != DSOFTMAX) psi.cosine += active.shift[active.target];  // there 1 stands for no class
+    Softmax soft{float(psi.cosine), 0.0};
+    accumulate(active, o.scale, soft);
+    accumulate(far, o.scale, soft);
+    const double sum = std::exp(o.scale * (psi.cosine - soft.top)) + soft.others;
     double loss = std::log(sum) + o.scale * (soft.top - psi.cosine);
     double pull = psi.slope * soft.others / sum;  // (1 - p_y) psi', without the cancellation of 1 - p_y
     if (o.kind == DSOFTMAX) {
-        const double far = o.scale * (o.margin - z);
-        loss += std::max(far, 0.0) + std::log1p(std::exp(-std::abs(far)));  // log(1 + e^far)
-        pull = 1.0 / (1.0 + std::exp(-far));
+        const double rest = o.scale * (o.margin - z);
+        loss += std::max(rest, 0.0) + std::log1p(std::exp(-std::abs(rest)));  // log(1 + e^rest)
+        pull = 1.0 / (1.0 + std::exp(-rest));
     }
-    write_gradient(row, float(o.scale), soft.top, float(o.share * o.scale / sum));
-    narrow(float(-o.share * o.scale * pull), row.cosine + row.target);
+    const float factor = float(o.share * o.scale / sum);
+    write_gradient(active, float(o.scale), soft.top, factor);
+    write_gradient(far, float(o.scale), soft.top, factor);
+    narrow(float(-o.share * o.scale * pull), own);
     return float(loss);
 }
 
+// The columns of all rows: cosine [R, n], offset [G, n] or null.
 template <class T>
-static void margin_softmax(T* cosine, int64_t R, int64_t A, const int64_t* targets, const float* offset, int64_t G,
-                           const Objective& objective, float* losses) {
-    std::vector<float> shift(offset ? G * A : 0);
-    for (size_t i = 0; i < shift.size(); i++) shift[i] = float(offset[i] / objective.scale);
-#pragma omp parallel for schedule(dynamic) if (threads::pay(8 * R * A))
-    for (int64_t i = 0; i < R; i++) {
-        const float* of_set = offset ? shift.data() + i / (R / G) * A : nullptr;
-        losses[i] = sample(Row<T>{cosine + i * A, of_set, A, targets[i]}, objective);
+struct Columns {
+    T* cosine;
+    int64_t n, rows;           // rows: of a set
+    std::vector<float> shift;  // offset / scale
+
+    Columns(void* all, int64_t n, const float* offset, int64_t R, int64_t G, double scale)
+        : cosine(static_cast<T*>(all)), n(n), rows(R / G), shift(offset ? G * n : 0) {
+        for (size_t i = 0; i < shift.size(); i++) shift[i] = float(offset[i] / scale);
     }
+    Part<T> of(int64_t row, int64_t target) const {
+        return {cosine + row * n, shift.empty() ? nullptr : shift.data() + row / rows * n, n, target};
+    }
+};
+
+template <class T>
+static void margin_softmax(const Columns<T>& active, const Columns<T>& far, int64_t R, const int64_t* targets,
+                           const Objective& objective, float* losses) {
+#pragma omp parallel for schedule(dynamic) if (threads::pay(8 * R * (active.n + far.n)))
+    for (int64_t i = 0; i < R; i++) losses[i] = sample(active.of(i, targets[i]), far.of(i, -1), objective);
 }
 
 }  // namespace softmax
@@ -173,17 +195,20 @@ static void margin_softmax(T* cosine, int64_t R, int64_t A, const int64_t* targe
 extern "C" {
 
 // cosine [R, A] (bfloat16 if `half`), targets [R] (-1: no sample in this row), offset [G, A] or null, of R / G rows
-// each -> losses [R]; cosine becomes share * d loss / d cosine
+// each; far [R, L] and far_offset [G, L], L may be 0 -> losses [R]; the cosines become share * d loss / d cosine
 int64_t margin_softmax(void* cosine, int64_t half, int64_t R, int64_t A, const int64_t* targets, const float* offset,
-                       int64_t G, int64_t kind, double scale, double margin, double share, float* losses) {
+                       int64_t G, void* far, int64_t L, const float* far_offset, int64_t kind, double scale,
+                       double margin, double share, float* losses) {
     for (int64_t i = 0; i < R; i++)
         if (targets[i] < -1 || targets[i] >= A) return 1;
     const softmax::Objective objective{kind, scale, margin, share};
-    const auto run = [&](auto* typed) {
-        softmax::margin_softmax(typed, R, A, targets, offset, G, objective, losses);
+    const auto run = [&](auto number) {
+        using T = decltype(number);
+        softmax::margin_softmax<T>({cosine, A, offset, R, G, scale}, {far, L, far_offset, R, G, scale}, R, targets,
+                                   objective, losses);
     };
-    if (half) run(static_cast<uint16_t*>(cosine));
-    else run(static_cast<float*>(cosine));
+    if (half) run(uint16_t{});
+    else run(float{});
     return 0;
 }
 

@@ -29,3 +29,14 @@ def chosen_option(flat: int, tail: float, priority: bool, centre: bool, rerank: 
     if tail:
         return Tail(tail)
     return Priority() if priority else None
+
+
+def chosen_far(far: bool | None, option: Flat | Tail | Priority | None) -> bool:
+    """Whether mean rows of lists stand for the classes left out. Raises ValueError or TypeError as ``chosen_option``."""
+    if far is None:
+        return option is None
+    if not isinstance(far, bool):
+        raise TypeError(f"far is {far!r}; it should be True, False or None")
+    if far and option is not None:
+        raise ValueError(f"far is True with {option}; it goes with none of flat, tail and priority")
+    return far

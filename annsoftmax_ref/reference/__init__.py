@@ -30,7 +30,7 @@ objective and gradients; then the row update (shown dense: `sgd_catch_up` makes 
 True
 """
 
-from .estimators import group_scores, log_partition, priority_sample, uniform_tail, with_log_weights
+from .estimators import far_offsets, group_scores, log_partition, priority_sample, uniform_tail, with_log_weights
 from .flat import flat_map, flat_thresholds, query_planes
 from .flat_select import select_map
 from .index import (
@@ -134,6 +134,7 @@ __all__ = [
     "union_active",
     "weighted",
     "with_log_weights",
+    "far_offsets",
     "flat_map",
     "flat_thresholds",
     "query_planes",

@@ -6,7 +6,7 @@ for any p > 0. In logits that is l_c - log p_c. Randomness comes in as ready-mad
 
 import numpy as np
 
-from .objectives import check_ids, log_sum_exp
+from .objectives import check_ids, check_matrix, log_sum_exp
 from .selection import union_active
 
 
@@ -24,6 +24,21 @@ def uniform_tail(searched, fill_order, A, N):
     if not drawn.any():
         return active, np.zeros(A)
     return active, np.where(drawn, np.log((N - len(searched)) / drawn.sum()), 0.0)
+
+
+def far_offsets(means, sizes, assignment, active, scale):
+    """What to add to the logits scale * (mean row . x) for them to stand for the classes not active.   -> [L]
+
+    means [L, d]: mean unit rows of the lists; sizes [L]: classes in each; assignment [N]: each class's list; active
+    [A] ids. The n classes that list l leaves out count as n rows spread about its mean row m alike in all directions,
+    with variance (1 - |m|^2) / d: sum e^{s w.x} = n e^{s m.x + s^2 (1 - |m|^2) / 2 d}. -inf where n is 0.
+    Derived in notebook 06, section "The far classes, a list at a time".
+    """
+    means = check_matrix("means", means)
+    L, d = means.shape
+    left = np.asarray(sizes) - np.bincount(np.asarray(assignment)[active], minlength=L)
+    with np.errstate(divide="ignore"):
+        return np.log(left) + scale**2 * (1 - np.sum(means**2, axis=1)) / (2 * d)
 
 
 def priority_sample(scores, uniforms, K):

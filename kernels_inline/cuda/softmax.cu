@@ -3,7 +3,8 @@
 //
 //   function        bytes moved (b samples, A cosines each; "half": bfloat16)
 //   margin_softmax  reads 4 b A cosines twice and writes 4 b A gradients (half: 2 b A each). The second reading is from
-//                   the L2 cache as far as the rows that are at work fit it, and so are the 4 A bytes of offsets
+//                   the L2 cache as far as the rows that are at work fit it, and so are the 4 A bytes of offsets. The L
+//                   cosines of a row with what stands for classes left out are treated as the A
 //
 // INDEX OF VERSIONS
 //   margin_softmax_1  a thread a row, in three passes: the largest, the sum of exponentials, the gradient
@@ -14,6 +15,8 @@
 // differences of large numbers otherwise. Sums are taken in a fixed order. A target of -1 says that there is no sample;
 // no other target is looked at.
 #include "launch.h"
+
+#include <type_traits>
 
 constexpr int THREADS = 512;                // 4 such blocks on a multiprocessor: 528 rows at a time on an H100
 constexpr float LOWEST = -3.402823466e38f;  // below every cosine; not -inf, so that -inf - LOWEST is not a NaN
@@ -75,14 +78,31 @@ struct Gradient {
     __device__ float of(float z, float scale) const { return factor * expf(scale * (z - top)); }
 };
 
-// What is added to the logits of one active set, over the scale: [A], or null for nothing.
-struct Shift {
+// Cosines [R, n] of all rows, and what is added to their logits: offset [R / rows, n] or null.
+template <class T>
+struct Columns {
+    T* cosine;
     const float* offset;
-    float inverse;
+    int64_t n, rows;
+};
 
-    __device__ Shift(const float* offsets, int64_t row, int64_t rows, int64_t A, const Objective& o)
-        : offset(offsets ? offsets + row / rows * A : nullptr), inverse(float(1.0 / o.scale)) {}
-    __device__ float operator()(int64_t column) const { return offset ? offset[column] * inverse : 0.0f; }
+// Those of one row.
+template <class T>
+struct Part {
+    T* cosine;
+    const float* offset;
+    float inverse;  // of the scale
+    int64_t n;
+
+    __device__ Part(const Columns<T>& all, int64_t row, const Objective& o)
+        : cosine(all.cosine + row * all.n), offset(all.offset ? all.offset + row / all.rows * all.n : nullptr),
+          inverse(float(1.0 / o.scale)), n(all.n) {}
+    __device__ float shift(int64_t column) const { return offset ? offset[column] * inverse : 0.0f; }
+    __device__ float operator()(int64_t column) const { return widen(cosine[column]) + shift(column); }
+    // A row without a sample, by the threads first, first + step, ...
+    __device__ void clear(int64_t first, int64_t step) const {
+        for (int64_t c = first; c < n; c += step) narrow(0.0f, cosine + c);
+    }
 };
 
 // z: the target's cosine, shift: what is added to it, others: all the rest.
@@ -116,51 +136,51 @@ __device__ Gradient finish_together(double z, float shift, Running mine, const O
     return result;
 }
 
-// ---- The versions: cosine [R, A], targets [R] -> losses [R]; cosine becomes share * d loss / d cosine ------------
-// offset [R / rows, A] or null.
-// A row without a sample, by the threads first, first + step, ...
+// ---- The versions: active.cosine [R, A], far.cosine [R, L], targets [R] -> losses [R]; the cosines become share *
+// d loss / d cosine -------------------------------------------------------------------------------------------------
 template <class T>
-__device__ void clear(T* row, int64_t A, float* loss, int64_t first, int64_t step) {
-    for (int64_t c = first; c < A; c += step) narrow(0.0f, row + c);
-    if (first == 0) *loss = 0.0f;
-}
-
-template <class T>
-__global__ void margin_softmax_1(T* cosine, int64_t R, int64_t A, const int64_t* targets, const float* offset,
-                                 int64_t rows, Objective o, float* losses) {
+__global__ void margin_softmax_1(Columns<T> all, Columns<T> all_far, int64_t R, const int64_t* targets, Objective o,
+                                 float* losses) {
     const int64_t i = global_thread();
     if (i >= R) return;
-    T* row = cosine + i * A;
+    const Part<T> active(all, i, o), far(all_far, i, o);
     const int64_t target = targets[i];
-    if (target < 0) return clear(row, A, losses + i, 0, 1);
-    const float scale = float(o.scale);
-    const Shift shift(offset, i, rows, A, o);
-    Running others;
-    for (int64_t c = 0; c < A; ++c) {
-        const float z = widen(row[c]) + shift(c);
-        if (c != target && z > others.top) others.top = z;
+    if (target < 0) {
+        active.clear(0, 1), far.clear(0, 1), losses[i] = 0.0f;
+        return;
     }
-    for (int64_t c = 0; c < A; ++c)
-        if (c != target) others.sum += expf(scale * (widen(row[c]) + shift(c) - others.top));
-    const Gradient gradient = finish(widen(row[target]), shift(target), others, o, losses + i);
-    for (int64_t c = 0; c < A; ++c)
-        narrow(c == target ? gradient.target : gradient.of(widen(row[c]) + shift(c), scale), row + c);
+    const float scale = float(o.scale);
+    Running others;
+    for (int64_t c = 0; c < active.n; ++c)
+        if (c != target && active(c) > others.top) others.top = active(c);
+    for (int64_t c = 0; c < far.n; ++c) others.top = far(c) > others.top ? far(c) : others.top;
+    for (int64_t c = 0; c < active.n; ++c)
+        if (c != target) others.sum += expf(scale * (active(c) - others.top));
+    for (int64_t c = 0; c < far.n; ++c) others.sum += expf(scale * (far(c) - others.top));
+    const Gradient gradient = finish(widen(active.cosine[target]), active.shift(target), others, o, losses + i);
+    for (int64_t c = 0; c < active.n; ++c)
+        narrow(c == target ? gradient.target : gradient.of(active(c), scale), active.cosine + c);
+    for (int64_t c = 0; c < far.n; ++c) narrow(gradient.of(far(c), scale), far.cosine + c);
 }
 
 template <class T>
-__global__ void margin_softmax_2(T* cosine, int64_t A, const int64_t* targets, const float* offset, int64_t rows,
-                                 Objective o, float* losses) {
-    T* row = cosine + blockIdx.x * A;
+__global__ void margin_softmax_2(Columns<T> all, Columns<T> all_far, const int64_t* targets, Objective o,
+                                 float* losses) {
+    const Part<T> active(all, blockIdx.x, o), far(all_far, blockIdx.x, o);
     const int64_t target = targets[blockIdx.x];
-    if (target < 0) return clear(row, A, losses + blockIdx.x, threadIdx.x, blockDim.x);
-    const float scale = float(o.scale);
-    const Shift shift(offset, blockIdx.x, rows, A, o);
+    if (target < 0) {
+        active.clear(threadIdx.x, blockDim.x), far.clear(threadIdx.x, blockDim.x), losses[blockIdx.x] = 0.0f;
+        return;
+    }
+    const float scale = float(o.scale), shift = active.shift(target);
     Running mine;
-    for (int64_t c = threadIdx.x; c < A; c += blockDim.x)
-        if (c != target) mine.take(widen(row[c]) + shift(c), scale);
-    const Gradient gradient = finish_together(widen(row[target]), shift(target), mine, o, losses + blockIdx.x);
-    for (int64_t c = threadIdx.x; c < A; c += blockDim.x)
-        narrow(c == target ? gradient.target : gradient.of(widen(row[c]) + shift(c), scale), row + c);
+    for (int64_t c = threadIdx.x; c < active.n; c += blockDim.x)
+        if (c != target) mine.take(active(c), scale);
+    for (int64_t c = threadIdx.x; c < far.n; c += blockDim.x) mine.take(far(c), scale);
+    const Gradient gradient = finish_together(widen(active.cosine[target]), shift, mine, o, losses + blockIdx.x);
+    for (int64_t c = threadIdx.x; c < active.n; c += blockDim.x)
+        narrow(c == target ? gradient.target : gradient.of(active(c), scale), active.cosine + c);
+    for (int64_t c = threadIdx.x; c < far.n; c += blockDim.x) narrow(gradient.of(far(c), scale), far.cosine + c);
 }
 
 // 16 bytes: 4 float32 or 8 bfloat16.
@@ -189,56 +209,73 @@ struct Pack {
 
 // A row in packs. It need not begin or end at a multiple of 16 bytes: less than a pack before and behind is left over.
 template <class T>
-struct Parts {
-    int64_t lead, packs, A;
+struct Packs {
+    int64_t lead, packs, n;
 
-    __device__ Parts(const T* row, int64_t length) : A(length) {
-        lead = min(int64_t((16 - reinterpret_cast<uint64_t>(row) % 16) % 16 / sizeof(T)), A);
-        packs = (A - lead) / Pack<T>::SIZE;
+    __device__ Packs(const Part<T>& part) : n(part.n) {
+        lead = min(int64_t((16 - reinterpret_cast<uint64_t>(part.cosine) % 16) % 16 / sizeof(T)), n);
+        packs = (n - lead) / Pack<T>::SIZE;
     }
     __device__ int64_t place(int64_t pack) const { return lead + pack * Pack<T>::SIZE; }
-    // The column of what is left over that this thread has to do; A if none. Blocks have 32 threads or more.
+    // The column of what is left over that this thread has to do; n if none. Blocks have 32 threads or more.
     __device__ int64_t left_over() const {
         const int64_t c = threadIdx.x < lead ? int64_t(threadIdx.x) : place(packs) + threadIdx.x - lead;
-        return min(c, A);
+        return min(c, n);
     }
 };
 
 template <class T>
-__global__ void margin_softmax_3(T* cosine, int64_t A, const int64_t* targets, const float* offset, int64_t rows,
-                                 Objective o, float* losses) {
-    T* row = cosine + blockIdx.x * A;
-    const int64_t target = targets[blockIdx.x];
-    if (target < 0) return clear(row, A, losses + blockIdx.x, threadIdx.x, blockDim.x);
-    const float scale = float(o.scale);
-    const Shift shift(offset, blockIdx.x, rows, A, o);
-    const Parts<T> parts(row, A);
-    const int64_t alone = parts.left_over();
+__device__ void take_all(const Part<T>& part, int64_t target, float scale, Running& mine) {
+    const Packs<T> packs(part);
+    const int64_t alone = packs.left_over();
     Pack<T> pack;
-    Running mine;
-    if (alone < A && alone != target) mine.take(widen(row[alone]) + shift(alone), scale);
-    for (int64_t k = threadIdx.x; k < parts.packs; k += blockDim.x) {
-        pack.load(row + parts.place(k));
-        const int64_t own = target - parts.place(k);
+    if (alone < part.n && alone != target) mine.take(part(alone), scale);
+    for (int64_t k = threadIdx.x; k < packs.packs; k += blockDim.x) {
+        const int64_t first = packs.place(k), own = target - first;
+        pack.load(part.cosine + first);
         float top = LOWEST, sum = 0;
         for (int i = 0; i < Pack<T>::SIZE; ++i) {
-            pack.x[i] = i == own ? -INFINITY : pack.x[i] + shift(parts.place(k) + i);  // the target's exponential is 0
+            pack.x[i] = i == own ? -INFINITY : pack.x[i] + part.shift(first + i);  // the target's exponential is 0
             top = pack.x[i] > top ? pack.x[i] : top;
         }
         mine.rise(top, scale);
         for (int i = 0; i < Pack<T>::SIZE; ++i) sum += expf(scale * (pack.x[i] - mine.top));
         mine.sum += sum;
     }
-    const Gradient gradient = finish_together(widen(row[target]), shift(target), mine, o, losses + blockIdx.x);
-    if (alone < A)
-        narrow(alone == target ? gradient.target : gradient.of(widen(row[alone]) + shift(alone), scale), row + alone);
-    for (int64_t k = threadIdx.x; k < parts.packs; k += blockDim.x) {
-        pack.load(row + parts.place(k));
-        const int64_t own = target - parts.place(k);
+}
+
+template <class T>
+__device__ void write_all(const Part<T>& part, int64_t target, float scale, const Gradient& gradient) {
+    const Packs<T> packs(part);
+    const int64_t alone = packs.left_over();
+    Pack<T> pack;
+    if (alone < part.n)
+        narrow(alone == target ? gradient.target : gradient.of(part(alone), scale), part.cosine + alone);
+    for (int64_t k = threadIdx.x; k < packs.packs; k += blockDim.x) {
+        const int64_t first = packs.place(k), own = target - first;
+        pack.load(part.cosine + first);
         for (int i = 0; i < Pack<T>::SIZE; ++i)
-            pack.x[i] = i == own ? gradient.target : gradient.of(pack.x[i] + shift(parts.place(k) + i), scale);
-        pack.store(row + parts.place(k));
+            pack.x[i] = i == own ? gradient.target : gradient.of(pack.x[i] + part.shift(first + i), scale);
+        pack.store(part.cosine + first);
     }
+}
+
+template <class T>
+__global__ void margin_softmax_3(Columns<T> all, Columns<T> all_far, const int64_t* targets, Objective o,
+                                 float* losses) {
+    const Part<T> active(all, blockIdx.x, o), far(all_far, blockIdx.x, o);
+    const int64_t target = targets[blockIdx.x];
+    if (target < 0) {
+        active.clear(threadIdx.x, blockDim.x), far.clear(threadIdx.x, blockDim.x), losses[blockIdx.x] = 0.0f;
+        return;
+    }
+    const float scale = float(o.scale), shift = active.shift(target);
+    Running mine;
+    take_all(active, target, scale, mine);
+    take_all(far, -1 - Pack<T>::SIZE, scale, mine);
+    const Gradient gradient = finish_together(widen(active.cosine[target]), shift, mine, o, losses + blockIdx.x);
+    write_all(active, target, scale, gradient);
+    write_all(far, -1 - Pack<T>::SIZE, scale, gradient);
 }
 
 // ---- Launchers ----------------------------------------------------------------------------------------------------
@@ -246,33 +283,39 @@ __global__ void margin_softmax_3(T* cosine, int64_t A, const int64_t* targets, c
 static int64_t threads_for(int64_t pieces) { return min(blocks_for(pieces, WARP) * WARP, int64_t(THREADS)); }
 
 template <class T>
-static int64_t launch_margin_softmax(int64_t version, T* cosine, int64_t R, int64_t A, const int64_t* targets,
-                                     const float* offset, int64_t G, Objective o, float* losses, void* stream) {
+static int64_t launch_margin_softmax(int64_t version, Columns<T> active, Columns<T> far, int64_t R,
+                                     const int64_t* targets, Objective o, float* losses, void* stream) {
     if (version < 1 || version > 3) return NO_SUCH_VERSION;
-    if (R == 0 || A == 0) return launch_error();
-    const int64_t packs = blocks_for(A, Pack<T>::SIZE), rows = R / G;
+    if (R == 0 || active.n == 0) return launch_error();
+    const int64_t packs = blocks_for(active.n, Pack<T>::SIZE);
     if (version == 1)
-        LAUNCH(margin_softmax_1<T>, blocks_for(R, 32), 32, 0, stream, cosine, R, A, targets, offset, rows, o, losses);
+        LAUNCH(margin_softmax_1<T>, blocks_for(R, 32), 32, 0, stream, active, far, R, targets, o, losses);
     if (version == 2)
-        LAUNCH(margin_softmax_2<T>, R, threads_for(A), 0, stream, cosine, A, targets, offset, rows, o, losses);
+        LAUNCH(margin_softmax_2<T>, R, threads_for(active.n), 0, stream, active, far, targets, o, losses);
     if (version == 3)
-        LAUNCH(margin_softmax_3<T>, R, threads_for(packs), 0, stream, cosine, A, targets, offset, rows, o, losses);
+        LAUNCH(margin_softmax_3<T>, R, threads_for(packs), 0, stream, active, far, targets, o, losses);
     return launch_error();
 }
 
 extern "C" int64_t margin_softmax_v(int64_t version, void* cosine, int64_t half, int64_t R, int64_t A,
-                                    const int64_t* targets, const float* offset, int64_t G, int64_t kind, double scale,
-                                    double margin, double share, float* losses, void* stream) {
+                                    const int64_t* targets, const float* offset, int64_t G, void* far, int64_t L,
+                                    const float* far_offset, int64_t kind, double scale, double margin, double share,
+                                    float* losses, void* stream) {
     const double border = cos(3.14159265358979323846 - margin);
     const Objective o = {kind, scale, margin, share, cos(margin), sin(margin), border};
-    return half ? launch_margin_softmax(version, static_cast<uint16_t*>(cosine), R, A, targets, offset, G, o, losses,
-                                        stream)
-                : launch_margin_softmax(version, static_cast<float*>(cosine), R, A, targets, offset, G, o, losses,
-                                        stream);
+    const auto launch = [&](auto* active, auto* others) {
+        using T = std::remove_pointer_t<decltype(active)>;
+        return launch_margin_softmax<T>(version, {active, offset, A, R / G}, {others, far_offset, L, R / G}, R, targets,
+                                        o, losses, stream);
+    };
+    return half ? launch(static_cast<uint16_t*>(cosine), static_cast<uint16_t*>(far))
+                : launch(static_cast<float*>(cosine), static_cast<float*>(far));
 }
 
 extern "C" int64_t margin_softmax(void* cosine, int64_t half, int64_t R, int64_t A, const int64_t* targets,
-                                  const float* offset, int64_t G, int64_t kind, double scale, double margin,
-                                  double share, float* losses, void* stream) {
-    return margin_softmax_v(3, cosine, half, R, A, targets, offset, G, kind, scale, margin, share, losses, stream);
+                                  const float* offset, int64_t G, void* far, int64_t L, const float* far_offset,
+                                  int64_t kind, double scale, double margin, double share, float* losses,
+                                  void* stream) {
+    return margin_softmax_v(3, cosine, half, R, A, targets, offset, G, far, L, far_offset, kind, scale, margin, share,
+                            losses, stream);
 }

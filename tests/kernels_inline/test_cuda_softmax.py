@@ -18,12 +18,14 @@ def softmax(request):
     return runner(request.param, "softmax.cu")
 
 
-def by_kernel(call, version, cosine, target, name, scale, share, offset=None):
+def by_kernel(call, version, cosine, target, name, scale, share, offset=None, far=None, far_offset=None):
     gradient, losses = cosine.clone(), poisoned(len(cosine), dtype=torch.float32)
+    formula = KINDS[name], float(scale), MARGINS[name] or 0.0, float(share)
+    far = (None, 0, None) if far is None else (far, far.shape[1], far_offset)
     sets = 1 if offset is None else len(offset)
-    arguments = target, offset, sets, KINDS[name], float(scale), MARGINS[name] or 0.0, float(share), losses
     half = cosine.dtype == torch.bfloat16
-    assert call("margin_softmax_v", version, gradient, half, *cosine.shape, *arguments) == 0
+    columns = gradient, half, *cosine.shape, target, offset, sets, *far
+    assert call("margin_softmax_v", version, *columns, *formula, losses) == 0
     return losses, gradient
 
 
@@ -144,6 +146,24 @@ def test_offsets_are_added_to_the_logits_of_each_set(softmax, version, name, set
 
 
 @each_version
+@pytest.mark.parametrize("name", KINDS)
+@halves
+def test_far_columns_are_columns_like_the_others(softmax, version, name, half):
+    cosine, target = at_the_edges(4, 230, half)
+    cosine, target = cosine.clamp(-0.98, 0.98), target.clamp_max(199)
+    offset = 3 * torch.randn(2, 230)
+    offset[1, 210] = -math.inf  # a list that leaves nothing out
+    own, far = (part.contiguous() for part in cosine.split((200, 30), dim=1))
+    parts = [part.contiguous() for part in offset.split((200, 30), dim=1)]
+    losses, gradient = by_kernel(softmax, version, own, target, name, 20.0, 0.5, parts[0], far, parts[1])
+    expected_losses, expected = by_kernel(softmax, version, cosine, target, name, 20.0, 0.5, offset)
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-6, atol=1e-6)
+    ours = torch.cat([gradient, far], dim=1)
+    torch.testing.assert_close(ours, expected, rtol=2**-7 if half else 1e-5, atol=1e-7)
+    assert (far[2:, 10] == 0).all()
+
+
+@each_version
 @halves
 def test_a_row_without_a_sample_has_no_loss_and_no_gradient(softmax, version, half):
     cosine, target = at_the_edges(4, 77, half)
@@ -171,18 +191,17 @@ def test_the_launcher_of_the_op_is_the_last_version(softmax):
     cosine, target = at_the_edges(3, 50)
     expected = by_kernel(softmax, 3, cosine, target, "cosface", 20.0, 0.1)
     losses, margin = poisoned(3, dtype=torch.float32), MARGINS["cosface"]
-    assert (
-        softmax("margin_softmax", cosine, False, 3, 50, target, None, 1, KINDS["cosface"], 20.0, margin, 0.1, losses)
-        == 0
-    )
+    columns = cosine, False, 3, 50, target, None, 1, None, 0, None
+    assert softmax("margin_softmax", *columns, KINDS["cosface"], 20.0, margin, 0.1, losses) == 0
     assert torch.equal(losses, expected[0]) and torch.equal(cosine, expected[1])
 
 
 def test_nothing_to_do_and_a_version_that_is_not_there_change_nothing(softmax):
     cosine, losses = poisoned(1, 8, dtype=torch.float32), poisoned(1, dtype=torch.float32)
-    none = torch.empty(0, dtype=torch.int64)
-    assert softmax("margin_softmax", cosine, False, 0, 8, none, None, 1, 0, 1.0, 0.0, 1.0, losses) == 0
+    none, nothing = torch.empty(0, dtype=torch.int64), (None, 1, None, 0, None)
+    assert softmax("margin_softmax", cosine, False, 0, 8, none, *nothing, 0, 1.0, 0.0, 1.0, losses) == 0
     assert (
-        softmax("margin_softmax_v", 0, cosine, False, 1, 8, torch.tensor([1]), None, 1, 0, 1.0, 0.0, 1.0, losses) == 100
+        softmax("margin_softmax_v", 0, cosine, False, 1, 8, torch.tensor([1]), *nothing, 0, 1.0, 0.0, 1.0, losses)
+        == 100
     )
     assert is_poisoned(cosine) and is_poisoned(losses)

@@ -51,7 +51,7 @@ def test_ops_reach_the_emulator_and_return_what_cpp_returns(monkeypatch, generat
     def results():
         unit, norms = gather_normalise(rows, ids, False)
         changed = cosine.clone()
-        losses = margin_softmax_(changed, torch.arange(4), None, 1, 10.0, 0.2, 0.25)
+        losses = margin_softmax_(changed, torch.arange(4), 1, 10.0, 0.2, 0.25)
         merged = merge_normalise_backward(unit, rows, *union_rows_torch(ids.unsqueeze(0), 50), norms)
         slope = normalise_backward(unit.bfloat16(), rows, ids, norms)
         chosen = union_active(candidates, torch.arange(4), torch.arange(4).view(2, 2), fill, 20, 50)

@@ -21,7 +21,7 @@ quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 def by_kernel(cosine, target, name, scale, share, offset=None):
     gradient = cosine.clone()
-    losses = margin_softmax_(gradient, target, offset, KINDS[name], scale, MARGINS[name] or 0.0, share)
+    losses = margin_softmax_(gradient, target, KINDS[name], scale, MARGINS[name] or 0.0, share, offset)
     return losses, gradient
 
 
@@ -141,6 +141,30 @@ def test_offsets_are_added_to_the_logits_of_each_set(flags, name, sets, size):
 
 
 @variants
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("offset", [False, True])
+def test_far_columns_are_columns_like_the_others(flags, name, dtype, offset):
+    generator = torch.Generator().manual_seed(0)
+    cosine, target = sampled(6, 1130, dtype=dtype)
+    target %= 1100
+    own, far = (part.contiguous() for part in cosine.split((1100, 30), dim=1))
+    offsets = 3 * torch.randn(2, 1130, generator=generator)
+    offsets[1, 1120] = -math.inf  # a list that leaves nothing out
+    if not offset:
+        offsets[:, :1100] = 0
+    near_offset, far_offset = (part.contiguous() for part in offsets.split((1100, 30), dim=1))
+    with build.using(flags):
+        expected_losses, expected = by_kernel(cosine, target, name, 20.0, 1 / 6, offsets)
+        more = (near_offset if offset else None, far, far_offset)
+        losses = margin_softmax_(own, target, KINDS[name], 20.0, MARGINS[name] or 0.0, 1 / 6, *more)
+    close = dict(rtol=2**-7, atol=1e-6) if dtype == torch.bfloat16 else dict(rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(torch.cat([own, far], dim=1), expected, **close)
+    assert (far[3:, 20] == 0).all()
+
+
+@variants
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_without_a_sample_has_no_loss_and_no_gradient(flags, dtype):
     cosine, target = sampled(4, 1100, dtype=dtype)
@@ -150,6 +174,10 @@ def test_a_row_without_a_sample_has_no_loss_and_no_gradient(flags, dtype):
             losses, gradient = by_kernel(cosine, target, "arcface", 20.0, 0.5, offset)
         assert (gradient[[1, 3]] == 0).all() and losses[[1, 3]].tolist() == [0, 0]
         assert (losses[[0, 2]] > 0).all() and gradient[[0, 2]].any(dim=1).all()
+    far = torch.full((4, 3), math.nan, dtype=dtype)
+    far[[0, 2]] = 0.5
+    margin_softmax_(cosine, target, 0, 20.0, 0.0, 0.5, None, far, torch.zeros(1, 3))
+    assert (far[[1, 3]] == 0).all() and (far[[0, 2]] > 0).all()
 
 
 def test_small_losses_do_not_cancel():
@@ -179,9 +207,9 @@ def test_threads_do_not_change_a_bit():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck(dtype):
-    torch.library.opcheck(margin_softmax_.registered, (*sampled(3, 40, dtype=dtype), None, 1, 20.0, 0.1, 0.5))
-    offset = torch.randn(3, 40)
-    torch.library.opcheck(margin_softmax_.registered, (*sampled(3, 40, dtype=dtype), offset, 1, 20.0, 0.1, 0.5))
+    torch.library.opcheck(margin_softmax_.registered, (*sampled(3, 40, dtype=dtype), 1, 20.0, 0.1, 0.5))
+    more = torch.randn(3, 40), torch.rand(3, 7).to(dtype), torch.randn(3, 7)
+    torch.library.opcheck(margin_softmax_.registered, (*sampled(3, 40, dtype=dtype), 1, 20.0, 0.1, 0.5, *more))
 
 
 @pytest.mark.parametrize(
@@ -192,9 +220,14 @@ def test_opcheck(dtype):
         (dict(targets=torch.zeros(2, dtype=torch.int64)), r"targets is .* shape \[2\]"),
         (dict(targets=torch.tensor([0, 1, 4])), r"targets holds a value out of range; all should lie in -1\.\.3"),
         (dict(targets=torch.tensor([0, -2, 2])), "targets holds"),
-        (dict(offset=torch.zeros(2, 4)), "offset has 2 rows; the 3 rows of cosine should be so many sets"),
+        (dict(offset=torch.zeros(2, 4)), "offset has 2 rows; the 3 rows of cosines should be so many sets"),
         (dict(offset=torch.zeros(0, 4)), "offset has 0 rows"),
         (dict(offset=torch.zeros(1, 3)), r"offset is .* shape \[1, 3\]"),
+        (dict(far=torch.zeros(2, 5)), r"far is .* shape \[2, 5\]"),
+        (dict(far=torch.zeros(3, 5).bfloat16()), "far is torch.bfloat16"),
+        (dict(far=torch.zeros(3, 5), far_offset=torch.zeros(2, 5)), "far_offset has 2 rows"),
+        (dict(far=torch.zeros(3, 5), far_offset=torch.zeros(1, 4)), r"far_offset is .* shape \[1, 4\]"),
+        (dict(offset=torch.zeros(3, 4), far=torch.zeros(3, 5), far_offset=torch.zeros(1, 5)), r"offset is .* \[3, 4\]"),
         (dict(kind=4), "kind is 4"),
         (dict(scale=0.0), "scale"),
         (dict(share=math.inf), "share"),
@@ -204,7 +237,6 @@ def test_margin_softmax_names_what_is_wrong_and_changes_nothing(change, words):
     arguments = dict(
         cosine=torch.zeros(3, 4),
         targets=torch.tensor([0, 1, 2]),
-        offset=None,
         kind=0,
         scale=1.0,
         margin=0.0,
