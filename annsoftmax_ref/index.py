@@ -21,7 +21,7 @@ from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
 from annsoftmax_ref.machine.waiting import LongWork
 from annsoftmax_ref.row_parameter import unwatching
-from annsoftmax_ref.shortlists import EXACT, Shortlists, moved_centroids, nearest
+from annsoftmax_ref.shortlists import EXACT, Shortlists, largest, moved_centroids, nearest
 from kernels_inline.bits import hamming, pack_bits, words_for
 from kernels_inline.encode_ops import encode
 from kernels_inline.lists_ops import write_codes_
@@ -188,7 +188,7 @@ class IVFBinaryIndex(nn.Module):
         if not self.trained:
             raise RuntimeError("the index has no lists yet; call train_lists first")
         queries = self._normalise(queries)
-        probed = (queries @ self.centroids.T).topk(nprobe, dim=1).indices  # [B, nprobe]
+        probed = largest(queries @ self.centroids.T, nprobe)  # [B, nprobe]
         ids, scores = self._scan(queries, probed, k)
         if not rerank:
             return ids, scores
