@@ -84,7 +84,8 @@ class IVFBinaryIndex(nn.Module):
     ) -> None:
         """Spherical k-means on a sample of rows [N, d], then every row gets its list and its code.
 
-        Above ``shortlists.EXACT`` rows both go by ``Shortlists``. What takes long says in the log how far it is.
+        With more than ``shortlists.EXACT`` pairs of row and centroid both go by ``Shortlists``. What takes long says in
+        the log how far it is.
         """
         self._check_rows(rows, self.num_rows)
         work = LongWork(logger, f"making the index of {self.num_rows:,} classes", silent=self.num_rows < SPOKEN_OF)
@@ -94,7 +95,7 @@ class IVFBinaryIndex(nn.Module):
         count = min(self.num_rows, self.nlist * samples_per_list)
         picks = torch.randperm(self.num_rows, generator=generator)[:count].to(rows.device)
         sample = self._normalise(rows[picks])
-        few = self.num_rows <= EXACT
+        few = self.num_rows * self.nlist <= EXACT
         self.centroids.copy_(sample[: self.nlist])  # k distinct rows to start from
         work.begin("k-means", iterations)
         for _ in range(iterations):

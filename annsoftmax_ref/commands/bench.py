@@ -18,9 +18,9 @@ from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.commands.kernels import add_compile, add_kernels
 from annsoftmax_ref.commands.parser import Parser, subcommand
 from annsoftmax_ref.experiments import plots, records
+from annsoftmax_ref.list_sizes import default_nlist
 from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.machine.device import bfloat16_is_fast
-from annsoftmax_ref.nearest import default_nlist
 
 
 def add_bench(commands) -> None:
