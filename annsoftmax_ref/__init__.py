@@ -5,7 +5,8 @@ After *ANN Softmax: Acceleration of Extreme Classification Training* (Zhao et al
 The files beside this one are the method. ``head`` takes a batch, embeddings [B, d] and labels [B], through its stages:
 
 1. groups: which samples share an active set (``grouping``)
-2. search: each sample's nearest classes, by sign-bit codes in inverted lists (``index``, ``lists``, ``shortlists``)
+2. search: each sample's nearest classes, by sign-bit codes in inverted lists (``index``, ``lists``,
+   ``shortlists``; ``list_sizes`` says how many there are)
 3. active set: of each group, A classes with its own labels among them (``active_sets``); what to search and how to fill
    up is the selector's choice (``selectors``; ``nearest`` for ANN Softmax)
 4. rows: those A weight rows, brought up to date, gathered and scaled to length 1 (``rows``)

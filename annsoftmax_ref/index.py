@@ -21,7 +21,7 @@ from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.lists import InvertedLists
 from annsoftmax_ref.machine.waiting import LongWork
 from annsoftmax_ref.row_parameter import unwatching
-from annsoftmax_ref.shortlists import EXACT, Shortlists, list_sums, moved_centroids, moved_means, nearest
+from annsoftmax_ref.shortlists import EXACT, Shortlists, largest, list_sums, moved_centroids, moved_means, nearest
 from kernels_inline.bits import hamming, pack_bits, words_for
 from kernels_inline.encode_ops import encode
 from kernels_inline.lists_ops import write_codes_
@@ -86,7 +86,8 @@ class IVFBinaryIndex(nn.Module):
     ) -> None:
         """Spherical k-means on a sample of rows [N, d], then every row gets its list and its code.
 
-        Above ``shortlists.EXACT`` rows both go by ``Shortlists``. What takes long says in the log how far it is.
+        With more than ``shortlists.EXACT`` pairs of row and centroid both go by ``Shortlists``. What takes long says in
+        the log how far it is.
         """
         self._check_rows(rows, self.num_rows)
         work = LongWork(logger, f"making the index of {self.num_rows:,} classes", silent=self.num_rows < SPOKEN_OF)
@@ -96,7 +97,7 @@ class IVFBinaryIndex(nn.Module):
         count = min(self.num_rows, self.nlist * samples_per_list)
         picks = torch.randperm(self.num_rows, generator=generator)[:count].to(rows.device)
         sample = self._normalise(rows[picks])
-        few = self.num_rows <= EXACT
+        few = self.num_rows * self.nlist <= EXACT
         self.centroids.copy_(sample[: self.nlist])  # k distinct rows to start from
         work.begin("k-means", iterations)
         for _ in range(iterations):
@@ -194,7 +195,7 @@ class IVFBinaryIndex(nn.Module):
         if not self.trained:
             raise RuntimeError("the index has no lists yet; call train_lists first")
         queries = self._normalise(queries)
-        probed = (queries @ self.centroids.T).topk(nprobe, dim=1).indices  # [B, nprobe]
+        probed = largest(queries @ self.centroids.T, nprobe)  # [B, nprobe]
         ids, scores = self._scan(queries, probed, k)
         if not rerank:
             return ids, scores

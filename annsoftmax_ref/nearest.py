@@ -15,20 +15,11 @@ from annsoftmax_ref.beyond.mass_budget import MassBudget
 from annsoftmax_ref.beyond.options import chosen_far, chosen_option
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.index import IVFBinaryIndex
+from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
 
 REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
-
-
-def default_nlist(num_classes: int) -> int:
-    """About sqrt(N), a power of two: a common start, not the optimum, which depends on nprobe.
-
-    The rows that a query looks at, nlist + nprobe N / nlist, are fewest with sqrt(nprobe N) lists (notebook 05, "Count
-    the cost"). At a million classes, with the 64 probes that come with this default, those are 8,000 lists and 16,000
-    rows looked at; with 1,024 lists they are 1,024 centroids and 62,500 codes.
-    """
-    return min(num_classes, 2 ** round(math.log2(math.sqrt(num_classes))))
 
 
 class NearestClasses(Selector):
@@ -41,7 +32,9 @@ class NearestClasses(Selector):
 
     sample_rate, groups, grouping: see ``Selector``; by the rule there are so many groups that each sample of one has
     about 16 places, but none of less than 4 samples. With many classes that is one group, which is the fastest.
-    nlist, nprobe: lists, and how many of them a sample probes. candidates: classes a sample may bring in.
+    nlist, nprobe: lists, and how many of them a sample probes. By default nlist follows from the number of classes (64
+    of 5,204, 512 of a million: what costs least) and nprobe from nlist alone (2 sqrt(nlist), which holds recall); see
+    ``list_sizes``. candidates: classes a sample may bring in.
     rerank: order candidates by exact cosine rather than Hamming distance.
     refresh_steps: every row's list is looked at once in so many steps (default: 50, and more above 50,000 classes).
     rotate, centre, asymmetric: see IVFBinaryIndex. None takes a default from the sizes.
@@ -112,7 +105,7 @@ class NearestClasses(Selector):
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         super().bind(num_classes, embedding_size, scale)
         self.nlist = 1 if self.flat else self.nlist or default_nlist(num_classes)
-        self.nprobe = self.nprobe or min(self.nlist, math.ceil(2 * math.sqrt(self.nlist)))  # 16 of 64, 64 of 1,024
+        self.nprobe = self.nprobe or default_nprobe(self.nlist)
         # Looking at 1,000 rows a step costs next to nothing; fewer classes are gone through in 50 steps.
         self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 1000))
         if self.nprobe > self.nlist:

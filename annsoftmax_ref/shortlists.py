@@ -1,4 +1,4 @@
-"""Which list is a row's: that of the nearest centroid, or, among very many rows, one found by a shortlist.
+"""Which list is a row's: that of the nearest centroid, or, of very many, one found by a shortlist.
 
 Comparing all rows with all centroids is most of what a first training step costs: at five million rows of 64 numbers
 and 2,048 lists, 1.3 million million operations. So a row is first compared with centres of the centroids, and then
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,8 +21,9 @@ from annsoftmax_ref import backend
 from kernels_inline.encode_ops import assign
 from kernels_inline.lists_ops import kmeans_sums
 
-# Up to so many rows every row is compared with all centroids: seconds at most, and no list but the nearest.
-EXACT = 1 << 21
+# Up to so many pairs of row and centroid (two million rows, 1,024 lists) every row is compared with all centroids:
+# seconds at most, and no list but the nearest.
+EXACT = 1 << 31
 PART = 8  # one in so many: centres of the centroids, and centroids near each centre
 ROUNDS = 3  # of k-means over the centroids
 BLOCK = 1 << 19  # scores that are held at once: 2 MB, so that they stay in cache
@@ -32,6 +34,16 @@ def nearest(unit_rows: Tensor, centroids: Tensor) -> Tensor:
     if backend.runs(assign, unit_rows, centroids):
         return assign(unit_rows, centroids)
     return (unit_rows @ centroids.T).argmax(dim=1)
+
+
+def largest(scores: Tensor, count: int) -> Tensor:
+    """scores [n, nlist] -> the places of the ``count`` largest of each row [n, count], in no order.
+
+    On a CPU NumPy's selection takes a fifth of the time of torch's (64 of 1,024: 3 microseconds a row, not 17).
+    """
+    if scores.is_cuda or scores.dtype not in (torch.float32, torch.float64):
+        return scores.topk(count, dim=1, sorted=False).indices
+    return torch.from_numpy(np.argpartition(scores.numpy(), -count, axis=1)[:, -count:]).contiguous()
 
 
 class ListSums(NamedTuple):

@@ -37,7 +37,7 @@ def test_few_rows_get_the_lists_of_the_reference_each_compared_with_all_centroid
 
 
 def test_very_many_rows_get_those_of_the_reference_with_shortlists(rows, monkeypatch):
-    monkeypatch.setattr(index_module, "EXACT", N - 1)
+    monkeypatch.setattr(index_module, "EXACT", N * NLIST - 1)
     index, sample = first_lists(rows, 8), sample_of(rows, 8)
     centroids = ref.normalize(sample[:NLIST])
     for _ in range(5):
@@ -52,7 +52,7 @@ def test_very_many_rows_get_those_of_the_reference_with_shortlists(rows, monkeyp
 def test_a_long_first_call_says_what_it_does_and_that_of_a_small_head_nothing(rows, monkeypatch, caplog):
     monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     monkeypatch.setattr(waiting, "INTERVAL", 0.0)
-    monkeypatch.setattr(index_module, "EXACT", N - 1)
+    monkeypatch.setattr(index_module, "EXACT", N * NLIST - 1)
     first_lists(rows)  # of a head so small, whatever keeps it waiting
     assert caplog.messages == []
     monkeypatch.setattr(index_module, "SPOKEN_OF", N)

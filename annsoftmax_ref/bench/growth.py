@@ -23,8 +23,8 @@ def bench_growth(
 ) -> list[dict]:
     """Rows of ``bench_step`` for the ann head at each number of classes.
 
-    ``active`` classes and ``nprobe`` lists whatever the size; nlist grows as its square root (the default), so that
-    nprobe lists hold a number of classes that grows as the square root too. on_size is called with each new row.
+    ``active`` classes and ``nprobe`` lists whatever the size; nlist grows as its power of 2/3 (the default), so that
+    nprobe lists hold a number of classes that grows as the cube root. on_size is called with each new row.
     Raises ValueError, before anything is measured, for a number of classes below ``active``.
     """
     if active > min(sizes):

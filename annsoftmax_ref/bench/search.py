@@ -1,7 +1,12 @@
-"""``annsoftmax bench search``: recall, captured mass, time to search and time to be brought up to date."""
+"""``annsoftmax bench search``: recall against time of search, and the time to be brought up to date.
+
+An index has settings, each with a recall and a time: compared are the curves, never one setting with another.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Callable
 from statistics import median
@@ -10,111 +15,75 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from annsoftmax_ref.bench.indexes import FaissGraph, makers
 from annsoftmax_ref.bench.vectors import Vectors
 from annsoftmax_ref.experiments.reports import grid
-from annsoftmax_ref.index import IVFBinaryIndex
 
 ROUNDS = 5
 MOVED = 0.1  # part of the rows that move before an update is timed
-
-
-class OurIndex:
-    """IVFBinaryIndex behind the few calls that the benchmark makes."""
-
-    def __init__(self, rows: Tensor, nlist: int, asymmetric: bool = False):
-        self.name = "IVFBinaryIndex, " + ("4-bit queries" if asymmetric else "Hamming")
-        self.rows = rows
-        self.index = IVFBinaryIndex(*rows.shape, nlist, asymmetric=asymmetric)
-        self.index.train_lists(rows, torch.Generator().manual_seed(0))
-        self.cursor = 0
-
-    def search(self, queries: Tensor, k: int, nprobe: int, candidates: int) -> Tensor:
-        """The k best of ``candidates`` codes, by exact cosine."""
-        ids, _ = self.index.search(queries, self.rows, max(k, candidates), nprobe)
-        return ids[:, :k]
-
-    def update(self, rows: Tensor, ids: Tensor) -> None:
-        """What a training step does: codes of all moved rows now, lists of the next 1,000 rows in turn."""
-        self.rows = rows
-        self.index.update_rows(rows, ids)
-        last = min(len(rows), self.cursor + 1000)
-        self.index.refresh(rows, torch.arange(self.cursor, last))
-        self.cursor = last % len(rows)
-
-
-class FaissIndex:
-    """A FAISS index over the same rows, of the kinds that have inverted lists."""
-
-    KINDS = ("IndexIVFFlat", "IndexBinaryIVF", "IndexIVFRaBitQ")
-
-    def __init__(self, kind: str, rows: Tensor, nlist: int):
-        import faiss
-
-        self.faiss, self.kind, self.name = faiss, kind, f"FAISS {kind}"
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        dim = rows.shape[1]
-        if kind == "IndexBinaryIVF":
-            self.coarse = faiss.IndexBinaryFlat(dim)
-            self.index = faiss.IndexBinaryIVF(self.coarse, dim, nlist)
-        else:
-            self.coarse = faiss.IndexFlatIP(dim)
-            self.index = getattr(faiss, kind)(self.coarse, dim, nlist, faiss.METRIC_INNER_PRODUCT)
-        sample = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: 64 * nlist]]
-        self.index.train(self._vectors(sample))
-        self.index.add(self._vectors(rows))
-
-    def search(self, queries: Tensor, k: int, nprobe: int, candidates: int) -> Tensor:
-        self.index.nprobe = nprobe
-        return torch.from_numpy(self.index.search(self._vectors(queries), k)[1])
-
-    def update(self, rows: Tensor, ids: Tensor) -> None:
-        """Moved rows are taken out and added again: FAISS has no call that changes them in place for all kinds."""
-        self.index.remove_ids(ids.numpy())
-        self.index.add_with_ids(self._vectors(rows[ids]), ids.numpy())
-
-    def _vectors(self, rows: Tensor):
-        if self.kind != "IndexBinaryIVF":
-            return rows.numpy()
-        import numpy as np
-
-        return np.packbits((rows > 0).numpy(), axis=1, bitorder="little")
+RIVAL = "FAISS IndexIVFFlat"  # the index of the float rows, which the table of curves counts in
+RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 def bench_search(
     vectors: Vectors,
     k: int,
-    nlist: int,
+    nlists: list[int],
     nprobes: list[int],
     against: list[str],
     candidates: list[int] | None = None,
     rounds: int = ROUNDS,
+    on_index: Callable[[str, int | None, float], None] | None = None,
 ) -> list[dict]:
     """One row for each index and setting: {"index", "classes", "dim", "batch", "k", "nlist", "nprobe", "candidates",
-    "recall", "captured_mass", "ms", "build_ms", "update_ms", "recall_after_update"}.
+    "recall", "captured_mass", "ms", "build_ms", "update_ms", "recall_after_update"}; None for what an index has not.
 
-    candidates: how many codes our index re-ranks (default 4 k); FAISS has no such setting.
+    candidates: how many codes an index of codes re-ranks, and the width of a graph's beam (default 4 k).
+    against: "faiss" for its indexes with lists, "hnsw" for its graph.
     recall: part of the k rows of largest cosine that were found. captured_mass: of softmax(scale * cosine) over all
-    rows, the part on those found. ms: of one search of the whole batch, the median of rounds in which the indexes
-    take turns. update_ms: after a tenth of the rows moved by a twentieth of their length, to the recall given.
+    rows, the part on those found. ms: of one search of the whole batch, the median of rounds in which the indexes of
+    as many lists take turns. update_ms: after a tenth of the rows moved by a twentieth of their length, to the recall
+    given. on_index is called with the name, lists and build time of each index.
     """
-    rows, queries = vectors.rows, vectors.queries
     truth, mass = _exact(vectors, k)
-    indexes, build_ms = [], []
-    for make in _makers(rows, nlist, against):
-        start = time.perf_counter()
-        indexes.append(make())
-        build_ms.append((time.perf_counter() - start) * 1e3)
+    results = []
+    for made in [makers(vectors.rows, nlist, against) for nlist in nlists] + [
+        [lambda: FaissGraph(vectors.rows)] * ("hnsw" in against)
+    ]:
+        indexes, build_ms = [], []
+        for make in made:
+            start = time.perf_counter()
+            indexes.append(make())
+            build_ms.append((time.perf_counter() - start) * 1e3)
+            if on_index is not None:
+                on_index(indexes[-1].name, indexes[-1].nlist, build_ms[-1])
+        results += _measured(indexes, build_ms, vectors, k, nprobes, candidates or [4 * k], rounds, truth, mass)
+    return results
+
+
+def _measured(
+    indexes: list,
+    build_ms: list[float],
+    vectors: Vectors,
+    k: int,
+    nprobes: list[int],
+    candidates: list[int],
+    rounds: int,
+    truth: Tensor,
+    mass: Callable[[Tensor], float],
+) -> list[dict]:
+    """Rows of ``bench_search`` for indexes that take turns."""
+    rows, queries = vectors.rows, vectors.queries
     settings = [
-        (index, nprobe, c)
-        for nprobe in nprobes
-        for index in indexes
-        for c in ((candidates or [4 * k]) if isinstance(index, OurIndex) else [k])
+        (place, index, nprobe, c)
+        for place, index in enumerate(indexes)
+        for nprobe, c in itertools.product(nprobes if index.probes else [None], candidates if index.widens else [None])
     ]
     times: list[list[float]] = [[] for _ in settings]
     found: list[Tensor] = []
     for round_ in range(rounds + 1):  # the first round warms up
         found = []
-        for (index, nprobe, c), spent in zip(settings, times, strict=True):
+        for (_, index, nprobe, c), spent in zip(settings, times, strict=True):
             start = time.perf_counter()
             found.append(index.search(queries, k, nprobe, c))
             if round_:
@@ -126,21 +95,25 @@ def bench_search(
             "dim": rows.shape[1],
             "batch": len(queries),
             "k": k,
-            "nlist": nlist,
+            "nlist": index.nlist,
             "nprobe": nprobe,
-            "candidates": c if isinstance(index, OurIndex) else None,
+            "candidates": c,
             "recall": _recall(ids, truth),
             "captured_mass": mass(ids),
             "ms": median(spent),
-            "build_ms": build_ms[indexes.index(index)],
+            "build_ms": build_ms[place],
+            "update_ms": None,
+            "recall_after_update": None,
         }
-        for (index, nprobe, c), ids, spent in zip(settings, found, times, strict=True)
+        for (place, index, nprobe, c), ids, spent in zip(settings, found, times, strict=True)
     ]
-    moved, update_ms = _move(indexes, rows)
+    following = [index for index in indexes if index.follows]
+    moved, update_ms = _move(following, rows)
     truth, _ = _exact(Vectors(moved, queries, vectors.scale, vectors.kind), k)
-    for row, (index, nprobe, c) in zip(results, settings, strict=True):
-        row["update_ms"] = update_ms[indexes.index(index)]
-        row["recall_after_update"] = _recall(index.search(queries, k, nprobe, c), truth)
+    for row, (_, index, nprobe, c) in zip(results, settings, strict=True):
+        if index.follows:
+            row["update_ms"] = update_ms[following.index(index)]
+            row["recall_after_update"] = _recall(index.search(queries, k, nprobe, c), truth)
     return results
 
 
@@ -154,11 +127,16 @@ def frontier(rows: list[dict]) -> list[dict]:
     return [row for index in kept.values() for row in index]
 
 
-def _makers(rows: Tensor, nlist: int, against: list[str]) -> list[Callable]:
-    makers: list[Callable] = [lambda: OurIndex(rows, nlist), lambda: OurIndex(rows, nlist, asymmetric=True)]
-    if "faiss" in against:
-        makers += [lambda kind=kind: FaissIndex(kind, rows, nlist) for kind in FaissIndex.KINDS]
-    return makers
+def at_recall(front: list[dict], recall: float) -> tuple[float, dict] | None:
+    """Where one index's frontier crosses a recall: ms, between settings on a logarithmic scale, and the setting that
+    has it; None if none has. Its fastest setting, where even that has more."""
+    for slower, faster in zip(front, [None, *front], strict=False):
+        if slower["recall"] >= recall:
+            if faster is None:
+                return slower["ms"], slower
+            part = (recall - faster["recall"]) / (slower["recall"] - faster["recall"])
+            return math.exp((1 - part) * math.log(faster["ms"]) + part * math.log(slower["ms"])), slower
+    return None
 
 
 def _exact(vectors: Vectors, k: int) -> tuple[Tensor, Callable[[Tensor], float]]:
@@ -206,16 +184,52 @@ def table(rows: list[dict]) -> str:
     lines = [
         [
             r["index"],
-            str(r["nlist"]),
-            str(r["nprobe"]),
+            str(r["nlist"] or "-"),
+            str(r["nprobe"] or "-"),
             str(r["candidates"] or "-"),
             f"{r['recall']:.1%}",
             f"{r['captured_mass']:.1%}",
             f"{r['ms']:.1f}",
             f"{r['build_ms']:.0f}",
-            f"{r['update_ms']:.1f}",
-            f"{r['recall_after_update']:.1%}",
+            "-" if r["update_ms"] is None else f"{r['update_ms']:.1f}",
+            "-" if r["update_ms"] is None else f"{r['recall_after_update']:.1%}",
         ]
         for r in rows
     ]
     return grid([*titles, "recall then"], lines)
+
+
+def curves_table(rows: list[dict]) -> str:
+    """Each index's curve as a Markdown table: milliseconds to equal recalls, in brackets how many times ``RIVAL``'s."""
+    fronts: dict[str, list[dict]] = {}
+    for row in frontier(rows):
+        fronts.setdefault(row["index"], []).append(row)
+    rival = fronts.get(RIVAL, [])
+    lines = []
+    for name, front in fronts.items():
+        cells = []
+        for recall in RECALLS:
+            here, there = at_recall(front, recall), at_recall(rival, recall)
+            times = f" ({here[0] / there[0]:.1f})" if here and there and name != RIVAL else ""
+            cells.append(f"{here[0]:.1f}{times}" if here else "-")
+        lines.append([name, *cells, _span(front, "build_ms"), _span(front, "update_ms")])
+    table = grid(["index", *[f"{recall:.0%}" for recall in RECALLS], "build ms", "update ms"], lines)
+    factors = update_factors(rows)
+    if not factors:
+        return table
+    return f"{table}\n\n{RIVAL}'s update takes {min(factors):.0f} to {max(factors):.0f} times ours at equal recall."
+
+
+def update_factors(rows: list[dict]) -> list[float]:
+    """``RIVAL``'s update over ours at each of ``RECALLS`` that both reach, by the faster of our two kinds."""
+    front = frontier([{**row, "index": "ours"} for row in rows if row["index"].startswith("IVFBinaryIndex")])
+    rival = frontier([row for row in rows if row["index"] == RIVAL])
+    pairs = [(at_recall(front, recall), at_recall(rival, recall)) for recall in RECALLS]
+    return [there[1]["update_ms"] / here[1]["update_ms"] for here, there in pairs if here and there]
+
+
+def _span(rows: list[dict], name: str) -> str:
+    """The least and the most of a number that rows have, "-" if they have none."""
+    values = [row[name] for row in rows if row[name] is not None]
+    ends = sorted({f"{min(values):.0f}", f"{max(values):.0f}"}, key=float) if values else ["-"]
+    return " to ".join(ends)

@@ -32,7 +32,7 @@ def chosen_option(flat: int, tail: float, priority: bool, centre: bool, rerank: 
 
 
 def chosen_far(far: bool | None, option: Flat | Tail | Priority | None) -> bool:
-    """Whether mean rows of lists stand for the classes left out. Raises ValueError or TypeError as ``chosen_option``."""
+    """Whether mean rows of lists stand for the classes left out. Raises as ``chosen_option`` does."""
     if far is None:
         return option is None
     if not isinstance(far, bool):

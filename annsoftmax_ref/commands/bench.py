@@ -18,9 +18,9 @@ from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.commands.kernels import add_compile, add_kernels
 from annsoftmax_ref.commands.parser import Parser, subcommand
 from annsoftmax_ref.experiments import plots, records
+from annsoftmax_ref.list_sizes import default_nlist
 from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.machine.device import bfloat16_is_fast
-from annsoftmax_ref.nearest import default_nlist
 
 
 def add_bench(commands) -> None:
@@ -37,7 +37,7 @@ def _add_search(commands) -> None:
         "search",
         _search,
         "recall and times of the index, next to FAISS on the same rows",
-        "annsoftmax bench search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss",
+        "annsoftmax bench search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss --plot curves.png",
     )
     parser.add_argument(
         "--vectors",
@@ -50,11 +50,14 @@ def _add_search(commands) -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument(
-        "--candidates", type=int, nargs="+", help="codes that our index re-ranks for each query; default 4 k"
+        "--candidates", type=int, nargs="+", help="codes that are re-ranked for each query; default 4 k"
     )
-    parser.add_argument("--nlist", type=int, help="default: about the square root of the number of rows")
+    parser.add_argument("--nlist", type=int, nargs="+", help="default: as many as the head would take")
     parser.add_argument("--nprobe", type=int, nargs="+", default=[8, 16, 32])
-    parser.add_argument("--against", nargs="*", default=[], choices=["faiss"])
+    parser.add_argument(
+        "--against", nargs="*", default=[], choices=["faiss", "hnsw"], help="FAISS's indexes with lists; its graph"
+    )
+    parser.add_argument("--plot", metavar="PATH", help="draw recall against time")
     parser.add_argument("--epochs", type=int, help="of the glyph head's training; default: the recipe's")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -64,16 +67,33 @@ def _search(arguments) -> None:
         check_positive_int(name, getattr(arguments, name))
     for candidates in arguments.candidates or []:
         check_positive_int("candidates", candidates)
+    if arguments.plot:
+        plots.check_figure_path("plot", arguments.plot)
     if arguments.vectors == "glyphs":
         vectors = trained_vectors(arguments.batch, arguments.seed, arguments.epochs, sys.stderr.isatty())
     else:
         vectors = clustered_vectors(arguments.classes, arguments.dim, arguments.batch, arguments.seed)
-    nlist = arguments.nlist or default_nlist(len(vectors.rows))
-    rows = search.bench_search(vectors, arguments.k, nlist, arguments.nprobe, arguments.against, arguments.candidates)
-    if arguments.json != "-":
-        print(f"{len(vectors.rows):,} rows of {vectors.rows.shape[1]}: {vectors.kind}\n\n{search.table(rows)}")
+    quiet = arguments.json == "-"
+
+    def announce(index: str, nlist: int | None, build_ms: float) -> None:
+        print(f"{index}{f', {nlist} lists' * (nlist is not None)}: made in {build_ms / 1e3:.1f} s", flush=True)
+
+    rows = search.bench_search(
+        vectors,
+        arguments.k,
+        arguments.nlist or [default_nlist(len(vectors.rows))],
+        arguments.nprobe,
+        arguments.against,
+        arguments.candidates,
+        on_index=None if quiet else announce,
+    )
+    if not quiet:
+        print(f"\n{len(vectors.rows):,} rows of {vectors.rows.shape[1]}: {vectors.kind}\n\n{search.table(rows)}")
+        print(f"\nmilliseconds to equal recall\n\n{search.curves_table(rows)}")
     if arguments.json:
         records.write_record(records.make_record(rows, vectors=vectors.kind), arguments.json)
+    if arguments.plot:
+        plots.save_figure(plots.recall_curves(rows, search.frontier(rows)), arguments.plot)
 
 
 def _add_step(commands) -> None:

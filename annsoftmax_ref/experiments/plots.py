@@ -67,6 +67,21 @@ def upkeep_curves(rows: list[dict]) -> Figure:
     return figure
 
 
+def recall_curves(rows: list[dict], fronts: list[dict]) -> Figure:
+    """Rows of ``bench search``: recall against time, a dot a setting; fronts: those that a line joins, by index."""
+    figure, axes = _one(
+        f"milliseconds to search {rows[0]['batch']} queries", f"recall of the {rows[0]['k']} nearest, %"
+    )
+    styles = [*STYLES.values(), *OTHERS]
+    for name, style in zip(dict.fromkeys(row["index"] for row in rows), styles, strict=False):
+        dots, front = ([row for row in part if row["index"] == name] for part in (rows, fronts))
+        axes.scatter([row["ms"] for row in dots], [100 * row["recall"] for row in dots], 4, style[0], alpha=0.3)
+        _line(axes, [row["ms"] for row in front], [100 * row["recall"] for row in front], style, name)
+    axes.set(xscale="log", ylim=(0, 101), title=f"{rows[0]['classes']:,} rows of {rows[0]['dim']} numbers")
+    axes.legend(fontsize="small")
+    return figure
+
+
 def rate_curves(cells: Cells) -> Figure:
     """Cells (head, "1/10"): top-1 against the share of classes scored, a line a head; full softmax is level."""
     figure, axes = _one("share of the classes that are scored", "top-1, %")

@@ -15,24 +15,25 @@ faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed (extra: 
 def test_recall_and_mass_are_those_of_the_ids_found():
     vectors = clustered_vectors(500, 24, 7)
     rows = search.bench_search(
-        vectors, k=10, nlist=8, nprobes=[1, 8], against=["faiss"], candidates=[20, 500], rounds=1
+        vectors, k=10, nlists=[4, 8], nprobes=[1, 4], against=["faiss", "hnsw"], candidates=[20, 500], rounds=1
     )
-    assert len(rows) == 2 * (2 * 2 + 3)
-    whole = {row["index"]: row for row in rows if row["nprobe"] == 8 and row["candidates"] != 20}
-    for name in ("IVFBinaryIndex, Hamming", "IVFBinaryIndex, 4-bit queries", "FAISS IndexIVFFlat"):
-        assert whole[name]["recall"] == 1.0  # all lists, all of them re-ranked
+    assert len(rows) == 2 * 2 * (6 * 2 + 1) + 2  # lists, probes; six indexes of codes, one of rows; a graph's two beams
+    whole = {row["index"]: row for row in rows if row["nlist"] in (4, None) and row["nprobe"] != 1}
+    assert len(whole) == 8
+    for row in whole.values():
+        assert row["candidates"] != 20 and row["recall"] == pytest.approx(1.0)  # all lists, all of them re-ranked
     truth, mass = search._exact(vectors, 500)
     assert mass(truth) == pytest.approx(1.0, abs=1e-5) and mass(truth[:, :0]) == 0.0
     probabilities = (20 * vectors.queries @ vectors.rows.T).softmax(dim=1)
     assert mass(truth[:, :10]) == pytest.approx(probabilities.topk(10).values.sum(dim=1).mean().item(), abs=1e-5)
     assert search._recall(torch.tensor([[1, 2, -1]]), torch.tensor([[2, 3, 4]])) == pytest.approx(1 / 3)
     for row in rows:
-        assert row["ms"] > 0 and row["build_ms"] > 0 and row["update_ms"] > 0
-    assert all(
-        row["recall_after_update"] == 1.0
-        for row in whole.values()
-        if "FAISS IndexIVFFlat" not in row["index"] and "IVFBinaryIndex" in row["index"]
-    )
+        assert row["ms"] > 0 and row["build_ms"] > 0
+        assert row["index"] == "FAISS IndexHNSWFlat" or row["update_ms"] > 0
+    graph = whole.pop("FAISS IndexHNSWFlat")
+    assert graph["update_ms"] is graph["recall_after_update"] is None  # rows cannot be taken out of it
+    assert all(row["recall_after_update"] == pytest.approx(1.0) for row in whole.values())
+    assert "| FAISS IndexHNSWFlat" in search.table(rows)
 
 
 def test_the_frontier_keeps_what_more_time_buys():
@@ -41,21 +42,42 @@ def test_the_frontier_keeps_what_more_time_buys():
     assert search.frontier(rows) == [rows[1], rows[0], rows[2]]
 
 
-@pytest.mark.parametrize("kind", search.FaissIndex.KINDS)
-def test_updated_indexes_find_the_rows_where_they_are_now(kind):
-    vectors = clustered_vectors(400, 64, 5)
-    ids = torch.arange(0, 400, 10)
-    moved = vectors.rows.clone()
-    moved[ids] = -moved[ids]
-    for index in (search.OurIndex(vectors.rows, 4), search.FaissIndex(kind, vectors.rows, 4)):
-        found = index.search(moved[ids[:5]], 5, 4, 400)
-        assert not (found == ids[:5, None]).any()
-        index.update(moved, ids)
-        found = index.search(moved[ids[:5]], 5, 4, 400)  # 5: codes alone may mistake a neighbour for it
-        assert (found == ids[:5, None]).any(dim=1).all()
+def row(index, ms, recall, update_ms=10):
+    return {"index": index, "ms": ms, "recall": recall, "build_ms": 5, "update_ms": update_ms}
 
 
-def test_bench_search_writes_a_record(capsys):
+def test_a_curve_is_read_between_its_settings():
+    front = [row("a", 1, 0.5), row("a", 4, 0.9)]
+    assert search.at_recall(front, 0.4) == (1, front[0])  # the fastest has more
+    assert search.at_recall(front, 0.7) == (pytest.approx(2), front[1])  # half-way on a logarithmic scale
+    assert search.at_recall(front, 0.91) is None and search.at_recall([], 0.1) is None
+
+
+def test_the_table_of_curves_counts_in_the_rivals_time():
+    ours = [row("IVFBinaryIndex, Hamming", 3, 0.7, 2), row("IVFBinaryIndex, Hamming", 9, 0.9, 4)]
+    theirs = [row(search.RIVAL, 2, 0.7, 60), row(search.RIVAL, 3, 0.9, 60)]
+    text = search.curves_table([*ours, *theirs, row("FAISS IndexHNSWFlat", 1, 0.6, None)])
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    cells = {line[0]: line[1:] for line in lines}
+    assert cells["index"][:4] == ["50%", "70%", "80%", "90%"]
+    assert cells["IVFBinaryIndex, Hamming"] == [
+        "3.0 (1.5)",
+        "3.0 (1.5)",
+        "5.2 (2.1)",
+        "9.0 (3.0)",
+        "-",
+        "-",
+        "-",
+        "5",
+        "2 to 4",
+    ]
+    assert cells["FAISS IndexHNSWFlat"] == ["1.0 (0.5)", *["-"] * 6, "5", "-"]
+    assert search.update_factors([*ours, *theirs]) == [30, 30, 15, 15]
+    assert text.endswith("update takes 15 to 30 times ours at equal recall.")
+    assert search.update_factors(ours) == [] and "takes" not in search.curves_table(ours)
+
+
+def test_bench_search_writes_a_record(capsys, tmp_path):
     assert (
         cli.main(
             [
@@ -75,12 +97,15 @@ def test_bench_search_writes_a_record(capsys):
                 "2",
                 "--json",
                 "-",
+                "--plot",
+                str(tmp_path / "curves.png"),
             ]
         )
         == 0
     )
     record = json.loads(capsys.readouterr().out)
     assert {"index", "classes", "recall", "captured_mass", "ms", "build_ms", "update_ms"} <= set(record["rows"][0])
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
 def test_wrong_calls_end_with_2_and_one_line(capsys):
@@ -89,6 +114,7 @@ def test_wrong_calls_end_with_2_and_one_line(capsys):
         (["--nprobe", "9", "--nlist", "4"], "nprobe is 9"),
         (["--k", "0"], "k is 0"),
         (["--batch", "-1"], "batch is -1"),
+        (["--plot", "curves.txt"], "plot is curves.txt"),
     ):
         assert cli.main(["bench", "search", "--classes", "300", "--dim", "16", *arguments]) == 2
         captured = capsys.readouterr()

@@ -1,0 +1,43 @@
+"""bench/indexes.py: what stands beside ours is searched and brought up to date as ours is."""
+
+import pytest
+import torch
+
+from annsoftmax_ref import backend
+from annsoftmax_ref.bench.indexes import FaissGraph, FaissLists, OurIndex, best_by_cosine
+from annsoftmax_ref.bench.vectors import clustered_vectors
+
+faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed (extra: peers)")
+
+
+@pytest.mark.parametrize("kind", FaissLists.KINDS)
+def test_updated_indexes_find_the_rows_where_they_are_now(kind):
+    vectors = clustered_vectors(400, 64, 5)
+    ids = torch.arange(0, 400, 10)
+    moved = vectors.rows.clone()
+    moved[ids] = -moved[ids]
+    for index in (OurIndex(vectors.rows, 4), FaissLists(kind, vectors.rows, 4)):
+        found = index.search(moved[ids[:5]], 5, 4, 400)
+        assert not (found == ids[:5, None]).any()
+        index.update(moved, ids)
+        found = index.search(moved[ids[:5]], 5, 4, 400)  # 5: codes alone may mistake a neighbour for it
+        assert (found == ids[:5, None]).any(dim=1).all()
+
+
+def test_a_wider_beam_finds_more_in_the_graph():
+    vectors = clustered_vectors(2000, 16, 40)
+    truth = (vectors.queries @ vectors.rows.T).topk(5, dim=1).indices
+    graph = FaissGraph(vectors.rows)
+    narrow, wide = ((graph.search(vectors.queries, 5, None, c) == truth).double().mean() for c in (5, 500))
+    assert narrow < wide and wide > 0.99
+
+
+@pytest.mark.parametrize("name", ["torch", "cpp"])
+def test_candidates_are_ordered_by_exact_cosine(name):
+    vectors, generator = clustered_vectors(100, 8, 3), torch.Generator().manual_seed(0)
+    ids = torch.stack([torch.randperm(100, generator=generator)[:20] for _ in range(3)])
+    ids[:, -2:] = -1
+    with backend.use(name):
+        found = best_by_cosine(vectors.queries, vectors.rows, ids, 4)
+    for query, held, best in zip(vectors.queries, ids[:, :-2], found, strict=True):
+        assert best.tolist() == held[(vectors.rows[held] @ query).argsort(descending=True)[:4]].tolist()
