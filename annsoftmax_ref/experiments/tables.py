@@ -125,6 +125,7 @@ def recall_cells() -> dict:
 
 BEYOND = {
     "default": {},
+    "active classes alone": {"far": False},
     "groups at random": {"grouping": "random"},
     "uniform tail, a tenth": {"tail": 0.1},
     "uniform tail, half": {"tail": 0.5},
