@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.active_sets import ActiveSet
+from annsoftmax_ref.active_sets import ActiveSets
 from annsoftmax_ref.checks import check_embeddings, check_labels
-from annsoftmax_ref.loss import add_offsets
+from annsoftmax_ref.loss import add_offsets, scored_loss
 from annsoftmax_ref.rows import cosines, unit_rows
 
 
@@ -22,8 +22,9 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
     recall: of each sample's k nearest other classes, the share in its active set.
     captured_mass: of the full softmax's mass on other classes, sum of e^{s z}, the share in its active set.
     active_share: the share of the classes in a sample's active set, their mean.
-    z_error: of the partition function over other classes as the active set gives it, log-weights included, the
-    signed relative error, (Z_active - Z) / Z, the samples' mean: captured_mass - 1 where classes have no weights.
+    z_error: of the partition function over other classes as the active set gives it, with log-weights and with what
+    stands for the classes left out, the signed relative error, (Z_active - Z) / Z, the samples' mean: captured_mass - 1
+    where there is neither.
     gradient_error: |g - g_full| / |g_full| of the loss's gradient with respect to the embeddings [B, d].
     code_age: mean number of steps since a class's code was written (None without an index).
     stale_bits: share of code bits that a fresh encoding would change (None without an index).
@@ -50,12 +51,16 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
     cosine.scatter_(1, labels.unsqueeze(1), -torch.inf)  # other classes only
     nearest = cosine.topk(max(k, 1), dim=1).indices
     logits = head.objective.scale * cosine
-    mass = (logits if head.bias is None else logits + head.bias).softmax(dim=1)
+    logits = logits if head.bias is None else logits + head.bias
+    mass = logits.softmax(dim=1)
+    counted = (mass * stands_for).sum(dim=1)  # [B]: of the partition function
+    if active.far is not None:
+        counted += (_far_logits(head, x, active).logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
     result = {
         "recall": inside.gather(1, nearest).double().mean().item() if k else 1.0,
         "captured_mass": (mass * inside).sum(dim=1).mean().item() if k else 1.0,
         "active_share": inside.double().mean().item(),
-        "z_error": (mass * stands_for).sum(dim=1).mean().item() - 1 if k else 0.0,
+        "z_error": counted.mean().item() - 1 if k else 0.0,
         "gradient_error": _gradient_error(head, x, labels, active),
         "code_age": None,
         "stale_bits": None,
@@ -66,22 +71,30 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
     return result
 
 
-def _gradient_error(head, x: Tensor, labels: Tensor, active: list[ActiveSet]) -> float:
-    full = _gradient(head, x, labels, [ActiveSet(slice(None), slice(None), labels)])
+def _gradient_error(head, x: Tensor, labels: Tensor, active: ActiveSets) -> float:
+    everybody, classes = (torch.arange(n, device=x.device).unsqueeze(0) for n in (len(x), head.num_classes))
+    full = _gradient(head, x, labels, ActiveSets(everybody, classes, labels.unsqueeze(0)))
     sampled = _gradient(head, x, labels, active)
     return ((sampled - full).norm() / full.norm().clamp_min(1e-30)).item()
 
 
-def _gradient(head, x: Tensor, labels: Tensor, active: list[ActiveSet]) -> Tensor:
+def _gradient(head, x: Tensor, labels: Tensor, active: ActiveSets) -> Tensor:
     """Gradient [B, d] of the summed loss of x [B, d], rows of length 1, over the active sets."""
-    prototypes, total = head.prototypes(), 0.0
+    rows = head.prototypes()[active.classes]  # [G, A, d]
+    offset = add_offsets(None if head.bias is None else head.bias.detach()[active.classes], active.log_weights)
+    weights = None if head.class_weights is None else active.of_samples(head.class_weights[labels])
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
-        for g in active:
-            offset = add_offsets(None if head.bias is None else head.bias.detach()[g.classes], g.log_weights)
-            losses = head.objective(leaf[g.samples] @ prototypes[g.classes].T, g.targets, offset)
-            weights = 1.0 if head.class_weights is None else head.class_weights[labels[g.samples]]
-            total = total + (losses * weights).sum()
+        parts = active.of_samples(leaf), rows, active.targets
+        total = scored_loss(*parts, head.objective, 1.0, offset, weights, far=active.far)
         (gradient,) = torch.autograd.grad(total, leaf)
     # Only the part across x turns the embedding: its length does not enter the loss.
     return gradient - (gradient * x).sum(dim=1, keepdim=True) * x
+
+
+def _far_logits(head, x: Tensor, active: ActiveSets) -> Tensor:
+    """Of what stands for the classes left out of each sample's set [B, L]."""
+    offsets = torch.empty(len(x), len(active.far.means), dtype=x.dtype, device=x.device)
+    for samples, own in zip(active.samples, active.far.offsets, strict=True):
+        offsets[samples[samples >= 0]] = own.to(x.dtype)
+    return head.objective.scale * cosines(x, active.far.means.to(x.dtype)) + offsets

@@ -118,7 +118,7 @@ def test_training_with_each_option_lowers_the_full_loss(option, dtype):
 def test_z_error_is_measured_and_small(option):
     x, labels, weight = problem(b=16)
     found = {}
-    for name, chosen in {"plain": {}, "corrected": option}.items():
+    for name, chosen in {"plain": {"far": False}, "corrected": option}.items():
         head = SoftmaxHead(N, D, NearestClasses(0.2, groups=4, **chosen), CrossEntropy(SCALE), dtype=torch.float64)
         with torch.no_grad():
             head.weight.copy_(weight)

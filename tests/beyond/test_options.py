@@ -76,6 +76,13 @@ def test_draws_follow_the_generator(option):
         ({"tail": 0.5, "priority": True}, ValueError, "tail is 0.5 and priority is True; .*choose one"),
         ({"priority": 1}, TypeError, "priority is 1; it should be True or False"),
         ({"priority": True, "centre": True, "rerank": False}, ValueError, "centre is True with rerank=False"),
+        ({"far": 1}, TypeError, "far is 1; it should be True, False or None"),
+        (
+            {"far": True, "tail": 0.5},
+            ValueError,
+            "far is True with Tail.*; it goes with none of flat, tail and priority",
+        ),
+        ({"far": True, "flat": 1}, ValueError, "far is True with Flat"),
         ({"mass_target": 1.0}, ValueError, "mass_target is 1.0; it should be above 0 and below 1"),
         ({"mass_target": 0}, ValueError, "mass_target is 0"),
         ({"mass_target": "most"}, TypeError, "mass_target is 'most'"),
