@@ -64,8 +64,9 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 	$(BENCH) step --classes 100000 --rate 0.1 --heads full linear_cross_entropy linear_cross_entropy_chunked ann \
 		--json results/cpu/step_100k_chunked.json
 	$(BENCH) growth --json results/cpu/growth.json
-	$(BENCH) search --classes 1000000 --k 100 --candidates 500 600 700 1000 2000 --nprobe 2 3 4 8 --against faiss \
-		--json results/cpu/search_1m.json
+	$(BENCH) search --classes 1000000 --k 100 --nlist 512 1024 --nprobe 1 2 4 8 16 46 \
+		--candidates 100 200 500 1000 2000 --against faiss \
+		--json results/cpu/search_1m.json --plot results/cpu/search_1m.png
 	$(BENCH) search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss --json results/search/glyphs.json
 	$(BENCH) upkeep --steps 2000 --json results/cpu/upkeep.json --plot results/cpu/upkeep.png
 

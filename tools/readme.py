@@ -55,7 +55,7 @@ def steps_table() -> str:
 
 def large_search_table() -> str:
     record = read_record(ROOT / "results" / "cpu" / "search_1m.json")
-    rows = search.table(search.frontier(record["rows"]))
+    rows = search.curves_table(record["rows"])
     return f"{rows}\n\n{record['vectors']}. {source(record, 'results/cpu/search_1m.json')}"
 
 
