@@ -33,9 +33,10 @@ def margin_softmax_(
 
     cosine [R, A] float32 or bfloat16, targets [R] int64: the column of each sample's own class, -1 in a row without a
     sample, whose loss and gradient are 0. offset [G, A] float32: added to the logits of G active sets of R / G rows
-    each, one after another; its gradient is the sum of that of a set's rows, over scale. far [R, L] in cosine's type,
-    far_offset [G, L] float32: more columns of the same kind, which are nobody's target. kind: a value of ``KINDS``,
-    share: 1 / b for a mean -> losses [R] float32. The formulas are those of ``annsoftmax_ref.objectives``.
+    each, one after another; under cross entropy its gradient is the sum of that of a set's rows, over scale (a margin
+    that bends the target's cosine has another slope there). far [R, L] in cosine's type, far_offset [G, L] float32:
+    more columns of the same kind, which are nobody's target. kind: a value of ``KINDS``, share: 1 / b for a mean ->
+    losses [R] float32. The formulas are those of ``annsoftmax_ref.objectives``.
     Raises ValueError, BuildError.
     """
     half = cosine.dtype == torch.bfloat16
