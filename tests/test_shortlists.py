@@ -9,6 +9,7 @@ from annsoftmax_ref import index as index_module
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.bench.vectors import clustered_vectors
 from annsoftmax_ref.machine import waiting
+from annsoftmax_ref.shortlists import largest
 
 N, D, NLIST = 6000, 24, 64
 
@@ -61,3 +62,13 @@ def test_a_long_first_call_says_what_it_does_and_that_of_a_small_head_nothing(ro
     assert all(message.startswith("making the index of 6,000 classes: ") for message in caplog.messages)
     assert list(dict.fromkeys(stages)) == ["k-means", "lists", "codes"]
     assert [m for m in caplog.messages if "100%" in m and "lists" in m] and "codes, 100%" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_the_largest_scores_are_those_of_topk_in_some_order(dtype, count):
+    draw = torch.Generator().manual_seed(count)
+    scores = torch.stack([torch.randperm(40, generator=draw) for _ in range(9)]).to(dtype)
+    found = largest(scores, count)
+    assert found.is_contiguous() and found.dtype == torch.int64
+    assert torch.equal(found.sort(dim=1).values, scores.topk(count, dim=1).indices.sort(dim=1).values)
