@@ -182,6 +182,12 @@ class IVFBinaryIndex(nn.Module):
         return moved
 
     @torch.no_grad()
+    def refresh_means(self, rows: Tensor, ids: Tensor) -> None:
+        """Move the mean rows towards rows ids [n] of rows [N, d], as ``refresh`` does; lists and codes stay."""
+        found = list_sums(self._normalise(rows[ids]), self.assignment[ids], self.nlist)
+        self.means.copy_(moved_means(self.means, found, self.lists.sizes))
+
+    @torch.no_grad()
     def search(self, queries: Tensor, rows: Tensor, k: int, nprobe: int, rerank: bool = True) -> tuple[Tensor, Tensor]:
         """queries [B, d], rows [N, d] -> ids [B, k] int64, scores [B, k], best first.
 

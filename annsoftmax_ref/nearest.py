@@ -18,6 +18,7 @@ from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
 
+LOOKED_AT = 1000  # rows a step, which costs next to nothing
 REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
 
 
@@ -105,8 +106,8 @@ class NearestClasses(Selector):
         super().bind(num_classes, embedding_size, scale)
         self.nlist = 1 if self.flat else self.nlist or default_nlist(num_classes)
         self.nprobe = self.nprobe or default_nprobe(self.nlist)
-        # Looking at 1,000 rows a step costs next to nothing; fewer classes are gone through in 50 steps.
-        self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // 1000))
+        # Fewer classes are gone through in 50 steps.
+        self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // LOOKED_AT))
         if self.nprobe > self.nlist:
             raise ValueError(f"nprobe is {self.nprobe}; it should be at most nlist, {self.nlist}")
         self._log = RowLog(wants_codes=self.plain_signs)
@@ -177,12 +178,18 @@ class NearestClasses(Selector):
         return 0.0
 
     def _upkeep(self, weight: Tensor) -> None:
-        first = int(self.cursor)
-        last = min(self.num_classes, first + -(-self.num_classes // self.refresh_steps))
-        ids = torch.arange(first, last, device=weight.device)
+        first, slice_size = int(self.cursor), -(-self.num_classes // self.refresh_steps)
+        ids = self._rows(first, slice_size, weight)
         weight_rows.catch_up(weight, ids)
         self.index.refresh(weight, ids)
-        self.cursor.fill_(last % self.num_classes)
+        if self.far and slice_size < LOOKED_AT:  # few classes move fast, and mean rows are to be no older than they
+            self.index.refresh_means(weight, self._rows(first // slice_size * LOOKED_AT, LOOKED_AT, weight))
+        self.cursor.fill_((first + len(ids)) % self.num_classes)
+
+    def _rows(self, first: int, count: int, weight: Tensor) -> Tensor:
+        """``count`` rows from ``first`` on, which may be beyond the last row, up to the last row."""
+        first %= self.num_classes
+        return torch.arange(first, min(self.num_classes, first + count), device=weight.device)
 
     def extra_repr(self) -> str:
         return (

@@ -10,6 +10,7 @@
 // Every entry point returns 0 (union_rows: U), or a code if an id (or a place) is not as it should be; then nothing has
 // been written.
 #include "numbers.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cmath>
@@ -28,7 +29,7 @@ static void normalise_row(const float* row, int64_t d, T* unit, float* norm) {
 
 template <class T>
 static void gather_normalise(const float* weight, int64_t d, const int64_t* ids, int64_t A, T* unit, float* norms) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(8 * A * d))
     for (int64_t a = 0; a < A; a++) {
         prefetch(weight + ids[std::min(a + AHEAD, A - 1)] * d, d);
         normalise_row(weight + ids[a] * d, d, unit + a * d, norms + a);
@@ -99,7 +100,7 @@ static void sum_rows(const T* slope, int64_t d, const int64_t* places, int64_t c
 template <class T>
 static void merge_normalise_backward(const T* slope, const float* weight, int64_t d, const int64_t* ids, int64_t U,
                                      const int64_t* starts, const int64_t* places, const float* norms, float* grad) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay((4 * starts[U] + 8 * U) * d))
     for (int64_t u = 0; u < U; u++) {
         const int64_t later = std::min(u + AHEAD, U - 1), *at = places + starts[u];
         prefetch(weight + ids[later] * d, d);
@@ -127,7 +128,7 @@ int64_t gather_normalise(const float* weight, int64_t N, int64_t d, const int64_
 int64_t normalise_backward(float* grad, const uint16_t* slope, const float* weight, int64_t N, int64_t d, const int64_t* ids,
                        int64_t A, const float* norms) {
     if (!head::inside(ids, A, N)) return 1;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (threads::pay(12 * A * d))
     for (int64_t a = 0; a < A; a++) {
         head::prefetch(weight + ids[std::min(a + head::AHEAD, A - 1)] * d, d);
         if (slope)

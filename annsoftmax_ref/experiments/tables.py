@@ -104,7 +104,7 @@ GROUPS = (1, 2, 4, 8, 16, 32)
 def group_cells() -> dict:
     return {
         (grouping, str(groups)): seeded(
-            head="ann", rate=0.01, options={"groups": groups, "grouping": grouping}, **PAIRS
+            head="ann", rate=0.01, options={"groups": groups, "grouping": grouping, "far": False}, **PAIRS
         )
         for grouping, groups in product(("random", "similar"), GROUPS)
     }
@@ -120,7 +120,8 @@ INDEXES = {
 
 
 def recall_cells() -> dict:
-    return {(name,): seeded(head="ann", rate=0.01, options=kind, **PAIRS) for name, kind in INDEXES.items()}
+    options = {name: kind | {"far": False} for name, kind in INDEXES.items()}
+    return {(name,): seeded(head="ann", rate=0.01, options=kind, **PAIRS) for name, kind in options.items()}
 
 
 BEYOND = {
