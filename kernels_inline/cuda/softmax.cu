@@ -303,10 +303,11 @@ extern "C" int64_t margin_softmax_v(int64_t version, void* cosine, int64_t half,
                                     float* losses, void* stream) {
     const double border = cos(3.14159265358979323846 - margin);
     const Objective o = {kind, scale, margin, share, cos(margin), sin(margin), border};
+    const int64_t rows = R / max(G, int64_t(1));  // of a set
     const auto launch = [&](auto* active, auto* others) {
         using T = std::remove_pointer_t<decltype(active)>;
-        return launch_margin_softmax<T>(version, {active, offset, A, R / G}, {others, far_offset, L, R / G}, R, targets,
-                                        o, losses, stream);
+        return launch_margin_softmax<T>(version, {active, offset, A, rows}, {others, far_offset, L, rows}, R, targets, o,
+                                        losses, stream);
     };
     return half ? launch(static_cast<uint16_t*>(cosine), static_cast<uint16_t*>(far))
                 : launch(static_cast<float*>(cosine), static_cast<float*>(far));
