@@ -11,7 +11,7 @@ from torch import Tensor
 
 from annsoftmax_ref.active_sets import ActiveSets
 from annsoftmax_ref.checks import check_embeddings, check_labels
-from annsoftmax_ref.loss import add_offsets, scored_loss
+from annsoftmax_ref.loss import add_offsets, with_far
 from annsoftmax_ref.rows import cosines, unit_rows
 
 
@@ -80,13 +80,17 @@ def _gradient_error(head, x: Tensor, labels: Tensor, active: ActiveSets) -> floa
 
 def _gradient(head, x: Tensor, labels: Tensor, active: ActiveSets) -> Tensor:
     """Gradient [B, d] of the summed loss of x [B, d], rows of length 1, over the active sets."""
-    rows = head.prototypes()[active.classes]  # [G, A, d]
-    offset = add_offsets(None if head.bias is None else head.bias.detach()[active.classes], active.log_weights)
-    weights = None if head.class_weights is None else active.of_samples(head.class_weights[labels])
+    prototypes, total = head.prototypes(), 0.0
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
-        parts = active.of_samples(leaf), rows, active.targets
-        total = scored_loss(*parts, head.objective, 1.0, offset, weights, far=active.far)
+        for g, group in enumerate(active):
+            rows = prototypes[group.classes]
+            offset = add_offsets(None if head.bias is None else head.bias.detach()[group.classes], group.log_weights)
+            if active.far is not None:
+                rows, offset = with_far(rows, offset, active.far, g)
+            losses = head.objective(cosines(leaf[group.samples], rows), group.targets, offset)
+            weights = 1.0 if head.class_weights is None else head.class_weights[labels[group.samples]]
+            total = total + (losses * weights).sum()
         (gradient,) = torch.autograd.grad(total, leaf)
     # Only the part across x turns the embedding: its length does not enter the loss.
     return gradient - (gradient * x).sum(dim=1, keepdim=True) * x

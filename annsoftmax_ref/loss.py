@@ -45,6 +45,13 @@ def add_offsets(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
+def with_far(directions: Tensor, offset: Tensor | None, far: FarClasses, g: int) -> tuple[Tensor, Tensor]:
+    """directions [A, d], offset [A] of set g -> [A + L, d], [A + L]: more columns, which are nobody's target."""
+    offset = directions.new_zeros(len(directions)) if offset is None else offset
+    means, offsets = far.means.to(directions.dtype), far.offsets[g].to(offset.dtype)
+    return torch.cat([directions, means]), torch.cat([offset, offsets])
+
+
 def _kernel(objective: Objective) -> int | None:
     """The number of the objective's kernel; with label smoothing there is none."""
     return None if objective.needs_all_classes else objective.kernel
@@ -111,10 +118,8 @@ def _plain_loss(x, directions, targets, objective: Objective, share: float, offs
     total = x.new_zeros(())
     for g, there in enumerate(targets >= 0):  # one active set after another
         rows, own_offset = directions[g], None if offset is None else offset[g]
-        if far is not None:  # columns like the others, which are nobody's target
-            own_offset = rows.new_zeros(len(rows)) if own_offset is None else own_offset
-            rows = torch.cat([rows, far.means.to(rows.dtype)])
-            own_offset = torch.cat([own_offset, far.offsets[g].to(own_offset.dtype)])
+        if far is not None:
+            rows, own_offset = with_far(rows, own_offset, far, g)
         own_weights = None if weights is None else weights[g][there]
         total = total + _plain_loss(
             x[g][there], rows, targets[g][there], objective, share, own_offset, own_weights, generator, None

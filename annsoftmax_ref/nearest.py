@@ -130,8 +130,9 @@ class NearestClasses(Selector):
         return replace(active, far=self._far_classes(active.classes)) if self.far else active
 
     def _far_classes(self, classes: Tensor) -> FarClasses:
-        index = self.index
-        return far_classes(classes, index.assignment, index.lists.sizes, index.means, self.scale)
+        # A copy of the mean rows: the index moves on before a later backward pass asks for them.
+        index, means = self.index, self.index.means.clone()
+        return far_classes(classes, index.assignment, index.lists.sizes, means, self.scale)
 
     def search(self, groups: Tensor, x: Tensor, weight: Tensor, places: float) -> Tensor:
         """x [B, d], groups [G, b] -> the classes [B, k] nearest to each sample, nearest first, -1 where there is none.

@@ -17,8 +17,8 @@ MARGINS = {"cosface": 0.2, "arcface": 0.3, "arcface_insightface": 0.3, "combined
 SELECTORS = {
     "all": AllClasses,
     "random": lambda: RandomClasses(0.4),
-    "one group": lambda: NearestClasses(0.4, groups=1),
-    "groups": lambda: NearestClasses(0.4, groups=3),
+    "one group": lambda: NearestClasses(0.4, groups=1, far=False),
+    "groups": lambda: NearestClasses(0.4, groups=3, far=False),
 }
 
 

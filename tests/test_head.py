@@ -49,7 +49,9 @@ LABELS = {
 @pytest.mark.parametrize("b", [1, 9])
 @pytest.mark.parametrize("labels_are", list(LABELS))
 def test_loss_and_gradients_equal_the_reference(name, scale, margin, rate, groups, grouping, b, labels_are):
-    head = make(NearestClasses(rate, groups=groups, grouping=grouping), objective=make_objective(name, scale, margin))
+    head = make(
+        NearestClasses(rate, groups=groups, grouping=grouping, far=False), objective=make_objective(name, scale, margin)
+    )
     x, labels = batch(b=b)
     labels = LABELS[labels_are](labels)
     before = copy.deepcopy(head)

@@ -11,6 +11,7 @@ import torch
 from kernels_inline import build, dispatch, registry
 from kernels_inline.compiler import cxx
 from kernels_inline.cuda import sources
+from kernels_inline.kernel_op import KernelOp
 
 HERE, SOURCES = Path(__file__).parent, build.SOURCES
 STEMS = sorted(path.stem.removesuffix("_ops") for path in SOURCES.glob("*_ops.py"))
@@ -19,7 +20,7 @@ STEMS = sorted(path.stem.removesuffix("_ops") for path in SOURCES.glob("*_ops.py
 def ops_of(stem):
     """{op: the launchers that it needs} of the ops defined in STEM_ops.py."""
     module = importlib.import_module(f"kernels_inline.{stem}_ops")
-    own = {value for value in vars(module).values() if isinstance(value, torch.library.CustomOpDef)}
+    own = {value for value in vars(module).values() if isinstance(value, KernelOp)}
     return {op: launchers for op, launchers in dispatch.LAUNCHERS.items() if op in own}
 
 

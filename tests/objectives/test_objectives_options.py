@@ -146,7 +146,7 @@ def test_a_sparse_bias_moves_as_with_the_dense_optimizer(selector, ours, torchs)
 
 
 def test_bias_is_in_everything_that_is_read():
-    head = random_bias(made(NearestClasses(0.3, groups=2), bias=True))
+    head = random_bias(made(NearestClasses(0.3, groups=2, far=False), bias=True))
     x, labels = batch()
     logits = 12 * F.normalize(x.detach(), dim=1) @ head.prototypes().T + head.bias.detach()
     classes = torch.tensor([7, 3, 7])
