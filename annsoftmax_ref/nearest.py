@@ -123,11 +123,13 @@ class NearestClasses(Selector):
 
     @unwatching
     def select(self, x, labels, weight, generator):
-        groups = self.groups_of(x, generator)
-        if self.option is not None:  # beyond the paper
-            return self.option.active_sets(self, groups, x, labels, weight, generator)
-        active = self.union(groups, self.search(groups, x, weight, self.active_classes), labels, generator)
-        return replace(active, far=self._far_classes(active.classes)) if self.far else active
+        # Which classes are near is not to depend on bfloat16 rounding.
+        with torch.autocast(x.device.type, enabled=False):
+            groups = self.groups_of(x, generator)
+            if self.option is not None:  # beyond the paper
+                return self.option.active_sets(self, groups, x, labels, weight, generator)
+            active = self.union(groups, self.search(groups, x, weight, self.active_classes), labels, generator)
+            return replace(active, far=self._far_classes(active.classes)) if self.far else active
 
     def _far_classes(self, classes: Tensor) -> FarClasses:
         # A copy of the mean rows: the index moves on before a later backward pass asks for them.

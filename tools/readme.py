@@ -40,6 +40,9 @@ def steps_table() -> str:
         "step_1m_001_groups8",
         "step_200k_512",
         "step_100k_chunked",
+        "step_5k",
+        "step_5k_busy",
+        "step_100k_busy",
     )
     records = [read_record(ROOT / "results" / "cpu" / f"{name}.json") for name in names]
     rows = [row for record in records for row in record["rows"]]

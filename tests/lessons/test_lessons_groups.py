@@ -52,7 +52,7 @@ def test_one_group_of_all_classes_misses_nothing(batch):
 def test_the_measures_are_those_of_diagnose(batch):
     """With an index that searches every list and brings in all that it finds, diagnose sees the same active sets."""
     classes = len(batch.prototypes)
-    selector = NearestClasses(batch.active / classes, groups=4, nlist=1, nprobe=1, candidates=classes)
+    selector = NearestClasses(batch.active / classes, groups=4, nlist=1, nprobe=1, candidates=classes, far=False)
     head = SoftmaxHead(classes, 128, selector, CosFace(20, 0.1))
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(batch.prototypes))
