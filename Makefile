@@ -4,13 +4,14 @@
 PYTHON   ?= python3
 PIPFLAGS ?=
 JOBS     ?= 2
-DEMO_ARGS ?= --task glyphs --heads full random ann --objective cosface --rate 0.1 --seeds 0 \
-	--json results/demo/compare.json --plot results/demo/compare.png
+DEMO_ARGS ?= --task glyphs --heads full random ann --objective cosface --rate 0.1 --seeds 0
 
 VENV  := .venv
 BIN   := $(VENV)/bin
 # Named after the contents of its inputs, so that a changed dependency installs again and a new checkout does not.
 STAMP := $(VENV)/.setup-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+COMMAND := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/annsoftmax
+BENCH := $(COMMAND) bench
 # One thread for each of the $(JOBS) workers; ninja is looked for on PATH.
 QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
@@ -32,11 +33,15 @@ $(STAMP):
 	@rm -f $(VENV)/.setup-* && touch $@
 	@echo "setup: done"
 
-demo: $(STAMP)  ## train full softmax, random classes and ANN Softmax on real drawings, and compare
-	@mkdir -p results/demo
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/annsoftmax compare $(DEMO_ARGS)
+DEMO := results/demo
+demo: $(STAMP)  ## train three heads on real drawings, time their steps as classes grow, and say what was seen
+	@mkdir -p $(DEMO)
+	$(COMMAND) compare $(DEMO_ARGS) --json $(DEMO)/compare.json --plot $(DEMO)/compare.png
 	@echo
-	@echo "demo: the table is above; its numbers are in results/demo/compare.json, its plot in results/demo/compare.png"
+	$(BENCH) growth --classes 5000 50000 500000 --rate 0.1 --heads full ann \
+		--json $(DEMO)/growth.json --plot $(DEMO)/growth.png
+	@echo
+	@$(BIN)/python tools/demo.py $(DEMO)
 
 test: lint pytest notebooks  ## lint, run the tests, and run every notebook against its stored outputs
 
@@ -50,7 +55,6 @@ notebooks: $(STAMP)  ## run every notebook and compare each output with the stor
 refresh-notebooks: $(STAMP)  ## run every notebook and store its outputs (NOTEBOOKS="a.ipynb b.ipynb" for some)
 	$(QUIET_ENV) $(BIN)/python tools/notebooks.py refresh $(NOTEBOOKS)
 
-BENCH := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/annsoftmax bench
 STEP_HEADS := full full_autograd linear_cross_entropy random_dense random ann
 
 bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into results/cpu/ (about 10 minutes, idle machine)
@@ -73,6 +77,7 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 		--candidates 100 200 500 1000 2000 --against faiss \
 		--json results/cpu/search_1m.json --plot results/cpu/search_1m.png
 	$(BENCH) search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss --json results/search/glyphs.json
+	$(BENCH) training --classes 600000 1000000 --rates 0.1 0.01 --json results/cpu/million.json
 	$(BENCH) upkeep --steps 2000 --json results/cpu/upkeep.json --plot results/cpu/upkeep.png
 
 lesson-data: $(STAMP)  ## train the head that the notebooks look at (about a minute)

@@ -7,7 +7,7 @@ import pytest
 
 from annsoftmax_ref import cli
 
-BENCHES = ("search", "step", "growth", "upkeep", "soak", "kernels", "compile")
+BENCHES = ("search", "step", "growth", "training", "upkeep", "soak", "kernels", "compile")
 
 
 def ended(arguments):
@@ -60,7 +60,9 @@ def test_a_record_that_cannot_be_written_is_told_before_the_work(command, tmp_pa
     assert captured.out == "" and captured.err.count("\n") == 1 and "json is " in captured.err
 
 
-@pytest.mark.parametrize("command", (["compare"], ["table", "rates"], ["bench", "upkeep"]), ids=" ".join)
+@pytest.mark.parametrize(
+    "command", (["compare"], ["table", "rates"], ["bench", "growth"], ["bench", "upkeep"]), ids=" ".join
+)
 @pytest.mark.parametrize("name, words", [("a.docx", "it should end in one of"), ("file/a.png", "cannot be written")])
 def test_a_plot_that_cannot_be_drawn_is_told_before_the_work(command, name, words, tmp_path, capsys):
     (tmp_path / "file").write_text("")

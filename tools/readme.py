@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from annsoftmax_ref.bench import search, step
+from annsoftmax_ref.bench import growth, search, step, training
 from annsoftmax_ref.experiments import runs, tables
 from annsoftmax_ref.experiments.records import read_record
 
@@ -46,14 +46,19 @@ def steps_table() -> str:
     )
     records = [read_record(ROOT / "results" / "cpu" / f"{name}.json") for name in names]
     rows = [row for record in records for row in record["rows"]]
-    growth = read_record(ROOT / "results" / "cpu" / "growth.json")
-    times = ", ".join(f"{row['classes']:,} classes {row['ms_median']:.1f} ms" for row in growth["rows"])
+    grown = read_record(ROOT / "results" / "cpu" / "growth.json")["rows"]
+    times = ", ".join(f"{row['classes']:,} classes {row['ms_median']:.1f} ms" for row in grown)
     return (
         f"{step.table(rows)}\n\n{source(records[0], 'results/cpu/')}\n\n"
-        f"Growth with {growth['rows'][0]['classes'] * growth['rows'][0]['rate']:,.0f} active classes and "
-        f"{growth['rows'][0]['nearest']['nprobe']} lists probed: {times}, which is the number of classes to the power "
-        f"{growth['exponent']:.2f} (`results/cpu/growth.json`)."
+        f"Growth with {grown[0]['classes'] * grown[0]['rate']:,.0f} active classes and "
+        f"{grown[0]['nearest']['nprobe']} lists probed: {times}, which is the number of classes to the power "
+        f"{growth.exponent(grown):.2f} (`results/cpu/growth.json`)."
     )
+
+
+def million_table() -> str:
+    record = read_record(ROOT / "results" / "cpu" / "million.json")
+    return f"{training.table(record['rows'])}\n\n{source(record, 'results/cpu/million.json')}"
 
 
 def large_search_table() -> str:
@@ -67,6 +72,7 @@ TABLES = {
     "search": search_table,
     "steps": steps_table,
     "large_search": large_search_table,
+    "million": million_table,
 }
 
 

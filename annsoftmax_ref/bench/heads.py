@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import AllClasses, CrossEntropy, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
+from annsoftmax_ref.rivals import ForestClasses
 
 LR, MOMENTUM, SCALE = 0.1, 0.9, 20.0
 
@@ -54,6 +55,10 @@ class TimedRandom(Timed, RandomClasses):
 
 
 class TimedNearest(Timed, NearestClasses):
+    pass
+
+
+class TimedForest(Timed, ForestClasses):
     pass
 
 
@@ -162,7 +167,8 @@ class RandomDense:
 
 
 def make_step(name: str, weight: Tensor, rate: float, half: bool, **nearest):
-    """The head of that name (a key of ``STEPS``) on a copy of weight [N, d]; ``nearest`` goes to NearestClasses."""
+    """The head of that name (a key of ``STEPS``) on a copy of weight [N, d]; ``nearest`` goes to NearestClasses,
+    its groups to the forest, too."""
     if name not in STEPS:
         raise ValueError(f"head is {name!r}; it should be one of {', '.join(STEPS)}")
     return STEPS[name](weight, rate, half, nearest)
@@ -175,5 +181,6 @@ STEPS: dict[str, Callable] = {
     "linear_cross_entropy_chunked": lambda w, rate, half, nearest: LinearCrossEntropy(w, half, chunked=True),
     "random": lambda w, rate, half, nearest: HeadStep(TimedRandom(rate), w, half),
     "random_dense": lambda w, rate, half, nearest: RandomDense(w, half, rate),
+    "forest": lambda w, rate, half, nearest: HeadStep(TimedForest(rate, groups=nearest["groups"]), w, half),
     "ann": lambda w, rate, half, nearest: HeadStep(TimedNearest(rate, **nearest), w, half),
 }

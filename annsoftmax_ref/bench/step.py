@@ -16,6 +16,7 @@ from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.machine import memory
 from annsoftmax_ref.machine.device import wait_for
 
+SAMPLING = ("random", "forest", "ann")  # how the names begin of the heads to which a rate applies
 PATIENCE = 20.0  # seconds: a head whose step takes longer is timed in one round only
 
 
@@ -43,7 +44,7 @@ def bench_step(
     the same heads, in turn, while the rounds are timed.
     """
     device = device or torch.device("cpu")
-    weight, new_batch = _weight_and_batches(classes, dim, batch, device, seed)
+    weight, new_batch = weight_and_batches(classes, dim, batch, device, seed)
 
     steps, peaks, slow, first = {}, {}, {}, {}
     for name in heads:
@@ -82,7 +83,7 @@ def bench_step(
             "classes": classes,
             "dim": dim,
             "batch": batch,
-            "rate": rate if name.split("_")[0] in ("random", "ann") else 1.0,
+            "rate": rate if name.split("_")[0] in SAMPLING else 1.0,
             "precision": "bf16" if half else "fp32",
             "rounds": len(spent),
             "ms_median": median(spent),
@@ -113,7 +114,7 @@ def steps_in_turn(
     """A call of what is returned takes a step of each head on a new batch: a copy's work, as ``bench_step``'s is."""
     if device.type == "cpu":
         memory.keep_freed_memory()
-    weight, new_batch = _weight_and_batches(classes, dim, batch, device, seed)
+    weight, new_batch = weight_and_batches(classes, dim, batch, device, seed)
     steps = [make_step(name, weight, rate, half, **nearest) for name in heads]
 
     def take() -> None:
@@ -125,7 +126,7 @@ def steps_in_turn(
     return take
 
 
-def _weight_and_batches(classes: int, dim: int, batch: int, device: torch.device, seed: int):
+def weight_and_batches(classes: int, dim: int, batch: int, device: torch.device, seed: int):
     """Clustered rows [N, d], and a function that draws embeddings [B, d] near their classes, with labels [B]."""
     weight = clustered_vectors(classes, dim, batch, seed).rows.to(device)
     generator = torch.Generator().manual_seed(seed)

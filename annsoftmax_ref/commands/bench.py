@@ -1,33 +1,29 @@
-"""``annsoftmax bench search | step | growth | upkeep | soak``: the arguments, and the records they end in.
+"""``annsoftmax bench search | upkeep | soak``: the arguments, and the records they end in.
 
-(``kernels`` and ``compile`` are in kernels.py.)
+(``step``, ``growth`` and ``training`` are in steps.py, ``kernels`` and ``compile`` in kernels.py.)
 """
 
 from __future__ import annotations
 
 import sys
 
-import torch
-
-from annsoftmax_ref.bench import growth, search, step
-from annsoftmax_ref.bench.heads import STEPS
+from annsoftmax_ref.bench import search
 from annsoftmax_ref.bench.soak import bench_soak
 from annsoftmax_ref.bench.upkeep import bench_upkeep
 from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
-from annsoftmax_ref.checks import check_positive_int, check_rate
+from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.commands.kernels import add_compile, add_kernels
 from annsoftmax_ref.commands.parser import Parser, subcommand
+from annsoftmax_ref.commands.steps import add_growth, add_step, add_training
 from annsoftmax_ref.experiments import plots, records
 from annsoftmax_ref.list_sizes import default_nlist
-from annsoftmax_ref.machine import find_device
-from annsoftmax_ref.machine.device import bfloat16_is_fast
 
 
 def add_bench(commands) -> None:
     """Add ``bench``, and the benchmarks as its own commands, to the sub-parsers ``commands``."""
     parser = commands.add_parser("bench", help="measure times")
     benches = parser.add_subparsers(dest="bench", required=True, metavar="WHAT", parser_class=Parser)
-    for add in (_add_search, _add_step, _add_growth, _add_upkeep, _add_soak, add_kernels, add_compile):
+    for add in (_add_search, add_step, add_growth, add_training, _add_upkeep, _add_soak, add_kernels, add_compile):
         add(benches)
 
 
@@ -94,122 +90,6 @@ def _search(arguments) -> None:
         records.write_record(records.make_record(rows, vectors=vectors.kind), arguments.json)
     if arguments.plot:
         plots.save_figure(plots.recall_curves(rows, search.frontier(rows)), arguments.plot)
-
-
-def _add_step(commands) -> None:
-    parser = subcommand(
-        commands,
-        "step",
-        _step,
-        "time one whole head step: loss, gradients, update, index upkeep",
-        "annsoftmax bench step --classes 5204 --rate 0.1 --heads full ann --busy 1",
-    )
-    parser.add_argument("--classes", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--heads", nargs="+", default=["full", "random_dense", "random", "ann"], choices=list(STEPS))
-    parser.add_argument(
-        "--precision",
-        default="auto",
-        choices=["auto", "fp32", "bf16"],
-        help="of the matrix products, for every head; auto: bf16 where the device is fast in it",
-    )
-    parser.add_argument("--groups", type=int, default=1, help="active sets per batch (ann)")
-    parser.add_argument("--nlist", type=int)
-    parser.add_argument("--nprobe", type=int)
-    parser.add_argument("--candidates", type=int)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--busy",
-        type=int,
-        default=0,
-        metavar="N",
-        help="run N copies of the same steps beside it, each a process with the default number of threads",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-
-
-def _step(arguments) -> None:
-    for name in ("classes", "dim", "batch", "rounds"):
-        check_positive_int(name, getattr(arguments, name))
-    if arguments.busy < 0:
-        raise ValueError(f"busy is {arguments.busy}; it should be 0 or more copies")
-    check_rate(arguments.rate)
-    device = find_device(arguments.device)
-    half = bfloat16_is_fast(device) if arguments.precision == "auto" else arguments.precision == "bf16"
-    quiet = arguments.json == "-"
-
-    def announce(head: str, ms: float, first_ms: float) -> None:
-        print(f"{head}: about {ms:.0f} ms a step, the first {first_ms / 1e3:.1f} s", flush=True)
-
-    rows = step.bench_step(
-        arguments.classes,
-        arguments.dim,
-        arguments.batch,
-        arguments.rate,
-        arguments.heads,
-        half,
-        arguments.rounds,
-        device,
-        busy=arguments.busy,
-        on_head=None if quiet else announce,
-        groups=arguments.groups,
-        nlist=arguments.nlist,
-        nprobe=arguments.nprobe,
-        candidates=arguments.candidates,
-    )
-    if not quiet:
-        print("\n" + step.table(rows))
-    if arguments.json:
-        records.write_record(records.make_record(rows, device), arguments.json)
-
-
-def _add_growth(commands) -> None:
-    parser = subcommand(
-        commands,
-        "growth",
-        _growth,
-        "time of a step as the classes grow, with the active classes and the lists probed fixed",
-        "annsoftmax bench growth --classes 250000 1000000 4000000 --active 25000 --nprobe 64",
-    )
-    parser.add_argument("--classes", type=int, nargs="+", default=[250_000, 1_000_000, 4_000_000])
-    parser.add_argument("--active", type=int, default=25_000)
-    parser.add_argument("--nprobe", type=int, default=64)
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=9)
-
-
-def _growth(arguments) -> None:
-    for name in ("active", "nprobe", "dim", "batch", "rounds"):
-        check_positive_int(name, getattr(arguments, name))
-    quiet = arguments.json == "-"
-
-    rows: list[dict] = []
-
-    def keep(row: dict) -> None:
-        rows.append(row)
-        if not quiet:
-            print(f"{row['classes']:>11,} classes: {row['ms_median']:.1f} ms a step", flush=True)
-
-    try:
-        growth.bench_growth(
-            sorted(arguments.classes),
-            arguments.active,
-            arguments.dim,
-            arguments.batch,
-            arguments.nprobe,
-            bfloat16_is_fast(torch.device("cpu")),
-            arguments.rounds,
-            keep,
-        )
-    finally:  # an error or an interruption does not take what was measured before it
-        exponent = growth.exponent(rows)
-        if rows and not quiet:
-            print(f"time grows as the number of classes to the power {exponent:.2f}")
-        if rows and arguments.json:
-            records.write_record(records.make_record(rows, exponent=exponent), arguments.json)
 
 
 def _add_upkeep(commands) -> None:

@@ -7,7 +7,7 @@ import sys
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.commands.parser import subcommand
 from annsoftmax_ref.experiments import plots, records
-from annsoftmax_ref.experiments.runs import Store, train_missing
+from annsoftmax_ref.experiments.runs import Run, Store, train_missing
 from annsoftmax_ref.experiments.tables import STORE, TABLES
 from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.machine.files import check_writable
@@ -46,14 +46,22 @@ def _table(arguments) -> None:
         raise ValueError(f"jobs is {arguments.jobs}; it should be 1 for times that mean something: {arguments.name}")
     if arguments.plot and (len(chosen) > 1 or chosen[0].draw is None):
         raise ValueError(f"plot is {arguments.plot}, but the table {arguments.name} has none; leave it out")
-    runs = [run for table in chosen for run in table.runs]
-    runs = [run for run in runs if not arguments.heads or run.head in arguments.heads]
-    runs = [run for run in runs if not arguments.seeds or run.seed in arguments.seeds]
+
+    def named(run: Run) -> bool:
+        heads, seeds = arguments.heads, arguments.seeds
+        return (heads is None or run.head in heads) and (seeds is None or run.seed in seeds)
+
+    def missing(seed: int) -> list[Run]:
+        """What is to be trained with this seed, given what the store has by now."""
+        wanted = dict.fromkeys(run for table in chosen for run in table.missing(store) if run.seed == seed)
+        return [run for run in wanted if named(run)]
+
     # Seed by seed, so that the means of a table that is interrupted are of whole lines.
-    missing = [] if arguments.show else sorted(store.missing(runs), key=lambda run: run.seed)
-    left = len(missing)
-    if missing:
+    runs = [run for table in chosen for run in table.runs if named(run)]
+    seeds = [] if arguments.show else sorted({run.seed for run in runs})
+    if any(missing(seed) for seed in seeds):
         check_writable("store", arguments.store)
+    left = 0
 
     def announce(row: dict) -> None:
         nonlocal left
@@ -68,7 +76,9 @@ def _table(arguments) -> None:
 
     device = str(find_device(arguments.device))
     try:
-        train_missing(missing, store, arguments.jobs, device, announce)
+        for place, seed in enumerate(seeds):
+            left = sum(len(missing(later)) for later in seeds[place:])
+            train_missing(missing(seed), store, arguments.jobs, device, announce)
     finally:  # an error or an interruption does not take the table of what there is
         if arguments.json != "-":
             for name, table in zip(names, chosen, strict=True):

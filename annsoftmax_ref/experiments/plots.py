@@ -8,6 +8,7 @@ from statistics import mean, stdev
 
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from annsoftmax_ref.experiments.figures import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, new_figure
 from annsoftmax_ref.experiments.reports import Cells, headline_title, numbers, parts
@@ -79,6 +80,26 @@ def recall_curves(rows: list[dict], fronts: list[dict]) -> Figure:
         _line(axes, [row["ms"] for row in front], [100 * row["recall"] for row in front], style, name)
     axes.set(xscale="log", ylim=(0, 101), title=f"{rows[0]['classes']:,} rows of {rows[0]['dim']} numbers")
     axes.legend(fontsize="small")
+    return figure
+
+
+def growth_curves(rows: list[dict], crossed: float) -> Figure:
+    """Rows of ``bench growth``: a step's time against the number of classes, a line a head; crossed: where ann's and
+    full's meet, marked if it lies between the sizes."""
+    figure, axes = _one("classes", "milliseconds a step of the head")
+    sizes = sorted({row["classes"] for row in rows})
+    for head in dict.fromkeys(row["head"] for row in rows):
+        points = sorted((row["classes"], row["ms_median"]) for row in rows if row["head"] == head)
+        _line(axes, *zip(*points, strict=True), STYLES.get(head, OTHERS[0]), head)
+    if sizes[0] < crossed < sizes[-1]:
+        axes.axvline(crossed, color=BLACK, linestyle=":", label=f"equal at about {float(f'{crossed:.2g}'):,.0f}")
+    axes.set(xscale="log", yscale="log", title=f"batch {rows[0]['batch']}, {rows[0]['dim']} numbers a class")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.xaxis.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.minorticks_off()
+    axes.legend()
     return figure
 
 

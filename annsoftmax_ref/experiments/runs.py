@@ -15,6 +15,7 @@ import torch
 from annsoftmax_ref import evaluation, machine
 from annsoftmax_ref.datasets import VerificationPairs
 from annsoftmax_ref.experiments import records, tasks
+from annsoftmax_ref.experiments.phases import Phases
 from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.machine import memory
 from annsoftmax_ref.training import History, default_recipe, fit
@@ -29,7 +30,7 @@ class Run:
     """What one training is made of; equal runs give equal rows (times aside).
 
     head, objective, task: by their names. rate: of a sampling head. options: of its selector, as sorted pairs.
-    batch_size, epochs, steps (of an epoch): None for the recipe's.
+    batch_size, epochs, steps (of an epoch), lr: None for the recipe's.
     """
 
     task: str
@@ -41,6 +42,7 @@ class Run:
     batch_size: int | None = None
     epochs: int | None = None
     steps: int | None = None
+    lr: float | None = None
 
     def __post_init__(self):
         if self.head == "full":
@@ -49,8 +51,8 @@ class Run:
 
     @classmethod
     def of(cls, row: dict) -> Run:
-        """The run that a row is of."""
-        fields = {field.name: row[field.name] for field in dataclasses.fields(cls)}
+        """The run that a row is of; a row from before there was a field has its default."""
+        fields = {field.name: row.get(field.name, field.default) for field in dataclasses.fields(cls)}
         return cls(**{**fields, "options": tuple(row["options"].items())})
 
 
@@ -65,12 +67,16 @@ def train(
 
     accuracy is the task's headline number (``evaluation.evaluate``), a fraction like all in ``metrics``; history and
     looks are lists over training, an entry an epoch and one every ``DIAGNOSE_EVERY`` steps. seconds are of training
-    alone. verification: further pairs to test on, whose metrics are named "NAME:fold_accuracy" and so on.
+    alone, phases_ms of the head's parts (``Phases``). verification: further pairs to test on, whose metrics are named
+    "NAME:fold_accuracy" and so on.
     Raises ValueError for a name or number that does not exist, before anything is trained.
     """
     recipe = default_recipe(run.objective)
     recipe = dataclasses.replace(
-        recipe, batch_size=run.batch_size or recipe.batch_size, steps_per_epoch=run.steps or recipe.steps_per_epoch
+        recipe,
+        batch_size=run.batch_size or recipe.batch_size,
+        steps_per_epoch=run.steps or recipe.steps_per_epoch,
+        lr=run.lr or recipe.lr,
     )
     data, place = load(run.task), torch.device(device)
     model = tasks.make_model(data, EMBEDDING_SIZE, seed=run.seed).to(place)
@@ -78,6 +84,7 @@ def train(
     head = make_head(
         run.head, data.num_classes, EMBEDDING_SIZE, objective, run.rate, seed=run.seed, **dict(run.options)
     )
+    phases = Phases(head)
     with memory.peak_memory(place) as peak:
         history = fit(
             model,
@@ -90,6 +97,8 @@ def train(
             diagnose_every=DIAGNOSE_EVERY,
             on_epoch=on_epoch,
         )
+    head_ms = sum(epoch.head_ms for epoch in history.epochs) / len(history.epochs)
+    by_stage = phases.of_steps(head_ms)
     metrics = evaluation.evaluate(model, head, data)  # on the same pairs, whatever the seed
     for name, pairs in (verification or {}).items():
         metrics |= {f"{name}:{key}": value for key, value in evaluation.verify(model, pairs).items()}
@@ -102,7 +111,8 @@ def train(
         "metrics": metrics,
         "loss": history.epochs[-1].loss,
         "seconds": history.epochs[-1].seconds,
-        "head_ms": sum(epoch.head_ms for epoch in history.epochs) / len(history.epochs),
+        "head_ms": head_ms,
+        "phases_ms": by_stage,
         **{name: sum(values) / len(values) if values else None for name, values in looks.items()},
         "peak_mb": peak["peak_mb"],
         "looks": looks,

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from statistics import mean
 
 from matplotlib.figure import Figure
 
+from annsoftmax_ref.experiments.clock import TIMED, converged_cells, needed, report_converged, report_seconds
 from annsoftmax_ref.experiments.plots import group_curves, rate_curves, recall_points, training_curves
 from annsoftmax_ref.experiments.reports import (
     HOW_TOLD,
     Cells,
-    Format,
-    Rows,
     cross,
     gaps,
     listing,
@@ -35,8 +33,6 @@ OBJECTIVES = ("cross_entropy", "cosface", "arcface", "dsoftmax")
 RATES = (0.2, 0.05, 0.02, 0.005)
 # 20,000 classes, and batches that fit into 1/200 of them; an epoch is 1,250 steps.
 PAIRS = {"task": "pairs:20000", "batch_size": 96, "epochs": 1}
-# Large enough for the head to be most of a step's time, and looked at every 100 steps.
-TIMED = {"task": "pairs:50000", "epochs": 12, "steps": 100}
 # Fewer epochs than the recipe has: enough for full softmax to end well above 85 %, in under a minute a run.
 GLYPHS, UNSEEN, ZIPF = ({"task": task, "epochs": 5} for task in ("glyphs", "glyphs:unseen", "glyphs:zipf"))
 
@@ -44,17 +40,23 @@ GLYPHS, UNSEEN, ZIPF = ({"task": task, "epochs": 5} for task in ("glyphs", "glyp
 @dataclass(frozen=True)
 class Table:
     """question: what it answers. cells: the runs of each cell by its labels. report: cells of rows -> Markdown.
-    draw: cells of rows -> a plot, if the table has one. timed: its times mean something, if nothing else runs."""
+    draw: cells of rows -> a plot, if the table has one. timed: its times mean something, if nothing else runs.
+    needed: whether a run is wanted yet, given the store; None: all of them are."""
 
     question: str
     cells: dict[tuple[str, ...], list[Run]]
     report: Callable[[Cells], str]
     draw: Callable[[Cells], Figure] | None = None
     timed: bool = False
+    needed: Callable[[Run, Store], bool] | None = None
 
     @property
     def runs(self) -> list[Run]:
         return [run for runs in self.cells.values() for run in runs]
+
+    def missing(self, store: Store) -> list[Run]:
+        """What is to be trained for it next."""
+        return [run for run in store.missing(self.runs) if self.needed is None or self.needed(run, store)]
 
     def found(self, store: Store) -> Cells:
         """The cells with the rows that the store has of them."""
@@ -220,34 +222,6 @@ def report_training(cells: Cells) -> str:
     return "\n\n".join(tables)
 
 
-def seconds_to(row: dict, accuracy: float) -> float | None:
-    """Seconds of training until the test accuracy first stood there, in a straight line between two looks."""
-    before = (0.0, 0.0)
-    for epoch in row["history"]:
-        now = (epoch["seconds"], epoch["accuracy"])
-        if now[1] >= accuracy:
-            return before[0] + (now[0] - before[0]) * (accuracy - before[1]) / (now[1] - before[1])
-        before = now
-    return None
-
-
-def report_seconds(cells: Cells) -> str:
-    def until(accuracy: float) -> Format:
-        def text(rows: Rows) -> str:
-            found = [seconds_to(row, accuracy) for row in rows]
-            return "-" if not found or None in found else f"{mean(found):.0f}"
-
-        return text
-
-    columns = {f"s to {accuracy:.0%}": until(accuracy) for accuracy in (0.4, 0.5, 0.55)}
-    ends = {
-        "s in all": plain("seconds", ".0f"),
-        "top-1 then, %": percent("accuracy"),
-        "head ms a step": plain("head_ms"),
-    }
-    return listing(cells, columns | ends, "head")
-
-
 def make_tables() -> dict[str, Table]:
     rates = rate_cells()
     return {
@@ -292,6 +266,13 @@ def make_tables() -> dict[str, Table]:
             {(head,): seeded(head=head, rate=0.01, **TIMED) for head in ("full", "random", "ann")},
             report_seconds,
             timed=True,
+        ),
+        "converged": Table(
+            "And when full softmax is trained to its end (20,000 pairs, 1/10 and 1/100)?",
+            converged_cells(),
+            report_converged,
+            timed=True,
+            needed=needed,
         ),
         "beyond": Table("What do options beyond the paper bring?", beyond_cells(), report_beyond),
     }

@@ -173,7 +173,7 @@ def test_bench_growth_fits_an_exponent(capsys):
         "--rounds",
         "1",
     )
-    assert [row["classes"] for row in record["rows"]] == [2000, 4000] and isinstance(record["exponent"], float)
+    assert [row["classes"] for row in record["rows"]] == [2000, 4000] and isinstance(record["exponents"]["ann"], float)
 
 
 def test_bench_soak_watches_memory_loss_and_recall(capsys):

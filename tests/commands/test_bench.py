@@ -2,10 +2,8 @@
 
 import json
 
-import pytest
-
 from annsoftmax_ref import cli
-from annsoftmax_ref.bench import growth, kernels
+from annsoftmax_ref.bench import kernels
 from annsoftmax_ref.commands import bench
 
 LOOK = {"minutes": 1.0, "steps": 9, "rss_mb": 1.0, "loss": 1.0, "recall": 0.5, "finite": True}
@@ -38,18 +36,6 @@ def test_an_interrupted_upkeep_leaves_record_and_plot(tmp_path, monkeypatch):
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_an_interrupted_growth_leaves_the_sizes_that_were_measured(tmp_path, monkeypatch, capsys):
-    def measured(classes, *rest, **named):
-        if classes > 200:
-            raise KeyboardInterrupt
-        return [{"classes": classes, "ms_median": float(classes)}]
-
-    monkeypatch.setattr(growth, "bench_step", measured)
-    record = interrupted(["growth", "--classes", "300", "100", "200", "--active", "10"], tmp_path)
-    assert [row["classes"] for row in record["rows"]] == [100, 200] and record["exponent"] == pytest.approx(1.0)
-    assert "to the power 1.00" in capsys.readouterr().out
-
-
 def test_interrupted_kernels_leave_those_that_were_counted(tmp_path, monkeypatch, capsys):
     def counted(kernel, version):
         if kernel.name != "sign_codes":
@@ -61,11 +47,3 @@ def test_interrupted_kernels_leave_those_that_were_counted(tmp_path, monkeypatch
     record = interrupted(["kernels", "--kernels", "sign_codes", "flat_map", "--device", "cpu"], tmp_path)
     assert {row["kernel"] for row in record["rows"]} == {"sign_codes"} and record["ceilings"] == {}
     assert "| sign_codes_1 " in capsys.readouterr().out
-
-
-def test_growth_below_the_active_classes_is_told_before_anything_is_measured(capsys):
-    assert cli.main(["bench", "growth", "--classes", "100", "50", "--active", "60"]) == 2
-    captured = capsys.readouterr()
-    assert (
-        captured.out == "" and "active is 60; it should be at most the smallest number of classes, 50" in captured.err
-    )

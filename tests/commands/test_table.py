@@ -47,6 +47,26 @@ def test_an_interruption_leaves_the_table_of_what_was_trained(small, tmp_path, m
     assert len(json.loads((tmp_path / "a.json").read_text())["rows"]) == 1
 
 
+def test_what_a_table_wants_is_asked_again_after_each_seed(tmp_path, monkeypatch, capsys):
+    runs = [Run(head="full", seed=seed, lr=lr, **SMALL) for seed in (0, 1) for lr in (0.1, 0.2)]
+
+    def needed(run, store):
+        return run.seed == 0 or (len(store.rows) == 2 and run.lr == 0.2)
+
+    asked = []
+
+    def trained(missing, store, jobs, device, announce):
+        asked.append(missing)
+        for run in missing:
+            store.add({**vars(run), "options": {}, "metrics": {"accuracy": 0.5}, "accuracy": 0.5, "seconds": 1.0})
+            announce(store.rows[run])
+
+    monkeypatch.setitem(tables.TABLES, "rates", tables.Table("?", {("full", "all"): runs}, str, needed=needed))
+    monkeypatch.setattr(command, "train_missing", trained)
+    assert cli.main(["table", "rates", "--store", str(tmp_path / "runs.json")]) == 0
+    assert asked == [runs[:2], runs[3:]] and capsys.readouterr().err.count("; 0 runs to go") == 2
+
+
 def test_all_tables_can_be_made_by_several_processes_for_none_of_them_is_timed(tmp_path, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(command, "train_missing", lambda missing, *rest: asked.extend(missing))

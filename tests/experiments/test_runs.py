@@ -5,10 +5,11 @@ import json
 import pytest
 
 from annsoftmax_ref.experiments import runs
+from annsoftmax_ref.experiments.phases import STAGES
 from annsoftmax_ref.experiments.runs import Run, Store
 
 SMALL = {"task": "pairs:300", "rate": 0.3, "batch_size": 32, "epochs": 1}
-TIMES = ("seconds", "head_ms", "peak_mb", "history")
+TIMES = ("seconds", "head_ms", "phases_ms", "peak_mb", "history")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,7 @@ def test_a_row_holds_its_run_and_what_came_of_it(row):
     assert row["metrics"]["accuracy"] == row["accuracy"]
     assert len(row["looks"]["recall"]) >= 3 and 0.3 < row["recall"] <= 1
     assert row["recall"] == pytest.approx(sum(row["looks"]["recall"]) / len(row["looks"]["recall"]))
+    assert set(row["phases_ms"]) == set(STAGES) and row["phases_ms"]["select"] > 0
     assert row["environment"]["torch"] and json.loads(json.dumps(row)) == row
 
 
@@ -35,6 +37,18 @@ def test_the_same_run_gives_the_same_row(row, monkeypatch):
     monkeypatch.setattr(runs, "DIAGNOSE_EVERY", 10)
     again = runs.train(Run.of(row))
     assert {k: v for k, v in again.items() if k not in TIMES} == {k: v for k, v in row.items() if k not in TIMES}
+
+
+def test_a_learning_rate_of_its_own_is_taken_and_rows_from_before_there_was_one_are_known(monkeypatch):
+    taken = []
+    monkeypatch.setattr(runs, "fit", lambda model, head, data, recipe, **options: taken.append(recipe.lr) or 1 / 0)
+    for lr in (None, 0.3):
+        with pytest.raises(ZeroDivisionError):
+            runs.train(Run(head="random", lr=lr, **SMALL))
+    assert taken == [runs.default_recipe().lr, 0.3]
+    old = fake(Run(head="random", **SMALL))
+    del old["lr"]
+    assert Run.of(old) == Run(head="random", **SMALL)
 
 
 def test_full_softmax_has_one_run_whatever_the_rate():

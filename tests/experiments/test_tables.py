@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from annsoftmax_ref.experiments import runs, tables
+from annsoftmax_ref.experiments import phases, runs, tables
 from annsoftmax_ref.experiments.runs import Run, Store
 from annsoftmax_ref.factory import make_head
 
@@ -24,6 +24,7 @@ def made_up(run: Run) -> dict:
         "metrics": dict.fromkeys(names, value),
         "seconds": 10.0,
         "head_ms": 1.0 + next(COUNTER),
+        "phases_ms": dict.fromkeys(phases.STAGES, 0.5),
         "looks": looks,
         **{name: 0.2 for name in looks},
         "history": [{"seconds": 10.0, "accuracy": 0.4}, {"seconds": 20.0, "accuracy": 0.9}],
@@ -65,12 +66,6 @@ def test_every_head_meets_every_objective_on_both_tasks_with_three_seeds():
     for name in ("classification", "embedding"):
         made = {(run.head, run.objective, run.seed) for run in tables.TABLES[name].runs}
         assert made == set(itertools.product(tables.HEADS, tables.OBJECTIVES, (0, 1, 2)))
-
-
-def test_seconds_to_an_accuracy_are_read_off_the_line_between_looks():
-    row = {"history": [{"seconds": 10.0, "accuracy": 0.4}, {"seconds": 20.0, "accuracy": 0.9}]}
-    assert tables.seconds_to(row, 0.4) == 10.0 and tables.seconds_to(row, 0.65) == pytest.approx(15.0)
-    assert tables.seconds_to(row, 0.2) == pytest.approx(5.0) and tables.seconds_to(row, 0.95) is None
 
 
 @pytest.mark.parametrize("name", [name for name, table in tables.TABLES.items() if table.draw])

@@ -1,0 +1,169 @@
+"""``annsoftmax bench training``: whole steps of training a second, with the backbone and its data, head by head."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+from annsoftmax_ref import RowSGD
+from annsoftmax_ref.bench.heads import MOMENTUM, Stopwatch, make_step
+from annsoftmax_ref.bench.step import PATIENCE, SAMPLING, weight_and_batches
+from annsoftmax_ref.datasets import load_pairs
+from annsoftmax_ref.experiments.reports import grid
+from annsoftmax_ref.experiments.tasks import make_model
+from annsoftmax_ref.rivals.rebuilt import RebuiltClasses
+from annsoftmax_ref.training import default_recipe
+
+HEADS = ("full", "random", "random_dense", "forest", "ann")
+
+
+class Trainer:
+    """Steps of training on pairs of characters, with any of ``bench.heads`` as the last layer.
+
+    The backbone is that of the tables (``tasks.make_model``), trained forward and backward on augmented drawings. The
+    head scores embeddings that lie near their class among clustered rows, as after training, in place of the
+    backbone's, which is not trained yet; its gradient of them goes back into the backbone. So the time is that of
+    training, and nothing is said of accuracy.
+    """
+
+    def __init__(self, classes: int, dim: int, batch: int, half: bool, seed: int):
+        self.data, self.half = load_pairs(classes), half
+        self.weight, self.new_batch = weight_and_batches(classes, dim, batch, torch.device("cpu"), seed)
+        self.augmentation = default_recipe().augmentation
+        self.generator = torch.Generator().manual_seed(seed)
+        self.model = make_model(self.data, dim, seed)
+        self.optimizer = RowSGD(self.model.parameters(), lr=0.01, momentum=MOMENTUM, nesterov=True)
+
+    def step(self, head, near: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """One step with ``head`` on embeddings near [B, d] of classes labels [B] -> milliseconds by stage."""
+        watch = Stopwatch()
+        with watch.time("data"):
+            samples = labels * (len(self.data.train) // self.data.num_classes)  # the first drawing of each class
+            images = self.augmentation(self.data.train.batch(samples)[0], self.generator)
+        with watch.time("backbone"), torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            embeddings = self.model(images)
+        with watch.time("head"):
+            slope = head(near, labels)
+        with watch.time("backbone"):
+            embeddings.backward(slope.to(embeddings.dtype))
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return watch.phases
+
+
+def bench_training(
+    classes: int,
+    rates: list[float],
+    heads: list[str],
+    half: bool,
+    rounds: int = 15,
+    dim: int = 128,
+    batch: int = 256,
+    groups: int | None = None,
+    seed: int = 0,
+    on_head: Callable[[str, float, float], None] | None = None,
+) -> list[dict]:
+    """One row for each rate and head: {"head", "classes", "rate", "groups", "dim", "batch", "precision", "rounds",
+    "ms", "ms_median", "rebuilding_ms", "steps_per_second", "speedup_vs_full", "backbone_share", "phases_ms",
+    "head_phases_ms"}.
+
+    In each round the heads of a rate take a step in turn, on the same batch. ms: of a whole step, the median of the
+    rounds with rebuilding_ms, what the head builds anew every so many steps (the forest), spread over these.
+    backbone_share: of ms, the backbone with its data. groups: of ann and the forest; None: by the rule. on_head is
+    called with a head, its rate, and the milliseconds of its second step.
+    """
+    trainer = Trainer(classes, dim, batch, half, seed)
+    rows = []
+    for rate in rates:
+        steps, rebuilding, slow = {}, {}, {}
+        for name in heads:
+            step = steps[name] = make_step(name, trainer.weight, rate, half, groups=groups)
+            trainer.step(step, *trainer.new_batch())
+            rebuilding[name] = _rebuilding(step)
+            start = time.perf_counter()
+            trainer.step(step, *trainer.new_batch())
+            slow[name] = time.perf_counter() - start
+            if on_head is not None:
+                on_head(name, rate, slow[name] * 1e3)
+        stages: dict[str, list[dict]] = {name: [] for name in heads}
+        parts: dict[str, list[dict]] = {name: [] for name in heads}
+        for round_ in range(rounds):
+            batch_ = trainer.new_batch()
+            for name, step in steps.items():
+                if not round_ or slow[name] <= PATIENCE:
+                    stages[name].append(trainer.step(step, *batch_))
+                    parts[name].append(step.phases)
+        of_rate = []
+        for name, found in stages.items():
+            whole = median(sum(phases.values()) for phases in found)
+            by_stage = _medians(found)
+            of_rate.append(
+                {
+                    "head": name,
+                    "classes": classes,
+                    "rate": rate if name.split("_")[0] in SAMPLING else 1.0,
+                    "groups": groups,
+                    "dim": dim,
+                    "batch": batch,
+                    "precision": "bf16" if half else "fp32",
+                    "rounds": len(found),
+                    "ms": whole + rebuilding[name],
+                    "ms_median": whole,
+                    "rebuilding_ms": rebuilding[name],
+                    "steps_per_second": 1e3 / (whole + rebuilding[name]),
+                    "backbone_share": (by_stage["data"] + by_stage["backbone"]) / (whole + rebuilding[name]),
+                    "phases_ms": by_stage,
+                    "head_phases_ms": _medians(parts[name]),
+                }
+            )
+        rows += [row | {"speedup_vs_full": _against_full(row, of_rate)} for row in of_rate]
+        del steps, step
+        gc.collect()
+    return rows
+
+
+def _rebuilding(step) -> float:
+    """Milliseconds a step for what is built anew every so many steps, after the first, in which it was built."""
+    selector = getattr(getattr(step, "head", None), "selector", None)
+    return step.phases["prepare"] / selector.rebuild_steps if isinstance(selector, RebuiltClasses) else 0.0
+
+
+def _medians(found: list[dict]) -> dict[str, float]:
+    return {stage: median(phases[stage] for phases in found) for stage in found[0]}
+
+
+def _against_full(row: dict, rows: list[dict]) -> float | None:
+    return next((full["ms"] / row["ms"] for full in rows if full["head"] == "full"), None)
+
+
+def table(rows: list[dict]) -> str:
+    """Rows as a Markdown table, and what they say of ann at the most classes."""
+    titles = ["classes", "head", "rate", "steps a second", "times faster than full", "ms a step"]
+    titles += ["of it backbone and data", "head", "rebuilding"]
+    lines = [
+        [
+            f"{r['classes']:,}",
+            r["head"],
+            f"{r['rate']:g}",
+            f"{r['steps_per_second']:.1f}",
+            f"{r['speedup_vs_full']:.1f}" if r["speedup_vs_full"] else "-",
+            f"{r['ms']:.0f}",
+            f"{r['backbone_share']:.0%}",
+            f"{r['phases_ms']['head']:.1f}",
+            f"{r['rebuilding_ms']:.1f}",
+        ]
+        for r in rows
+    ]
+    return "\n\n".join([grid(titles, lines), *filter(None, [finding(rows)])])
+
+
+def finding(rows: list[dict]) -> str:
+    """How many times faster ann trains than full, end to end, at the most classes; "" if one of them is not there."""
+    most = max(row["classes"] for row in rows)
+    ours = [row for row in rows if row["head"] == "ann" and row["classes"] == most and row["speedup_vs_full"]]
+    times = " and ".join(f"{row['speedup_vs_full']:.1f} times at a rate of {row['rate']:g}" for row in ours)
+    return f"End to end, at {most:,} classes, ann trains faster than full by {times}." if ours else ""

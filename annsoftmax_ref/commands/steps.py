@@ -1,0 +1,215 @@
+"""``annsoftmax bench step | growth | training``: times of the head's step, and of whole steps of training."""
+
+from __future__ import annotations
+
+import torch
+
+from annsoftmax_ref.bench import growth, step, training
+from annsoftmax_ref.bench.heads import STEPS
+from annsoftmax_ref.checks import check_positive_int, check_rate
+from annsoftmax_ref.commands.parser import subcommand
+from annsoftmax_ref.experiments import plots, records
+from annsoftmax_ref.machine import find_device
+from annsoftmax_ref.machine.device import bfloat16_is_fast
+
+PRECISIONS = ("auto", "fp32", "bf16")
+ACTIVE, PROBED = 25_000, 64  # of a growth with both of them fixed
+
+
+def add_step(commands) -> None:
+    """Add the command to the sub-parsers ``commands``."""
+    parser = subcommand(
+        commands,
+        "step",
+        _step,
+        "time one whole head step: loss, gradients, update, index upkeep",
+        "annsoftmax bench step --classes 5204 --rate 0.1 --heads full ann --busy 1",
+    )
+    parser.add_argument("--classes", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--heads", nargs="+", default=["full", "random_dense", "random", "ann"], choices=list(STEPS))
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="of the matrix products, for every head; auto: bf16 where the device is fast in it",
+    )
+    parser.add_argument("--groups", type=int, default=1, help="active sets per batch (ann)")
+    parser.add_argument("--nlist", type=int)
+    parser.add_argument("--nprobe", type=int)
+    parser.add_argument("--candidates", type=int)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--busy",
+        type=int,
+        default=0,
+        metavar="N",
+        help="run N copies of the same steps beside it, each a process with the default number of threads",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def _step(arguments) -> None:
+    for name in ("classes", "dim", "batch", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    if arguments.busy < 0:
+        raise ValueError(f"busy is {arguments.busy}; it should be 0 or more copies")
+    check_rate(arguments.rate)
+    device = find_device(arguments.device)
+    half = _half(arguments.precision, device)
+    quiet = arguments.json == "-"
+    rows = step.bench_step(
+        arguments.classes,
+        arguments.dim,
+        arguments.batch,
+        arguments.rate,
+        arguments.heads,
+        half,
+        arguments.rounds,
+        device,
+        busy=arguments.busy,
+        on_head=None if quiet else _announce,
+        groups=arguments.groups,
+        nlist=arguments.nlist,
+        nprobe=arguments.nprobe,
+        candidates=arguments.candidates,
+    )
+    if not quiet:
+        print("\n" + step.table(rows))
+    if arguments.json:
+        records.write_record(records.make_record(rows, device), arguments.json)
+
+
+def _announce(head: str, ms: float, first_ms: float) -> None:
+    print(f"{head}: about {ms:.0f} ms a step, the first {first_ms / 1e3:.1f} s", flush=True)
+
+
+def _half(precision: str, device: torch.device) -> bool:
+    return bfloat16_is_fast(device) if precision == "auto" else precision == "bf16"
+
+
+def add_growth(commands) -> None:
+    """Add the command to the sub-parsers ``commands``."""
+    parser = subcommand(
+        commands,
+        "growth",
+        _growth,
+        "time of a step as the classes grow, with the active classes and the lists probed fixed, or a share of all",
+        "annsoftmax bench growth --classes 5000 50000 500000 --rate 0.1 --heads full ann --plot growth.png",
+    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[250_000, 1_000_000, 4_000_000])
+    scored = parser.add_mutually_exclusive_group()
+    scored.add_argument("--active", type=int, help=f"classes that are scored at every size; default {ACTIVE:,}")
+    scored.add_argument("--rate", type=float, help="score this share of them instead, all else as a head has it")
+    parser.add_argument("--nprobe", type=int, help=f"lists probed; default {PROBED}, with --rate the head's own")
+    parser.add_argument("--heads", nargs="+", default=["ann"], choices=list(STEPS))
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--plot", metavar="PATH", help="draw time against the number of classes")
+
+
+def _growth(arguments) -> None:
+    for name in ("dim", "batch", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    for name in ("active", "nprobe"):
+        if getattr(arguments, name) is not None:
+            check_positive_int(name, getattr(arguments, name))
+    sizes = sorted(check_positive_int("classes", size) for size in arguments.classes)
+    if arguments.rate is None:
+        active = arguments.active or ACTIVE
+        if active > sizes[0]:
+            raise ValueError(f"active is {active}; it should be at most the smallest number of classes, {sizes[0]}")
+        rates = {size: active / size for size in sizes}
+        nearest = {"groups": 1, "nprobe": arguments.nprobe or PROBED}
+    else:
+        rates = dict.fromkeys(sizes, check_rate(arguments.rate))
+        nearest = {"groups": None, "nprobe": arguments.nprobe}
+    quiet = arguments.json == "-"
+    rows: list[dict] = []
+
+    def keep(found: list[dict]) -> None:
+        rows.extend(found)
+        if not quiet:
+            times = ", ".join(f"{row['head']} {row['ms_median']:.1f}" for row in found)
+            print(f"{found[0]['classes']:>11,} classes: {times} ms a step", flush=True)
+
+    try:
+        growth.bench_growth(
+            rates,
+            arguments.heads,
+            arguments.dim,
+            arguments.batch,
+            bfloat16_is_fast(torch.device("cpu")),
+            arguments.rounds,
+            None if quiet else _announce,
+            keep,
+            **nearest,
+        )
+    finally:  # an error or an interruption does not take what was measured before it
+        if rows:
+            _write_growth(rows, arguments)
+
+
+def _write_growth(rows: list[dict], arguments) -> None:
+    exponents = {head: growth.exponent(growth.of_head(rows, head)) for head in dict.fromkeys(r["head"] for r in rows)}
+    if arguments.json != "-":
+        for head, exponent in exponents.items():
+            print(f"{head}: time grows as the number of classes to the power {exponent:.2f}")
+    if arguments.json:
+        records.write_record(records.make_record(rows, exponents=exponents), arguments.json)
+    if arguments.plot:
+        crossed = growth.crossover(rows) if {"full", "ann"} <= set(exponents) else 0.0
+        plots.save_figure(plots.growth_curves(rows, crossed), arguments.plot)
+
+
+def add_training(commands) -> None:
+    """Add the command to the sub-parsers ``commands``."""
+    parser = subcommand(
+        commands,
+        "training",
+        _training,
+        "whole steps of training a second, backbone included, for very many classes",
+        "annsoftmax bench training --classes 600000 1000000 --rates 0.1 0.01",
+    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[600_000, 1_000_000])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.01])
+    parser.add_argument("--heads", nargs="+", default=list(training.HEADS), choices=list(STEPS))
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of all matrix products; as in step")
+    parser.add_argument("--groups", type=int, help="active sets per batch (ann, forest); default: by the rule")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=15)
+
+
+def _training(arguments) -> None:
+    for name in ("batch", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    sizes = [check_positive_int("classes", size) for size in arguments.classes]
+    rates = [check_rate(rate) for rate in arguments.rates]
+    quiet = arguments.json == "-"
+    rows: list[dict] = []
+
+    def announce(head: str, rate: float, ms: float) -> None:
+        print(f"{head} at a rate of {rate:g}: about {ms:.0f} ms a step", flush=True)
+
+    try:
+        for size in sizes:
+            if not quiet:
+                print(f"{size:,} classes", flush=True)
+            rows += training.bench_training(
+                size,
+                rates,
+                arguments.heads,
+                _half(arguments.precision, torch.device("cpu")),
+                arguments.rounds,
+                batch=arguments.batch,
+                groups=arguments.groups,
+                on_head=None if quiet else announce,
+            )
+    finally:  # an error or an interruption does not take the sizes before it
+        if rows and not quiet:
+            print("\n" + training.table(rows), flush=True)
+        if rows and arguments.json:
+            records.write_record(records.make_record(rows), arguments.json)

@@ -1,0 +1,92 @@
+"""commands/steps.py: what is measured is written, and what can be checked is checked before."""
+
+import json
+
+import pytest
+
+from annsoftmax_ref import cli
+from annsoftmax_ref.bench import growth, training
+
+
+def interrupted(arguments, tmp_path):
+    assert cli.main([*arguments, "--json", str(tmp_path / "a.json")]) == 130
+    return json.loads((tmp_path / "a.json").read_text())
+
+
+def test_an_interrupted_growth_leaves_the_sizes_that_were_measured(tmp_path, monkeypatch, capsys):
+    def measured(classes, *rest, **named):
+        if classes > 200:
+            raise KeyboardInterrupt
+        return [{"head": "ann", "classes": classes, "ms_median": float(classes)}]
+
+    monkeypatch.setattr(growth, "bench_step", measured)
+    record = interrupted(["bench", "growth", "--classes", "300", "100", "200", "--active", "10"], tmp_path)
+    assert [row["classes"] for row in record["rows"]] == [100, 200] and record["exponents"] == {
+        "ann": pytest.approx(1.0)
+    }
+    assert "to the power 1.00" in capsys.readouterr().out
+
+
+def test_growth_below_the_active_classes_is_told_before_anything_is_measured(capsys):
+    assert cli.main(["bench", "growth", "--classes", "100", "50", "--active", "60"]) == 2
+    captured = capsys.readouterr()
+    assert (
+        captured.out == "" and "active is 60; it should be at most the smallest number of classes, 50" in captured.err
+    )
+
+
+def test_growth_scores_as_many_classes_or_as_large_a_share(monkeypatch):
+    asked = []
+
+    def measured(classes, dim, batch, rate, heads, half, rounds, **options):
+        asked.append((classes, rate, heads, options["groups"], options["nprobe"]))
+        return [{"head": head, "classes": classes, "ms_median": 1.0} for head in heads]
+
+    monkeypatch.setattr(growth, "bench_step", measured)
+    assert cli.main(["bench", "growth", "--classes", "100", "50", "--active", "10"]) == 0
+    assert asked == [(50, 0.2, ["ann"], 1, 64), (100, 0.1, ["ann"], 1, 64)]
+    del asked[:]
+    assert cli.main(["bench", "growth", "--classes", "50", "--rate", "0.3", "--heads", "full", "ann"]) == 0
+    assert asked == [(50, 0.3, ["full", "ann"], None, None)]
+
+
+def test_growth_of_full_and_ann_is_drawn(tmp_path, capsys):
+    plot = tmp_path / "a.png"
+    call = ["bench", "growth", "--classes", "400", "800", "--rate", "0.2", "--heads", "full", "ann", "--dim", "16"]
+    assert cli.main([*call, "--batch", "8", "--rounds", "1", "--plot", str(plot)]) == 0
+    out = capsys.readouterr().out
+    assert plot.read_bytes()[:4] == b"\x89PNG" and "full: time grows" in out and "ann: time grows" in out
+
+
+def test_training_that_is_interrupted_leaves_the_sizes_before(tmp_path, monkeypatch, capsys):
+    row = training.bench_training(300, [0.3], ["full", "ann"], False, rounds=1, dim=16, batch=16)
+
+    def measured(classes, *rest, **named):
+        if classes > 300:
+            raise KeyboardInterrupt
+        return row
+
+    monkeypatch.setattr(training, "bench_training", measured)
+    record = interrupted(["bench", "training", "--classes", "300", "400"], tmp_path)
+    assert [(found["head"], found["classes"]) for found in record["rows"]] == [("full", 300), ("ann", 300)]
+    assert "| ann " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["growth", "--classes", "0"], "classes is 0"),
+        (["growth", "--active", "0"], "active is 0"),
+        (["growth", "--rate", "1.5"], "sample_rate is 1.5"),
+        (["growth", "--rate", "0.1", "--active", "5"], "not allowed with argument"),
+        (["training", "--rates", "0"], "sample_rate is 0"),
+        (["training", "--classes", "-1"], "classes is -1"),
+    ],
+)
+def test_bad_calls_end_in_one_line(arguments, words, capsys):
+    try:
+        code = cli.main(["bench", *arguments])
+    except SystemExit as ended:
+        code = ended.code
+    captured = capsys.readouterr()
+    assert code == 2 and captured.out == "" and words in captured.err and captured.err.count("\n") == 1
