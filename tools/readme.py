@@ -49,7 +49,7 @@ def steps_table() -> str:
     grown = read_record(ROOT / "results" / "cpu" / "growth.json")["rows"]
     times = ", ".join(f"{row['classes']:,} classes {row['ms_median']:.1f} ms" for row in grown)
     return (
-        f"{step.table(rows)}\n\n{source(records[0], 'results/cpu/')}\n\n"
+        f"{step.table(rows)}\n\n*{sources(records)}; commands in the records, `results/cpu/step_*.json`.*\n\n"
         f"Growth with {grown[0]['classes'] * grown[0]['rate']:,.0f} active classes and "
         f"{grown[0]['nearest']['nprobe']} lists probed: {times}, which is the number of classes to the power "
         f"{growth.exponent(grown):.2f} (`results/cpu/growth.json`)."
@@ -113,6 +113,17 @@ TABLES = {
 def source(record: dict, path: str) -> str:
     """Where the numbers come from: machine, versions, date, command."""
     return f"*{place(record['environment'])}; `{record['command']}`; records in `{path}`.*"
+
+
+def sources(records: list[dict]) -> str:
+    """The machines, each with the sizes that were timed there."""
+    at: dict[str, list[str]] = {}
+    for record in records:
+        row = record["rows"][-1]
+        groups = row["nearest"].get("groups") or 1
+        size = f"{row['classes']:,} x {row['dim']} at {row['rate']:g} ({row['precision']}, {groups} groups)"
+        at.setdefault(place(record["environment"]), []).append(size)
+    return "; ".join(f"{where}: {', '.join(dict.fromkeys(sizes))}" for where, sizes in at.items())
 
 
 def place(machine: dict) -> str:

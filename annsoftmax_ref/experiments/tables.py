@@ -142,6 +142,11 @@ BEYOND_TASKS = {
 }
 
 
+def second_cells() -> dict:
+    heads = {"full": {}, "random": {}, "ann": {"far": False}}
+    return {(head,): seeded(head=head, rate=0.01, options=options, **TIMED) for head, options in heads.items()}
+
+
 def beyond_cells() -> dict:
     return {
         (task, option): seeded(head="ann", options=kind, **fields)
@@ -263,7 +268,7 @@ def make_tables() -> dict[str, Table]:
         ),
         "seconds": Table(
             "How many seconds to a given accuracy (50,000 pairs, 1/100)?",
-            {(head,): seeded(head=head, rate=0.01, **TIMED) for head in ("full", "random", "ann")},
+            second_cells(),
             report_seconds,
             timed=True,
         ),
