@@ -85,7 +85,7 @@ def test_a_widget_can_follow_its_slider(name):
         start = time.process_time()
         pictures.png(FIGURES[name]())
         spent.append(time.process_time() - start)
-    assert min(spent) < 0.3
+    assert min(spent) < 0.5  # 0.15 on the machine where it was written, 0.36 on the slowest so far
 
 
 def test_show_stores_picture_and_alt_text(monkeypatch):

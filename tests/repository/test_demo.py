@@ -49,7 +49,9 @@ def test_without_ann_it_compares_nothing(tmp_path):
 
 
 def test_make_demo_writes_what_it_reads():
-    made = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True).stdout
+    made = subprocess.run(
+        ["make", "-n", "--no-print-directory", "demo"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
     for name in ("compare.json", "compare.png", "growth.json", "growth.png"):
         assert f"results/demo/{name}" in made
     assert made.rstrip().endswith("tools/demo.py results/demo")
