@@ -18,7 +18,7 @@ from torch import Tensor
 
 OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
 FEWEST = 4  # samples in a group
-ITERATIONS = 3  # of the power method, after which the groups are as good as with the eigenvector (notebook 06)
+ITERATIONS = 3  # of the power method: its groups recall nearly as much as those of eigenvectors (notebook 06)
 
 
 def groups_by_rule(batch: int, active_classes: int) -> int:
@@ -58,6 +58,11 @@ def similar_groups(x: Tensor, num_groups: int) -> Tensor:
             along = along.masked_fill(~there.squeeze(2), torch.inf)  # so that they stay the last of their part
             order = parts.gather(1, along.argsort(dim=1, stable=True)).flatten()
     return _cut(order[order < batch] if len(order) > batch else order, num_groups)
+
+
+def members(groups: Tensor) -> list[Tensor]:
+    """groups [G, b] -> the samples of each, without the places that hold none."""
+    return [group[group >= 0] for group in groups]
 
 
 def _along_main_direction(points: Tensor, there: Tensor) -> Tensor:

@@ -60,14 +60,15 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     def _step_rows(self, weight, ids: Tensor, grad: Tensor, state: dict, group: dict) -> tuple[Tensor, Tensor | None]:
         """Step rows ids [n] by grad [n, d] -> the ids, and their sign codes if an index wants them."""
         self._sweep(weight, state)
-        if not self._has_kernel(weight):  # which catches up on the way
+        fused = self._has_kernel(weight)
+        if not fused:  # the kernel catches up on the way
             self._catch_up(weight, ids, state)
         state["step"] += 1
         if state["last"] is None:
             state["last"] = torch.full((len(weight),), state["step"] - 1, dtype=torch.int64, device=weight.device)
             state["table"] = self.identity().repeat(WINDOW + 1, 1)
         wanted, codes = row_state(weight).wants_codes, None
-        if self._has_kernel(weight):
+        if fused:
             codes = self.step_op(*self._rows(weight, state, ids), grad, *self._by_age(weight, state),
                                  *self.numbers(group), wanted)  # fmt: skip
         else:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from annsoftmax_ref.active_sets import ActiveSet, ActiveSets
 from annsoftmax_ref.beyond.drawn import draw_distinct, draw_outside, scaled_cosines
+from annsoftmax_ref.grouping import members
 
 PILOT = 256  # classes drawn a step, to know what score those have that no sample found
 
@@ -33,7 +34,7 @@ class Priority:
         pilot = draw_distinct(n, min(PILOT, n), generator).to(x.device)
         pilot_logits = scaled_cosines(x, weight, pilot, selector.scale)  # [B, p]
         active = []
-        for samples in (group[group >= 0] for group in groups):
+        for samples in members(groups):
             classes, targets, log_weights = priority_active(
                 found[samples],
                 logits[samples],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.active_sets import ActiveSet, ActiveSets, draw_fill, union_active
+from annsoftmax_ref.grouping import members
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Tail:
         count = selector.active_classes
         found = selector.search(groups, x, weight, places=(1 - self.share) * count)
         active = []
-        for samples in (group[group >= 0] for group in groups):
+        for samples in members(groups):
             classes, targets, log_weights = tail_active(
                 found[samples], labels[samples], count, self.share, selector.num_classes, generator
             )

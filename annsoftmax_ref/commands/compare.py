@@ -25,7 +25,11 @@ def add_compare(commands) -> None:
     parser.add_argument("--heads", nargs="+", default=list(DEFAULT_HEADS), choices=HEADS)
     parser.add_argument("--objective", default="cosface", choices=list(OBJECTIVES))
     parser.add_argument("--rate", type=float, default=0.1, help="part of the classes that a group is scored against")
-    parser.add_argument("--groups", type=int, help="active sets per batch (ann); default: by the batch and the rate")
+    parser.add_argument(
+        "--groups",
+        type=int,
+        help="active sets per batch, for every sampling head; default: ann by the batch and the rate, the others one",
+    )
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")

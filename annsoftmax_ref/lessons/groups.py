@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.active_sets import active_count, union_active
 from annsoftmax_ref.experiments.figures import BLUE, ORANGE, new_figure
-from annsoftmax_ref.grouping import random_groups, similar_groups
+from annsoftmax_ref.grouping import members, random_groups, similar_groups
 from annsoftmax_ref.lessons.exercises import Exercise
 from annsoftmax_ref.lessons.pictures import SIZE, tiled
 from annsoftmax_ref.lessons.trained import Trained
@@ -94,7 +94,7 @@ def make_groups(batch: Batch, num_groups: int, kind: str, seed: int = 0) -> list
         groups = similar_groups(torch.from_numpy(batch.x), num_groups)
     else:
         groups = random_groups(len(batch.x), num_groups, torch.Generator().manual_seed(seed))
-    return [group[group >= 0].numpy() for group in groups]
+    return [group.numpy() for group in members(groups)]
 
 
 def active_sets(batch: Batch, groups: list[np.ndarray]) -> list[np.ndarray]:

@@ -99,10 +99,6 @@ struct Part {
           inverse(float(1.0 / o.scale)), n(all.n) {}
     __device__ float shift(int64_t column) const { return offset ? offset[column] * inverse : 0.0f; }
     __device__ float operator()(int64_t column) const { return widen(cosine[column]) + shift(column); }
-    // A row without a sample, by the threads first, first + step, ...
-    __device__ void clear(int64_t first, int64_t step) const {
-        for (int64_t c = first; c < n; c += step) narrow(0.0f, cosine + c);
-    }
 };
 
 // z: the target's cosine, shift: what is added to it, others: all the rest.
@@ -136,6 +132,14 @@ __device__ Gradient finish_together(double z, float shift, Running mine, const O
     return result;
 }
 
+// A row without a sample, by the threads first, first + step, ...
+template <class T>
+__device__ void clear(const Part<T>& active, const Part<T>& far, float* loss, int64_t first, int64_t step) {
+    for (int64_t c = first; c < active.n; c += step) narrow(0.0f, active.cosine + c);
+    for (int64_t c = first; c < far.n; c += step) narrow(0.0f, far.cosine + c);
+    if (first == 0) *loss = 0.0f;
+}
+
 // ---- The versions: active.cosine [R, A], far.cosine [R, L], targets [R] -> losses [R]; the cosines become share *
 // d loss / d cosine -------------------------------------------------------------------------------------------------
 template <class T>
@@ -145,10 +149,7 @@ __global__ void margin_softmax_1(Columns<T> all, Columns<T> all_far, int64_t R, 
     if (i >= R) return;
     const Part<T> active(all, i, o), far(all_far, i, o);
     const int64_t target = targets[i];
-    if (target < 0) {
-        active.clear(0, 1), far.clear(0, 1), losses[i] = 0.0f;
-        return;
-    }
+    if (target < 0) return clear(active, far, losses + i, 0, 1);
     const float scale = float(o.scale);
     Running others;
     for (int64_t c = 0; c < active.n; ++c)
@@ -168,10 +169,7 @@ __global__ void margin_softmax_2(Columns<T> all, Columns<T> all_far, const int64
                                  float* losses) {
     const Part<T> active(all, blockIdx.x, o), far(all_far, blockIdx.x, o);
     const int64_t target = targets[blockIdx.x];
-    if (target < 0) {
-        active.clear(threadIdx.x, blockDim.x), far.clear(threadIdx.x, blockDim.x), losses[blockIdx.x] = 0.0f;
-        return;
-    }
+    if (target < 0) return clear(active, far, losses + blockIdx.x, threadIdx.x, blockDim.x);
     const float scale = float(o.scale), shift = active.shift(target);
     Running mine;
     for (int64_t c = threadIdx.x; c < active.n; c += blockDim.x)
@@ -265,10 +263,7 @@ __global__ void margin_softmax_3(Columns<T> all, Columns<T> all_far, const int64
                                  float* losses) {
     const Part<T> active(all, blockIdx.x, o), far(all_far, blockIdx.x, o);
     const int64_t target = targets[blockIdx.x];
-    if (target < 0) {
-        active.clear(threadIdx.x, blockDim.x), far.clear(threadIdx.x, blockDim.x), losses[blockIdx.x] = 0.0f;
-        return;
-    }
+    if (target < 0) return clear(active, far, losses + blockIdx.x, threadIdx.x, blockDim.x);
     const float scale = float(o.scale), shift = active.shift(target);
     Running mine;
     take_all(active, target, scale, mine);
