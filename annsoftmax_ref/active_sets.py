@@ -158,18 +158,19 @@ def _union_of_group(
         chosen[at_cut[: count - int(chosen.sum())]] = True
     else:
         chosen = rank < unranked
-        chosen[_first_unused(fill_order, chosen, count - ranked)] = True
-        short = count - int(chosen.sum())
-        if short:  # the draw ran out
-            chosen[(~chosen).nonzero().squeeze(1)[:short]] = True
+        chosen[first_unused(fill_order, chosen, count - ranked)] = True
     classes = chosen.nonzero().squeeze(1)
     return classes, torch.searchsorted(classes, labels)
 
 
-def _first_unused(fill_order: Tensor, used: Tensor, wanted: int) -> Tensor:
-    """The first ``wanted`` distinct ids of fill_order [L] that are not marked in used [N]."""
+def first_unused(fill_order: Tensor, used: Tensor, wanted: int) -> Tensor:
+    """The first ``wanted`` distinct ids of fill_order [L] that are not marked in used [N], then the lowest ids."""
     fresh = fill_order[~used[fill_order]]
     order = torch.arange(len(fresh), device=fresh.device)
     first_seen = torch.full_like(used, len(fresh), dtype=torch.int64)
     first_seen.scatter_reduce_(0, fresh, order, "amin")
-    return fresh[first_seen[fresh] == order][:wanted]
+    found = fresh[first_seen[fresh] == order][:wanted]
+    if len(found) < wanted:  # the draw ran out
+        others = (~used.index_fill(0, found, True)).nonzero().squeeze(1)
+        found = torch.cat([found, others[: wanted - len(found)]])
+    return found

@@ -41,19 +41,17 @@ def union_active(candidates, labels, samples, fill_order, count, num_classes):
     Returns classes [G, count] ascending in each row and targets [G, b], the places of the samples' labels among them,
     -1 where there is no sample. Raises ValueError if a group's labels alone are more than ``count`` classes.
     """
-    _check_union(candidates, labels, samples, fill_order, count, num_classes)
+    check_union(candidates, labels, samples, fill_order, count, num_classes)
     if samples.shape[1] > count and (labels.is_cuda or choice.current() == "emulator"):
         # The CUDA kernel cannot tell; it is waited for only in this case.
         for group in samples:
             _check_room(len(labels[group[group >= 0]].unique()), count)
-    classes, targets = _empty_sets(samples, count)
+    classes, targets = empty_sets(samples, count)
     code = call(
         "union_active", candidates, labels, samples, fill_order, *candidates.shape, *samples.shape,
         fill_order.shape[1], count, num_classes, classes, targets,
     )  # fmt: skip
-    _check_room(-code, count)
-    if code:
-        raise ValueError(ERRORS[code])
+    raise_for(code, count)
     return classes, targets
 
 
@@ -77,7 +75,7 @@ def select_map(scores, labels, count):
 
 @union_active.register_fake
 def _(candidates, labels, samples, fill_order, count, num_classes):
-    return _empty_sets(samples, count)
+    return empty_sets(samples, count)
 
 
 @select_map.register_fake
@@ -94,11 +92,11 @@ def select_map_torch(scores: Tensor, labels: Tensor, count: int) -> tuple[Tensor
     return classes, torch.searchsorted(classes, labels)
 
 
-def _empty_sets(samples: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def empty_sets(samples: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return samples.new_empty(len(samples), count), torch.empty_like(samples)
 
 
-def _check_union(candidates, labels, samples, fill_order, count: int, num_classes: int) -> None:
+def check_union(candidates, labels, samples, fill_order, count: int, num_classes: int) -> None:
     check("candidates", candidates, torch.int64, ("B", "k"))
     check("labels", labels, torch.int64, (len(candidates),))
     check("samples", samples, torch.int64, ("G", "b"))
@@ -117,6 +115,13 @@ def _check_map(scores: Tensor, labels: Tensor, count: int) -> None:
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(scores):
         raise ValueError(f"labels holds a class id that is not in 0..{len(scores) - 1}, the places of scores")
     _check_room(len(labels.unique()), count)
+
+
+def raise_for(code: int, count: int) -> None:
+    """ValueError for what a kernel returned, if it was no success."""
+    _check_room(-code, count)
+    if code:
+        raise ValueError(ERRORS[code])
 
 
 def _check_room(distinct: int, count: int) -> None:

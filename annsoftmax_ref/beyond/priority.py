@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.active_sets import ActiveSet, ActiveSets
-from annsoftmax_ref.beyond.drawn import draw_distinct, draw_outside, scaled_cosines
-from annsoftmax_ref.grouping import members
+from annsoftmax_ref import backend
+from annsoftmax_ref.active_sets import ActiveSets, draw_fill, first_unused
+from annsoftmax_ref.beyond.drawn import draw_distinct, scaled_cosines
+from kernels_inline.weighted_ops import priority_active as priority_active_by_kernel
 
 PILOT = 256  # classes drawn a step, to know what score those have that no sample found
 
@@ -27,47 +28,107 @@ class Priority:
 
     def active_sets(self, selector, groups, x, labels, weight, generator) -> ActiveSets:
         """As ``Selector.select``, for groups [G, b] of samples, as ``ActiveSets`` has them."""
-        n, index = selector.num_classes, selector.index
+        n, count, index = selector.num_classes, selector.active_classes, selector.index
         k = selector.candidates_per_sample(groups.shape[1], times=2)
         found, scores = index.search(x, weight, k, selector.nprobe, selector.rerank)
         logits = selector.scale * index.as_cosines(scores, selector.rerank)
         pilot = draw_distinct(n, min(PILOT, n), generator).to(x.device)
-        pilot_logits = scaled_cosines(x, weight, pilot, selector.scale)  # [B, p]
-        active = []
-        for samples in members(groups):
-            classes, targets, log_weights = priority_active(
-                found[samples],
-                logits[samples],
-                labels[samples],
-                pilot,
-                pilot_logits[samples],
-                selector.active_classes,
-                n,
-                generator,
-            )
-            active.append(ActiveSet(samples, classes, targets, log_weights.to(x.dtype)))
-        return ActiveSets.of(active)
+        classes, targets, log_weights = priority_active(
+            found,
+            logits,
+            labels,
+            groups,
+            pilot,
+            scaled_cosines(x, weight, pilot, selector.scale),
+            *draw_priority(groups, k, count, n, generator, x.device),
+            count,
+            n,
+        )
+        return ActiveSets(groups, classes, targets, log_weights.to(x.dtype))
+
+
+def draw_priority(
+    groups: Tensor, k: int, count: int, num_classes: int, generator: torch.Generator, device=None
+) -> tuple[Tensor, Tensor]:
+    """For groups [G, b] of samples with k candidates each: draws [G, b k + count + 1] in (0, 1], and fill_order [G, L].
+
+    fill_order has as many distinct classes as the candidates, the kept and one more, so that those that no sample
+    found are never too few in it.
+    """
+    most = groups.shape[1] * k + count + 1
+    draws = 1 - torch.rand(len(groups), most, generator=generator, dtype=torch.float64)
+    fill = draw_fill(num_classes, min(most, num_classes), generator, len(groups))
+    return draws.to(device), fill.to(device)
 
 
 def priority_active(
     candidates: Tensor,
     logits: Tensor,
     labels: Tensor,
+    samples: Tensor,
     pilot: Tensor,
     pilot_logits: Tensor,
+    draws: Tensor,
+    fill_order: Tensor,
     count: int,
     num_classes: int,
-    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The labels' classes, and a priority sample of all others, shared by the group: exactly ``count`` classes.
+    """For each group its labels' classes, and a priority sample of all others: exactly ``count`` classes.
 
-    candidates [b, k], -1 where there is none, and their estimated logits [b, k]; labels [b]; pilot [p]: classes
-    drawn uniformly, and their logits [b, p]. A class's score is e to its largest logit over the group; one that no
-    sample found has the mean score of the pilot's classes that were not found. Classes not found share one
+    candidates [B, k], -1 where there is none, and their estimated logits [B, k]; labels [B]; samples [G, b]: each
+    group's positions in the batch, -1 where there is none; pilot [p]: classes drawn uniformly, and their logits
+    [B, p]; draws and fill_order: by ``draw_priority``. A class's score is e to its largest logit over the group; one
+    that no sample found has the mean score of the pilot's classes that were not found. Classes not found share one
     score, so that only the smallest of their uniforms are drawn.
-    Returns classes [count] ascending, targets [b], log-weights [count] (float64), 0 for labels.
+    Returns classes [G, count] ascending, targets [G, b], log-weights [G, count] (float64), 0 for labels.
     Raises ValueError if the labels alone are more than ``count`` classes.
     """
+    if backend.runs(priority_active_by_kernel, candidates, logits, pilot_logits):
+        return priority_active_by_kernel(
+            candidates.contiguous(),
+            logits.contiguous(),
+            labels.contiguous(),
+            samples,
+            fill_order,
+            pilot,
+            pilot_logits,
+            draws,
+            count,
+            num_classes,
+        )
+    targets = torch.full_like(samples, -1)
+    most = samples.shape[1] * candidates.shape[1]  # candidates of a group
+    classes, log_weights = [], []
+    for group, places, uniforms, fill in zip(samples, targets, draws, fill_order, strict=True):
+        own = group[group >= 0]
+        chosen, places[group >= 0], weights = _priority_of_group(
+            candidates[own],
+            logits[own],
+            labels[own],
+            pilot,
+            pilot_logits[own],
+            uniforms.split([most, count + 1]),
+            fill,
+            count,
+            num_classes,
+        )
+        classes.append(chosen)
+        log_weights.append(weights)
+    return torch.stack(classes), targets, torch.stack(log_weights)
+
+
+def _priority_of_group(
+    candidates: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    pilot: Tensor,
+    pilot_logits: Tensor,
+    draws: tuple[Tensor, Tensor],
+    fill_order: Tensor,
+    count: int,
+    num_classes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for candidates [b, k], logits [b, k], labels [b] and pilot_logits [b, p] of one group."""
     best = _best_logits(candidates, logits, labels, num_classes)  # [N]
     known = (best > -torch.inf).nonzero().squeeze(1)
     scores = best[known].double()
@@ -82,10 +143,9 @@ def priority_active(
     floor = _floor(pilot_logits.double().amax(dim=0)[fresh], scores)
     unfound = num_classes - len(known)
     extra = min(unfound, places + 1)  # no more of them can be among the kept, or be the threshold
-    draws = 1 - torch.rand(len(found) + extra, generator=generator, dtype=torch.float64)  # in (0, 1]
-    uniforms = torch.cat([draws[: len(found)], smallest_uniforms(unfound, -draws[len(found) :].log())])
-    others = torch.cat([found, draw_outside(best > -torch.inf, extra, generator)])
-    kept, log_weights = priority_keep(torch.cat([scores, floor.expand(extra)]), uniforms.to(labels.device), places)
+    uniforms = torch.cat([draws[0][: len(found)], smallest_uniforms(unfound, -draws[1][:extra].log())])
+    others = torch.cat([found, first_unused(fill_order, best > -torch.inf, extra)])
+    kept, log_weights = priority_keep(torch.cat([scores, floor.expand(extra)]), uniforms, places)
     return _in_order(
         torch.cat([positives, others[kept]]), torch.cat([log_weights.new_zeros(len(positives)), log_weights]), labels
     )

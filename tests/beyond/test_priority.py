@@ -10,7 +10,7 @@ from sampled import SCALE, N, problem, unit
 
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.beyond.drawn import draw_distinct
-from annsoftmax_ref.beyond.priority import priority_active, priority_keep, smallest_uniforms
+from annsoftmax_ref.beyond.priority import draw_priority, priority_active, priority_keep, smallest_uniforms
 
 
 @settings(max_examples=80, deadline=None)
@@ -37,8 +37,10 @@ def test_chances_of_a_priority_sample_follow_from_its_scores(data):
     count = data.draw(st.integers(len(labels.unique()), n), "count")
     pilot = draw_distinct(n, min(n, 10), generator)
     pilot_logits = torch.randn(b, len(pilot), generator=generator, dtype=torch.float64)
-    classes, targets, log_weights = priority_active(
-        candidates, logits, labels, pilot, pilot_logits, count, n, generator
+    everybody = torch.arange(b)[None]
+    draws = draw_priority(everybody, candidates.shape[1], count, n, generator)
+    (classes,), (targets,), (log_weights,) = priority_active(
+        candidates, logits, labels, everybody, pilot, pilot_logits, *draws, count, n
     )
     assert len(classes) == count and (classes.diff() > 0).all() and torch.equal(classes[targets], labels)
     assert (log_weights >= 0).all() and (log_weights[targets] == 0).all()
@@ -60,13 +62,14 @@ def test_scores_may_be_anything():
     x, labels, weight = problem(b=2)
     logits = SCALE * x @ unit(weight).T
     generator = torch.Generator().manual_seed(0)
-    ratios = []
+    ratios, both = [], torch.arange(2)[None]
     for _ in range(1500):
         candidates = torch.randint(-1, N, (2, 20), generator=generator)
         guesses = torch.randn(2, 20, generator=generator, dtype=torch.float64)
         pilot = draw_distinct(N, 30, generator)
-        classes, _, log_weights = priority_active(
-            candidates, guesses, labels, pilot, torch.zeros(2, 30), 90, N, generator
+        draws = draw_priority(both, 20, 90, N, generator)
+        (classes,), _, (log_weights,) = priority_active(
+            candidates, guesses, labels, both, pilot, torch.zeros(2, 30), *draws, 90, N
         )
         ratios.append((logits[:, classes] + log_weights).exp().sum(dim=1) / logits.exp().sum(dim=1))
     ratios = torch.stack(ratios).mean(dim=1)

@@ -22,14 +22,15 @@ def test_tail_equals_the_reference(data):
     labels = torch.randint(n, (b,), generator=generator)
     count = data.draw(st.integers(len(labels.unique()), n), "count")
     tail = data.draw(st.sampled_from([0.01, 0.3, 0.5, 0.99]), "tail")
-    twin = torch.Generator().manual_seed(seed)  # draws the same once more
-    classes, targets, log_weights = tail_active(candidates, labels, count, tail, n, generator.manual_seed(seed))
+    everybody = torch.arange(b)[None]
+    fill = draw_fill(n, count, generator.manual_seed(seed))
+    (classes,), (targets,), (log_weights,) = tail_active(candidates, labels, everybody, fill, count, tail, n)
     # S is the union, cut to what the tail leaves.
     positives, wanted = len(labels.unique()), count - max(1, math.floor(tail * count + 0.5))
     union = np.unique(np.concatenate([labels, candidates[candidates >= 0]]))
     size = min(len(union), max(wanted, positives))
     searched, _ = ref.union_active(candidates.numpy(), labels.numpy(), np.arange(0), size, n)
-    expected, expected_weights = ref.uniform_tail(searched, draw_fill(n, count, twin)[0].numpy(), count, n)
+    expected, expected_weights = ref.uniform_tail(searched, fill[0].numpy(), count, n)
     np.testing.assert_array_equal(classes.numpy(), expected)
     np.testing.assert_allclose(log_weights.numpy(), expected_weights, atol=1e-12)
     assert torch.equal(classes[targets], labels)
