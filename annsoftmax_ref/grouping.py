@@ -16,6 +16,9 @@ import math
 import torch
 from torch import Tensor
 
+from annsoftmax_ref import backend
+from kernels_inline.groups_ops import similar_order
+
 OWN_CLASSES = 16  # for each sample of a group, about: what the table "groups" says is best, and the table "rates"
 FEWEST = 4  # samples in a group
 ITERATIONS = 3  # of the power method: its groups recall nearly as much as those of eigenvectors (notebook 06)
@@ -47,6 +50,14 @@ def similar_groups(x: Tensor, num_groups: int) -> Tensor:
     if min(num_groups, batch) == 1:
         return torch.arange(batch, device=x.device).unsqueeze(0)
     levels = (min(num_groups, batch) - 1).bit_length()
+    if backend.runs(similar_order, x):
+        return _cut(similar_order(x.contiguous(), 2**levels, ITERATIONS), num_groups)
+    return _cut(_similar_order(x, levels), num_groups)
+
+
+def _similar_order(x: Tensor, levels: int) -> Tensor:
+    """x [B, d] -> its order [B], halved so many times."""
+    batch = len(x)
     room = -(-batch // 2**levels)  # of the last parts; places without a sample hold the number B, of a row of zeros
     order = torch.arange(room * 2**levels, device=x.device).clamp_max(batch)
     with torch.autocast(x.device.type, enabled=False):
@@ -57,7 +68,7 @@ def similar_groups(x: Tensor, num_groups: int) -> Tensor:
             along = _along_main_direction(rows[parts], there)
             along = along.masked_fill(~there.squeeze(2), torch.inf)  # so that they stay the last of their part
             order = parts.gather(1, along.argsort(dim=1, stable=True)).flatten()
-    return _cut(order[order < batch] if len(order) > batch else order, num_groups)
+    return order[order < batch] if len(order) > batch else order
 
 
 def members(groups: Tensor) -> list[Tensor]:

@@ -24,6 +24,7 @@ from annsoftmax_ref.row_parameter import unwatching
 from annsoftmax_ref.shortlists import EXACT, Shortlists, largest, list_sums, moved_centroids, moved_means, nearest
 from kernels_inline.bits import hamming, pack_bits, words_for
 from kernels_inline.encode_ops import encode
+from kernels_inline.head_ops import gather_normalise
 from kernels_inline.lists_ops import write_codes_
 from kernels_inline.rerank_ops import rerank as rerank_by_kernel
 from kernels_inline.scan_ops import ivf_scan, ivf_scan_asymmetric, ivf_scan_asymmetric_torch, ivf_scan_torch
@@ -96,7 +97,7 @@ class IVFBinaryIndex(nn.Module):
             self.rotation.copy_(torch.linalg.qr(gaussian).Q)
         count = min(self.num_rows, self.nlist * samples_per_list)
         picks = torch.randperm(self.num_rows, generator=generator)[:count].to(rows.device)
-        sample = self._normalise(rows[picks])
+        sample = self._unit_rows(rows, picks)
         few = self.num_rows * self.nlist <= EXACT
         self.centroids.copy_(sample[: self.nlist])  # k distinct rows to start from
         work.begin("k-means", iterations)
@@ -110,7 +111,7 @@ class IVFBinaryIndex(nn.Module):
         work.begin("lists", self.num_rows if few else 2 * self.num_rows)
         if few:
             for ids in everything.split(1 << 16):
-                self.assignment[ids] = self.nearest_list(self._normalise(rows[ids]))
+                self.assignment[ids] = self.nearest_list(self._unit_rows(rows, ids))
                 work.add(len(ids))
         else:
             self.assignment.copy_(Shortlists(self.centroids).lists_of(rows, work.add))
@@ -164,14 +165,14 @@ class IVFBinaryIndex(nn.Module):
             return encode(
                 rows, ids, self.rotation, self.centroids if self.centre else None, lists if self.centre else None
             )
-        return self.encode(self._normalise(rows[ids]), lists)
+        return self.encode(self._unit_rows(rows, ids), lists)
 
     @torch.no_grad()
     def refresh(self, rows: Tensor, ids: Tensor, move_centroids: bool = True) -> int:
         """Put rows ids [n] of rows [N, d] into their nearest list, rewrite their codes, and move the centroids
         one mini-batch k-means step (Sculley 2010) towards them. Returns how many rows changed their list.
         Derived in notebook 05, section "Rows that move"."""
-        unit_rows = self._normalise(rows[ids])
+        unit_rows = self._unit_rows(rows, ids)
         lists = self.nearest_list(unit_rows)
         moved = self.lists.move(ids, lists)
         if move_centroids:
@@ -184,7 +185,7 @@ class IVFBinaryIndex(nn.Module):
     @torch.no_grad()
     def refresh_means(self, rows: Tensor, ids: Tensor) -> None:
         """Move the mean rows towards rows ids [n] of rows [N, d], as ``refresh`` does; lists and codes stay."""
-        found = list_sums(self._normalise(rows[ids]), self.assignment[ids], self.nlist)
+        found = list_sums(self._unit_rows(rows, ids), self.assignment[ids], self.nlist)
         self.means.copy_(moved_means(self.means, found, self.lists.sizes))
 
     @torch.no_grad()
@@ -202,9 +203,10 @@ class IVFBinaryIndex(nn.Module):
             raise RuntimeError("the index has no lists yet; call train_lists first")
         queries = self._normalise(queries)
         probed = largest(queries @ self.centroids.T, nprobe)  # [B, nprobe]
-        ids, scores = self._scan(queries, probed, k)
+        ids, found = self._scan(queries, probed, k)
         if not rerank:
-            return ids, scores
+            scores = found if self.asymmetric else -found.to(queries.dtype)
+            return ids, scores.masked_fill(ids < 0, -torch.inf)
         if backend.runs(rerank_by_kernel, queries, rows):
             return rerank_by_kernel(queries, rows.detach(), ids)
         return self._rerank(queries, rows, ids)
@@ -238,7 +240,8 @@ class IVFBinaryIndex(nn.Module):
         return hamming(self.codes, fresh).sum().item() / (self.num_rows * self.dim)
 
     def _scan(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best codes in the lists probed [B, nprobe], ties to the lower id: ids, scores [B, k]."""
+        """The k best codes in the lists probed [B, nprobe], ties to the lower id: ids [B, k], -1 last, and their
+        Hamming distances, or scores if asymmetric [B, k]."""
         lists, fast = self.lists, backend.runs(ivf_scan_asymmetric if self.asymmetric else ivf_scan, queries)
         if self.asymmetric:
             queries, scan = queries.float(), ivf_scan_asymmetric if fast else ivf_scan_asymmetric_torch
@@ -247,15 +250,19 @@ class IVFBinaryIndex(nn.Module):
         else:
             scan = ivf_scan if fast else ivf_scan_torch
             sizes = (k, self.num_rows, self.dim)
-            keys = self.encode(queries.unsqueeze(1), probed)  # [B, 1, W], or [B, nprobe, W] if centred
+            keys = self._keys(queries, probed)
         step = len(queries) if fast else max(1, CHUNK // (probed.shape[1] * lists.slots.shape[1]))
         parts = [
             scan(part, p, lists.slots, lists.slot_codes, lists.ends, *sizes)
             for part, p in zip(keys.split(step), probed.split(step), strict=True)
         ]
-        ids, found = (torch.cat(part) for part in zip(*parts, strict=True))
-        scores = found if self.asymmetric else -found.to(queries.dtype)
-        return ids, scores.masked_fill(ids < 0, -torch.inf)
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+    def _keys(self, queries: Tensor, probed: Tensor) -> Tensor:
+        """The queries' codes [B, 1, W], or [B, nprobe, W] where they depend on the list."""
+        if self.centre or not backend.runs(encode, queries):
+            return self.encode(queries.unsqueeze(1), probed)
+        return encode(queries, torch.arange(len(queries), device=queries.device), self.rotation).unsqueeze(1)
 
     def _rerank(self, queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids [B, k] by (-cosine, id), and the cosines; -1 last."""
@@ -272,6 +279,12 @@ class IVFBinaryIndex(nn.Module):
         by_id = ids.masked_fill(missing, self.num_rows).argsort(dim=1)
         order = by_id.gather(1, cosines.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
         return ids.gather(1, order), cosines.gather(1, order)
+
+    def _unit_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """Rows ids [n] of rows [N, d], scaled to length 1 [n, d]."""
+        if backend.runs(gather_normalise, rows, self.centroids):
+            return gather_normalise(rows.detach(), ids, False)[0]
+        return self._normalise(rows[ids])
 
     def _normalise(self, rows: Tensor) -> Tensor:
         return F.normalize(rows.detach().to(self.centroids.dtype), dim=-1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import platform
@@ -90,6 +91,14 @@ class CppLibrary:
 
     def call(self, name: str, *arguments: Tensor | int | float | None) -> int:
         return compiler.function_of(self.library, name)(*map(compiler.c_value, arguments))
+
+
+_wrapped = functools.cache(CppLibrary)  # one for each library
+
+
+def library() -> CppLibrary:
+    """The kernels that ``load`` gives, as ``dispatch`` calls them. Raises BuildError."""
+    return _wrapped(load())
 
 
 def runnable_variants() -> dict[str, str]:

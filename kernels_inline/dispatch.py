@@ -86,5 +86,5 @@ def library_for(place: torch.device):
     Raises BuildError where there is none.
     """
     if place.type == "cpu" and current() != "emulator":
-        return build.CppLibrary(build.load())
+        return build.library()
     return library.load(place)

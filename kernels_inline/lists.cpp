@@ -5,9 +5,11 @@
 //              distinct, so threads never write the same place.
 // list_sums    each row is read once and added to its list's sum. A list belongs to one thread, which adds its rows in
 //              ascending order, so the number of threads does not change a bit of the result.
+// far_offsets  how many classes of each list an active set leaves out, as a logarithm: one pass over the active classes.
 #include "threads.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -53,6 +55,34 @@ extern "C" int64_t list_sums(const float* rows, const int64_t* lists, int64_t co
             const float* row = rows + order[i] * dim;
             for (int64_t j = 0; j < dim; ++j) sum[j] += row[j];
         }
+    }
+    return 0;
+}
+
+// offsets [G, nlist]: log of the classes of each list that are not among classes [G, A], plus what the spread of the
+// list's rows about their mean row adds. assignment [N], sizes [nlist] of all classes; means [nlist, dim]. Returns 1
+// for a class outside 0..N-1, 2 for a list outside 0..nlist-1.
+extern "C" int64_t far_offsets(const int64_t* classes, const int64_t* assignment, const int64_t* sizes,
+                               const float* means, int64_t G, int64_t A, int64_t N, int64_t nlist, int64_t dim,
+                               double scale, float* offsets) {
+    std::vector<float> spread(nlist);
+    for (int64_t list = 0; list < nlist; ++list) {
+        float square = 0;
+#pragma omp simd reduction(+ : square)
+        for (int64_t j = 0; j < dim; ++j) square += means[list * dim + j] * means[list * dim + j];
+        spread[list] = float(scale * scale / 2) * (1 - square) / float(dim);
+    }
+    std::vector<int64_t> left(nlist);
+    for (int64_t g = 0; g < G; ++g) {
+        std::copy(sizes, sizes + nlist, left.begin());
+        for (int64_t a = 0; a < A; ++a) {
+            const int64_t id = classes[g * A + a];
+            if (id < 0 || id >= N) return 1;
+            if (assignment[id] < 0 || assignment[id] >= nlist) return 2;
+            --left[assignment[id]];
+        }
+        for (int64_t list = 0; list < nlist; ++list)
+            offsets[g * nlist + list] = std::log(float(left[list])) + spread[list];
     }
     return 0;
 }

@@ -1,7 +1,8 @@
-"""The inverted lists: ``write_codes_`` (new codes of some rows, by id and in their lists) and ``kmeans_sums``.
+"""The inverted lists: ``write_codes_`` (new codes of some rows, by id and in their lists), ``kmeans_sums``, and
+``far_offsets`` (what a list counts for that stands for its classes left out).
 
-The kernels are in ``lists.cpp``. Twins in plain torch: ``annsoftmax_ref.lists.InvertedLists.write_codes``, and
-``index_add_`` with ``bincount``.
+The kernels are in ``lists.cpp``. Twins in plain torch: ``annsoftmax_ref.lists.InvertedLists.write_codes``,
+``index_add_`` with ``bincount``, ``annsoftmax_ref.beyond.far.far_classes``.
 """
 
 from __future__ import annotations
@@ -63,6 +64,32 @@ def kmeans_sums(rows, lists, nlist):
     return sums, counts
 
 
+@kernel_op(
+    "far_offsets",
+    needs=("far_offsets",),
+    device_types=("cpu",),
+    schema="(Tensor classes, Tensor assignment, Tensor sizes, Tensor means, float scale) -> Tensor",
+)
+def far_offsets(classes, assignment, sizes, means, scale):
+    """classes [G, A], assignment [N], sizes [L] int64, means [L, d] float32 -> offsets [G, L] float32.
+
+    log(classes of list l that set g leaves out) + scale^2 (1 - |means_l|^2) / 2 d.
+    """
+    check("classes", classes, torch.int64, ("G", "A"))
+    check("assignment", assignment, torch.int64, ("N",))
+    check("sizes", sizes, torch.int64, ("L",))
+    check("means", means, torch.float32, (len(sizes), "d"))
+    offsets = means.new_empty(len(classes), len(sizes))
+    code = call(
+        "far_offsets", classes, assignment, sizes, means, *classes.shape, len(assignment), *means.shape, float(scale),
+        offsets,
+    )  # fmt: skip
+    if code:
+        name, most = ("classes", len(assignment)) if code == 1 else ("assignment", len(sizes))
+        raise ValueError(f"{name} holds a number that is not in 0..{most - 1}")
+    return offsets
+
+
 @write_codes_.register_fake
 def _(codes, slot_codes, written, assignment, place, ids, fresh, clock) -> None:
     return None
@@ -71,3 +98,8 @@ def _(codes, slot_codes, written, assignment, place, ids, fresh, clock) -> None:
 @kmeans_sums.register_fake
 def _(rows, lists, nlist):
     return rows.new_empty(nlist, rows.shape[1]), lists.new_empty(nlist)
+
+
+@far_offsets.register_fake
+def _(classes, assignment, sizes, means, scale):
+    return means.new_empty(classes.shape[0], sizes.shape[0])

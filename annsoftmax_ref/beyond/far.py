@@ -18,7 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from annsoftmax_ref import backend
 from annsoftmax_ref.active_sets import FarClasses
+from kernels_inline.lists_ops import far_offsets
 
 
 def far_classes(classes: Tensor, assignment: Tensor, sizes: Tensor, means: Tensor, scale: float) -> FarClasses:
@@ -27,6 +29,8 @@ def far_classes(classes: Tensor, assignment: Tensor, sizes: Tensor, means: Tenso
     assignment [N]: the list of each class; sizes [L]: classes in each list; means [L, d]: their mean rows, of rows of
     length 1; scale: what a cosine is multiplied by. A bias that a class left out may have is taken as 0.
     """
+    if backend.runs(far_offsets, means):
+        return FarClasses(means, far_offsets(classes, assignment, sizes, means, scale))
     sets, lists = len(classes), len(sizes)
     start = lists * torch.arange(sets, device=classes.device).unsqueeze(1)
     inside = torch.bincount((assignment[classes] + start).flatten(), minlength=sets * lists).view(sets, lists)

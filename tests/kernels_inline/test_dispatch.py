@@ -18,10 +18,12 @@ from kernels_inline.head_ops import (
     union_rows,
     union_rows_torch,
 )
-from kernels_inline.lists_ops import kmeans_sums
+from kernels_inline.groups_ops import similar_order
+from kernels_inline.lists_ops import far_offsets, kmeans_sums
 from kernels_inline.rerank_ops import rerank
 from kernels_inline.select_ops import union_active
 from kernels_inline.softmax_ops import margin_softmax_
+from kernels_inline.weighted_ops import priority_active, tail_active
 
 pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 
@@ -195,7 +197,8 @@ def test_load_inline_is_asked_for_the_present_device_only(monkeypatch, tmp_path)
 @pytest.mark.gpu
 def test_on_a_gpu_the_kernels_run_and_agree_with_torch():
     runs = {op for op in dispatch.LAUNCHERS if backend.runs(op, torch.zeros(1, device="cuda"))}
-    assert set(dispatch.LAUNCHERS) - runs == {union_rows}  # sorted by torch there
+    by_torch = {union_rows, similar_order, far_offsets, tail_active, priority_active}
+    assert set(dispatch.LAUNCHERS) - runs == by_torch
     for kernel in registry.KERNELS:
         expected = kernel.expected_outputs(kernel.inputs(kernel.small))
         arguments = [a.cuda() if isinstance(a, torch.Tensor) else a for a in kernel.inputs(kernel.small)]

@@ -1,4 +1,4 @@
-"""``write_codes_`` and ``kmeans_sums`` against plain torch, on every instruction set."""
+"""``write_codes_``, ``kmeans_sums`` and ``far_offsets`` against plain torch, on every instruction set."""
 
 import pytest
 import torch
@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from kernel_examples import kmeans_sums_torch
 
 from annsoftmax_ref import backend
+from annsoftmax_ref.beyond.far import far_classes
 from annsoftmax_ref.lists import InvertedLists
 from kernels_inline import build
-from kernels_inline.lists_ops import kmeans_sums, write_codes_
+from kernels_inline.lists_ops import far_offsets, kmeans_sums, write_codes_
 
 pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 
@@ -96,3 +97,28 @@ def test_bad_input_of_the_sums_is_one_sentence():
     ):
         with pytest.raises(ValueError, match=message):
             kmeans_sums(given_, numbers, nlist)
+
+
+def far_arguments(sets=3, active=40, n=200, nlist=9, dim=70, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    classes = torch.stack([torch.randperm(n, generator=generator)[:active].sort().values for _ in range(sets)])
+    assignment = torch.randint(nlist, (n,), generator=generator)
+    means = torch.randn(nlist, dim, generator=generator) / dim
+    return classes, assignment, torch.bincount(assignment, minlength=nlist), means, 16.0
+
+
+@pytest.mark.parametrize("active", [0, 40, 200])  # all classes: every list leaves out none, -inf
+def test_far_offsets_equal_torch(active):
+    classes, assignment, sizes, means, scale = arguments = far_arguments(active=active)
+    with backend.use("torch"):
+        theirs = far_classes(*arguments).offsets
+    torch.testing.assert_close(far_offsets(*arguments), theirs)
+    assert bool(theirs.isinf().all()) == (active == 200)
+
+
+def test_far_offsets_pass_opcheck_and_refuse_classes_out_of_range():
+    classes, *others = far_arguments()
+    torch.library.opcheck(far_offsets.registered, (classes, *others))
+    classes[1, 2] = 200
+    with pytest.raises(ValueError, match=r"classes holds a number that is not in 0\.\.199"):
+        far_offsets(classes, *others)
