@@ -36,10 +36,17 @@ input, ``cli`` is the command line. The rooms:
 """
 
 import os
+import sys
 
 # Matrices of tens of megabytes come and go in each step. With huge pages their first use costs a five-hundredth of
 # the page faults; torch reads this when it is imported, so it helps only where this package is imported first.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# A command's threads sleep soon when they wait for work, so that what runs beside it has the cores; in a program of
+# somebody's own that is for them to say (``machine.threads``). OpenMP, too, reads it when torch is imported.
+if {"annsoftmax", "annsoftmax_ref"} & set(map(os.path.basename, sys.orig_argv[1:3])) and not os.getenv(
+    "OMP_WAIT_POLICY"
+):
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from annsoftmax_ref.factory import make_head
 from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead

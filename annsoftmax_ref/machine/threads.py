@@ -2,8 +2,9 @@
 
 torch's threads and those of our C++ kernels are one OpenMP team. By default a thread that has nothing to do spins for
 some milliseconds, which is fast on a machine that does nothing else; beside another training on the same cores a step
-then takes many times as long. ``OMP_WAIT_POLICY=passive`` in the environment lets threads sleep. OpenMP reads it once,
-when torch is imported.
+then takes many times as long. ``GOMP_SPINCOUNT=1000`` in the environment lets threads sleep after some microseconds,
+which is what OpenMP itself does where threads outnumber cores; the command line sets it. ``OMP_WAIT_POLICY=passive``
+lets them sleep at once, and costs more where nothing else runs. OpenMP reads both once, when torch is imported.
 """
 
 from __future__ import annotations
@@ -36,4 +37,4 @@ def waiting() -> str:
     chosen = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "no policy is set"
     if not threads_spin():
         return f"asleep ({chosen})"
-    return f"spinning ({chosen}): where other work shares the cores, set OMP_WAIT_POLICY=passive before Python starts"
+    return f"spinning ({chosen}): where other work shares the cores, set GOMP_SPINCOUNT=1000 before Python starts"

@@ -23,7 +23,27 @@ def test_threads_sleep_where_the_environment_says_so():
 
 def test_spinning_is_told_and_what_to_do_about_it():
     text = waits(OMP_WAIT_POLICY="active")
-    assert text.startswith("spinning (OMP_WAIT_POLICY=active): ") and "set OMP_WAIT_POLICY=passive" in text
+    assert text.startswith("spinning (OMP_WAIT_POLICY=active): ") and "set GOMP_SPINCOUNT=1000" in text
+
+
+def told_to_commands(*command, **environment):
+    """GOMP_SPINCOUNT of a process that imports the package, started in that way."""
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    run = subprocess.run([sys.executable, *command], env=kept | environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_threads_of_a_command_sleep_soon_and_those_of_a_program_as_it_says(tmp_path):
+    assert "asleep (GOMP_SPINCOUNT=1000)" in told_to_commands("-m", "annsoftmax_ref", "doctor")
+    assert "asleep (OMP_WAIT_POLICY=passive)" in told_to_commands(
+        "-m", "annsoftmax_ref", "doctor", OMP_WAIT_POLICY="passive"
+    )
+    script = "import os, annsoftmax_ref; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert told_to_commands("-c", script).strip() == "None"
+    installed = tmp_path / "annsoftmax"  # as pip makes it
+    installed.write_text(script)
+    assert told_to_commands(str(installed)).strip() == "1000"
 
 
 def test_doctor_says_how_threads_wait(capsys):
