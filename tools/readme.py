@@ -10,9 +10,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from annsoftmax_ref.bench import growth, search, step, training
+from annsoftmax_ref.bench import growth, search, searches, step, training
 from annsoftmax_ref.experiments import reports, runs, tables
 from annsoftmax_ref.experiments.records import read_record
+from annsoftmax_ref.experiments.settings import OBJECTIVES, STORE
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "tables" / "README.md")
@@ -20,10 +21,10 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "tables" / "README.md")
 
 def runs_table(name: str) -> str:
     """One of ``annsoftmax table``, from the store of runs."""
-    table, store = tables.TABLES[name], runs.Store(ROOT / tables.STORE)
+    table, store = tables.TABLES[name], runs.Store(ROOT / STORE)
     rows = [store.rows[run] for run in table.runs if run in store.rows]
     places = sorted({place(row["environment"]) for row in rows})
-    return f"{table.render(store)}\n\n*{'; '.join(places)}; `annsoftmax table {name}`; records in `{tables.STORE}`.*"
+    return f"{table.render(store)}\n\n*{'; '.join(places)}; `annsoftmax table {name}`; records in `{STORE}`.*"
 
 
 def search_table() -> str:
@@ -61,9 +62,14 @@ def million_table() -> str:
     return f"{training.table(record['rows'])}\n\n{source(record, 'results/cpu/million.json')}"
 
 
+def costs_table() -> str:
+    record = read_record(ROOT / "results" / "cpu" / "searches.json")
+    return f"{searches.table(record['rows'])}\n\n{source(record, 'results/cpu/searches.json')}"
+
+
 def reported_table() -> str:
     """What users of random sampling report (issues of InsightFace), and what was measured here, a line each."""
-    store = runs.Store(ROOT / tables.STORE)
+    store = runs.Store(ROOT / STORE)
     embedding, rates = (tables.TABLES[name].found(store) for name in ("embedding", "rates"))
     lost = {head: _lost(embedding, head, "map") for head in ("random", "ann")}
     near = {head: rates[head, "1/50"] for head in ("random", "ann")}
@@ -89,7 +95,7 @@ def reported_table() -> str:
 
 def _lost(cells: reports.Cells, head: str, metric: str) -> str:
     """By how many points a head is behind full softmax, from the objective with the least to that with the most."""
-    found = [reports.paired_gap(cells["full", kind], cells[head, kind], metric) for kind in tables.OBJECTIVES]
+    found = [reports.paired_gap(cells["full", kind], cells[head, kind], metric) for kind in OBJECTIVES]
     points = sorted(round(gap.mean, 1) + 0.0 for gap in found if gap is not None)
     return f"{points[0]:.1f} to {points[-1]:.1f}" if points else "-"
 
@@ -106,6 +112,7 @@ TABLES = {
     "steps": steps_table,
     "large_search": large_search_table,
     "million": million_table,
+    "costs": costs_table,
     "reported": reported_table,
 }
 
@@ -120,8 +127,9 @@ def sources(records: list[dict]) -> str:
     at: dict[str, list[str]] = {}
     for record in records:
         row = record["rows"][-1]
-        groups = row["nearest"].get("groups") or 1
-        size = f"{row['classes']:,} x {row['dim']} at {row['rate']:g} ({row['precision']}, {groups} groups)"
+        size = (
+            f"{row['classes']:,} x {row['dim']} at {row['rate']:g} ({row['precision']}, {step.groups_of(row)} groups)"
+        )
         at.setdefault(place(record["environment"]), []).append(size)
     return "; ".join(f"{where}: {', '.join(dict.fromkeys(sizes))}" for where, sizes in at.items())
 

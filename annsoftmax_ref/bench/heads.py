@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import AllClasses, CrossEntropy, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
-from annsoftmax_ref.rivals import ForestClasses
+from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
+from annsoftmax_ref.rivals.rebuilt import RebuiltClasses
+from annsoftmax_ref.selectors import Selector
 
 LR, MOMENTUM, SCALE = 0.1, 0.9, 20.0
 
@@ -50,22 +52,27 @@ class Timed:
             return super().select(*arguments)
 
 
-class TimedRandom(Timed, RandomClasses):
-    pass
+def timed(selector: type[Selector]) -> type[Selector]:
+    """A class of such selectors that are timed."""
+    return type(f"Timed{selector.__name__}", (Timed, selector), {})
 
 
-class TimedNearest(Timed, NearestClasses):
-    pass
+class Step:
+    """phases: milliseconds of the last step by stage, where they are known. rebuilding_ms: of what is built anew every
+    so many steps, a step's share."""
+
+    phases: dict[str, float]
+    rebuilding_ms = 0.0
+
+    def groups_for(self, batch: int) -> int | None:
+        """Active sets for a batch of that many samples; None where every sample is scored against the same classes."""
+        return None
 
 
-class TimedForest(Timed, ForestClasses):
-    pass
+class HeadStep(Step):
+    """One of our heads with RowSGD; selector: of a class that is ``timed``."""
 
-
-class HeadStep:
-    """One of our heads with RowSGD. ``phases``: milliseconds of the last step by stage."""
-
-    def __init__(self, selector, weight: Tensor, half: bool):
+    def __init__(self, selector: Selector, weight: Tensor, half: bool):
         self.head = SoftmaxHead(*weight.shape, selector, CrossEntropy(SCALE), device=weight.device)
         with torch.no_grad():
             self.head.weight.copy_(weight)
@@ -76,6 +83,9 @@ class HeadStep:
     @property
     def phases(self) -> dict[str, float]:
         return self.watch.phases
+
+    def groups_for(self, batch: int) -> int | None:
+        return None if self.head.selector.takes_all else self.head.selector.groups_for(batch)
 
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
         self.watch.reset()
@@ -88,10 +98,13 @@ class HeadStep:
             self.optimizer.step()
         self.optimizer.zero_grad()
         self.phases["forward"] -= self.phases.get("prepare", 0) + self.phases.get("select", 0)
+        selector = self.head.selector
+        if isinstance(selector, RebuiltClasses) and selector.steps_left == selector.rebuild_steps - 1:
+            self.rebuilding_ms = self.phases["prepare"] / selector.rebuild_steps
         return x.grad
 
 
-class FullByHand:
+class FullByHand(Step):
     """The full softmax, exact, as fast as we could write it in plain torch.
 
     Against ``F.normalize``, ``matmul``, ``F.cross_entropy``, autograd and ``torch.optim.SGD`` (the AllClasses head) it
@@ -124,7 +137,7 @@ class FullByHand:
         return (dx - (dx * unit).sum(dim=1, keepdim=True) * unit) / x.norm(dim=1, keepdim=True)
 
 
-class LinearCrossEntropy:
+class LinearCrossEntropy(Step):
     """``torch.nn.functional.linear_cross_entropy`` (torch >= 2.13) on unit rows, with torch's dense fused SGD."""
 
     def __init__(self, weight: Tensor, half: bool, chunked: bool):
@@ -146,7 +159,7 @@ class LinearCrossEntropy:
         return x.grad
 
 
-class RandomDense:
+class RandomDense(Step):
     """Random classes as PartialFC takes them: ``weight[index]``, so a dense gradient, and a dense optimizer."""
 
     def __init__(self, weight: Tensor, half: bool, rate: float):
@@ -166,21 +179,37 @@ class RandomDense:
         return x.grad
 
 
-def make_step(name: str, weight: Tensor, rate: float, half: bool, **nearest):
-    """The head of that name (a key of ``STEPS``) on a copy of weight [N, d]; ``nearest`` goes to NearestClasses,
-    its groups to the forest, too."""
+def make_step(name: str, weight: Tensor, rate: float, half: bool, groups: int | None = 1, **nearest) -> Step:
+    """The head of that name (a key of ``STEPS``) on a copy of weight [N, d].
+
+    groups: active sets a batch, of every head that samples, but ``random_dense``; None: by the rule. nearest goes to
+    NearestClasses.
+    """
     if name not in STEPS:
         raise ValueError(f"head is {name!r}; it should be one of {', '.join(STEPS)}")
-    return STEPS[name](weight, rate, half, nearest)
+    if name in SAMPLING:
+        selector = timed(SAMPLING[name])(rate, groups=groups, **(nearest if name == "ann" else {}))
+        return HeadStep(selector, weight, half)
+    return WHOLE[name](weight, rate, half)
 
 
-STEPS: dict[str, Callable] = {
-    "full": lambda w, rate, half, nearest: FullByHand(w, half),
-    "full_autograd": lambda w, rate, half, nearest: HeadStep(AllClasses(), w, half),
-    "linear_cross_entropy": lambda w, rate, half, nearest: LinearCrossEntropy(w, half, chunked=False),
-    "linear_cross_entropy_chunked": lambda w, rate, half, nearest: LinearCrossEntropy(w, half, chunked=True),
-    "random": lambda w, rate, half, nearest: HeadStep(TimedRandom(rate), w, half),
-    "random_dense": lambda w, rate, half, nearest: RandomDense(w, half, rate),
-    "forest": lambda w, rate, half, nearest: HeadStep(TimedForest(rate, groups=nearest["groups"]), w, half),
-    "ann": lambda w, rate, half, nearest: HeadStep(TimedNearest(rate, **nearest), w, half),
+SAMPLING: dict[str, type[Selector]] = {
+    "random": RandomClasses,
+    "lsh": LSHClasses,
+    "forest": ForestClasses,
+    "knn": LabelGraphClasses,
+    "ann": NearestClasses,
 }
+WHOLE: dict[str, Callable[[Tensor, float, bool], Step]] = {
+    "full": lambda weight, rate, half: FullByHand(weight, half),
+    "full_autograd": lambda weight, rate, half: HeadStep(timed(AllClasses)(), weight, half),
+    "linear_cross_entropy": lambda weight, rate, half: LinearCrossEntropy(weight, half, chunked=False),
+    "linear_cross_entropy_chunked": lambda weight, rate, half: LinearCrossEntropy(weight, half, chunked=True),
+    "random_dense": lambda weight, rate, half: RandomDense(weight, half, rate),
+}
+STEPS = (*WHOLE, *SAMPLING)
+
+
+def rate_of(name: str, rate: float) -> float:
+    """The share of the classes that the head of that name scores."""
+    return rate if name in (*SAMPLING, "random_dense") else 1.0

@@ -10,13 +10,12 @@ from statistics import median
 import torch
 
 from annsoftmax_ref.bench.busy import copies
-from annsoftmax_ref.bench.heads import make_step
+from annsoftmax_ref.bench.heads import make_step, rate_of
 from annsoftmax_ref.bench.vectors import clustered_vectors
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.machine import memory
 from annsoftmax_ref.machine.device import wait_for
 
-SAMPLING = ("random", "forest", "ann")  # how the names begin of the heads to which a rate applies
 PATIENCE = 20.0  # seconds: a head whose step takes longer is timed in one round only
 
 
@@ -32,23 +31,26 @@ def bench_step(
     seed: int = 0,
     busy: int = 0,
     on_head: Callable[[str, float, float], None] | None = None,
+    groups: int | None = 1,
     **nearest,
 ) -> list[dict]:
-    """One row a head: {"head", "classes", "dim", "batch", "rate", "precision", "rounds", "ms_median", "ms_min",
-    "ms_max", "speedup_vs_full", "phases_ms", "peak_mb", "first_ms", "first_phases_ms", "busy"}.
+    """One row a head: {"head", "classes", "dim", "batch", "rate", "groups", "precision", "rounds", "ms_median",
+    "ms_min", "ms_max", "rebuilding_ms", "speedup_vs_full", "phases_ms", "peak_mb", "first_ms", "first_phases_ms",
+    "busy"}; ann's has "nearest" as well.
 
     Weights are clustered rows and embeddings lie near their class, as in training. Each round takes a new batch and
     gives it to the heads in turn; two rounds before them warm up. first_ms: of the very first step, in which an index
     is made ("prepare" of its phases) and momentum allocated. peak_mb: most memory over what was held before
     the step (weights, momentum and index), in a step that is not timed. busy: so many processes more take steps of
-    the same heads, in turn, while the rounds are timed.
+    the same heads, in turn, while the rounds are timed. rebuilding_ms (of lsh, forest and knn) is not in the other
+    times. groups: of every head that samples, but ``random_dense``; None: by the rule. nearest goes to NearestClasses.
     """
     device = device or torch.device("cpu")
     weight, new_batch = weight_and_batches(classes, dim, batch, device, seed)
 
     steps, peaks, slow, first = {}, {}, {}, {}
     for name in heads:
-        step = steps[name] = make_step(name, weight, rate, half, **nearest)
+        step = steps[name] = make_step(name, weight, rate, half, groups, **nearest)
         start = time.perf_counter()
         step(*new_batch())
         wait_for(device)
@@ -64,7 +66,7 @@ def bench_step(
 
     times: dict[str, list[float]] = {name: [] for name in heads}
     phases: dict[str, list[dict]] = {name: [] for name in heads}
-    with copies(busy, steps_in_turn, classes, dim, batch, rate, heads, half, device, seed, nearest):
+    with copies(busy, steps_in_turn, classes, dim, batch, rate, heads, half, device, seed, groups, nearest):
         for round_ in range(rounds):
             x, labels = new_batch()
             for name, step in steps.items():
@@ -83,12 +85,14 @@ def bench_step(
             "classes": classes,
             "dim": dim,
             "batch": batch,
-            "rate": rate if name.split("_")[0] in SAMPLING else 1.0,
+            "rate": rate_of(name, rate),
+            "groups": steps[name].groups_for(batch),
             "precision": "bf16" if half else "fp32",
             "rounds": len(spent),
             "ms_median": median(spent),
             "ms_min": min(spent),
             "ms_max": max(spent),
+            "rebuilding_ms": steps[name].rebuilding_ms,
             "speedup_vs_full": full / median(spent) if full else None,
             "phases_ms": {stage: median(p[stage] for p in phases[name]) for stage in phases[name][0]},
             "peak_mb": peaks[name],
@@ -109,13 +113,14 @@ def steps_in_turn(
     half: bool,
     device: torch.device,
     seed: int,
+    groups: int | None,
     nearest: dict,
 ) -> Callable[[], None]:
     """A call of what is returned takes a step of each head on a new batch: a copy's work, as ``bench_step``'s is."""
     if device.type == "cpu":
         memory.keep_freed_memory()
     weight, new_batch = weight_and_batches(classes, dim, batch, device, seed)
-    steps = [make_step(name, weight, rate, half, **nearest) for name in heads]
+    steps = [make_step(name, weight, rate, half, groups, **nearest) for name in heads]
 
     def take() -> None:
         x, labels = new_batch()
@@ -139,6 +144,11 @@ def weight_and_batches(classes: int, dim: int, batch: int, device: torch.device,
     return weight, new_batch
 
 
+def groups_of(row: dict) -> int | None:
+    """Active sets a batch; rows from before all heads could have several say it of ann alone."""
+    return row["groups"] if "groups" in row else row.get("nearest", {}).get("groups")
+
+
 def table(rows: list[dict]) -> str:
     """Rows as a Markdown table; records from before there was ``busy`` had no copies beside them."""
     shown = any(r.get("busy") for r in rows)
@@ -150,7 +160,7 @@ def table(rows: list[dict]) -> str:
             f"{r['classes']:,}",
             str(r["dim"]),
             f"{r['rate']:g}",
-            str(r["nearest"]["groups"]) if "nearest" in r else "-",
+            str(groups_of(r) or "-"),
             r["precision"],
             *[str(r.get("busy", 0))] * shown,
             f"{r['ms_median']:.1f}",

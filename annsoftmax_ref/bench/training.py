@@ -10,12 +10,11 @@ from statistics import median
 import torch
 
 from annsoftmax_ref import RowSGD
-from annsoftmax_ref.bench.heads import MOMENTUM, Stopwatch, make_step
-from annsoftmax_ref.bench.step import PATIENCE, SAMPLING, weight_and_batches
+from annsoftmax_ref.bench.heads import MOMENTUM, Stopwatch, make_step, rate_of
+from annsoftmax_ref.bench.step import PATIENCE, weight_and_batches
 from annsoftmax_ref.datasets import load_pairs
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.experiments.tasks import make_model
-from annsoftmax_ref.rivals.rebuilt import RebuiltClasses
 from annsoftmax_ref.training import default_recipe
 
 HEADS = ("full", "random", "random_dense", "forest", "ann")
@@ -73,17 +72,17 @@ def bench_training(
 
     In each round the heads of a rate take a step in turn, on the same batch. ms: of a whole step, the median of the
     rounds with rebuilding_ms, what the head builds anew every so many steps (the forest), spread over these.
-    backbone_share: of ms, the backbone with its data. groups: of ann and the forest; None: by the rule. on_head is
+    backbone_share: of ms, the backbone with its data. groups: of every head that samples, but
+    ``random_dense``; None: by the rule. on_head is
     called with a head, its rate, and the milliseconds of its second step.
     """
     trainer = Trainer(classes, dim, batch, half, seed)
     rows = []
     for rate in rates:
-        steps, rebuilding, slow = {}, {}, {}
+        steps, slow = {}, {}
         for name in heads:
             step = steps[name] = make_step(name, trainer.weight, rate, half, groups=groups)
             trainer.step(step, *trainer.new_batch())
-            rebuilding[name] = _rebuilding(step)
             start = time.perf_counter()
             trainer.step(step, *trainer.new_batch())
             slow[name] = time.perf_counter() - start
@@ -99,23 +98,23 @@ def bench_training(
                     parts[name].append(step.phases)
         of_rate = []
         for name, found in stages.items():
-            whole = median(sum(phases.values()) for phases in found)
+            whole, rebuilding = median(sum(phases.values()) for phases in found), steps[name].rebuilding_ms
             by_stage = _medians(found)
             of_rate.append(
                 {
                     "head": name,
                     "classes": classes,
-                    "rate": rate if name.split("_")[0] in SAMPLING else 1.0,
+                    "rate": rate_of(name, rate),
                     "groups": groups,
                     "dim": dim,
                     "batch": batch,
                     "precision": "bf16" if half else "fp32",
                     "rounds": len(found),
-                    "ms": whole + rebuilding[name],
+                    "ms": whole + rebuilding,
                     "ms_median": whole,
-                    "rebuilding_ms": rebuilding[name],
-                    "steps_per_second": 1e3 / (whole + rebuilding[name]),
-                    "backbone_share": (by_stage["data"] + by_stage["backbone"]) / (whole + rebuilding[name]),
+                    "rebuilding_ms": rebuilding,
+                    "steps_per_second": 1e3 / (whole + rebuilding),
+                    "backbone_share": (by_stage["data"] + by_stage["backbone"]) / (whole + rebuilding),
                     "phases_ms": by_stage,
                     "head_phases_ms": _medians(parts[name]),
                 }
@@ -124,12 +123,6 @@ def bench_training(
         del steps, step
         gc.collect()
     return rows
-
-
-def _rebuilding(step) -> float:
-    """Milliseconds a step for what is built anew every so many steps, after the first, in which it was built."""
-    selector = getattr(getattr(step, "head", None), "selector", None)
-    return step.phases["prepare"] / selector.rebuild_steps if isinstance(selector, RebuiltClasses) else 0.0
 
 
 def _medians(found: list[dict]) -> dict[str, float]:

@@ -1,10 +1,10 @@
-"""``annsoftmax bench step | growth | training``: times of the head's step, and of whole steps of training."""
+"""``annsoftmax bench step | growth | training | searches``: times of the head's step, and of training."""
 
 from __future__ import annotations
 
 import torch
 
-from annsoftmax_ref.bench import growth, step, training
+from annsoftmax_ref.bench import growth, searches, step, training
 from annsoftmax_ref.bench.heads import STEPS
 from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.commands.parser import subcommand
@@ -36,7 +36,9 @@ def add_step(commands) -> None:
         choices=PRECISIONS,
         help="of the matrix products, for every head; auto: bf16 where the device is fast in it",
     )
-    parser.add_argument("--groups", type=int, default=1, help="active sets per batch (ann)")
+    parser.add_argument(
+        "--groups", type=int, default=1, help="active sets per batch, of every head but full and random_dense"
+    )
     parser.add_argument("--nlist", type=int)
     parser.add_argument("--nprobe", type=int)
     parser.add_argument("--candidates", type=int)
@@ -178,7 +180,11 @@ def add_training(commands) -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.01])
     parser.add_argument("--heads", nargs="+", default=list(training.HEADS), choices=list(STEPS))
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of all matrix products; as in step")
-    parser.add_argument("--groups", type=int, help="active sets per batch (ann, forest); default: by the rule")
+    parser.add_argument(
+        "--groups",
+        type=int,
+        help="active sets per batch, of every head but full and random_dense; default: by the rule",
+    )
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=15)
 
@@ -211,5 +217,57 @@ def _training(arguments) -> None:
     finally:  # an error or an interruption does not take the sizes before it
         if rows and not quiet:
             print("\n" + training.table(rows), flush=True)
+        if rows and arguments.json:
+            records.write_record(records.make_record(rows), arguments.json)
+
+
+def add_searches(commands) -> None:
+    """Add the command to the sub-parsers ``commands``."""
+    parser = subcommand(
+        commands,
+        "searches",
+        _searches,
+        "a step of every way to choose classes, with one active set and with groups, rebuilding spread over the steps",
+        "annsoftmax bench searches --classes 20000 200000 --rates 0.05 0.005",
+    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[20_000])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.005])
+    parser.add_argument("--heads", nargs="+", default=list(searches.HEADS), choices=list(searches.HEADS))
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the matrix products; as in step")
+    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=15)
+
+
+def _searches(arguments) -> None:
+    for name in ("batch", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    sizes = [check_positive_int("classes", size) for size in arguments.classes]
+    rates = [check_rate(rate) for rate in arguments.rates]
+    quiet = arguments.json == "-"
+    half = _half(arguments.precision, torch.device("cpu"))
+    rows: list[dict] = []
+
+    def announce(row: dict) -> None:
+        sets = f", {row['groups']} active sets" if row["groups"] else ""
+        print(
+            f"{row['classes']:,} classes, rate {row['rate']:g}: {row['head']}{sets}: {row['ms']:.1f} ms a step, of it "
+            f"{row['rebuilding_ms']:.1f} rebuilding",
+            flush=True,
+        )
+
+    try:
+        for size in sizes:
+            rows += searches.bench_searches(
+                size,
+                rates,
+                arguments.heads,
+                half,
+                arguments.rounds,
+                batch=arguments.batch,
+                on_row=None if quiet else announce,
+            )
+    finally:  # an error or an interruption does not take the sizes before it
+        if rows and not quiet:
+            print("\n" + searches.table(rows), flush=True)
         if rows and arguments.json:
             records.write_record(records.make_record(rows), arguments.json)

@@ -8,7 +8,8 @@ from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.commands.parser import subcommand
 from annsoftmax_ref.experiments import plots, records
 from annsoftmax_ref.experiments.runs import Run, Store, train_missing
-from annsoftmax_ref.experiments.tables import STORE, TABLES
+from annsoftmax_ref.experiments.settings import STORE
+from annsoftmax_ref.experiments.tables import TABLES
 from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.machine.files import check_writable
 

@@ -21,6 +21,7 @@ from annsoftmax_ref.experiments.reports import (
     plain,
 )
 from annsoftmax_ref.experiments.runs import Run, Store
+from annsoftmax_ref.experiments.settings import one_in
 
 # Large enough for the head to be most of a step's time, and looked at every 100 steps.
 TIMED = {"task": "pairs:50000", "epochs": 12, "steps": 100}
@@ -86,7 +87,7 @@ def converged_cells() -> dict[tuple[str, ...], list[Run]]:
 
     full = {FULL: runs("full", seeds("full")), CHECK: runs("full", [CHECK_SEED], 2 * EPOCHS)}
     sampled = {
-        (head, f"1/{round(1 / rate)}"): runs(head, seeds(head), rate=rate, options=tuple(options.items()))
+        (head, one_in(rate)): runs(head, seeds(head), rate=rate, options=tuple(options.items()))
         for (head, options), rate in product(SAMPLED.items(), RATES)
     }
     return full | sampled

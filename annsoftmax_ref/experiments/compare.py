@@ -80,11 +80,11 @@ def _check_budgets(planned: list[Run], data) -> None:
                 selector.check_budget(some)
         except ValueError as error:
             most = _rounded_up(min(size, data.num_classes) / data.num_classes)
-            groups = f", or groups to {-(-size // selector.active_classes)}" if run.head == "ann" else ""
+            groups = -(-size // selector.active_classes)
             raise ValueError(
                 f"rate is {run.rate:g}, which leaves {run.head} {selector.active_classes} of {data.num_classes} "
-                f"classes, too few for a batch of {size} samples; raise rate to {most}{groups}, or leave "
-                f"{run.head} out of heads"
+                f"classes, too few for a batch of {size} samples; raise rate to {most}, or groups to {groups}, or "
+                f"leave {run.head} out of heads"
             ) from error
 
 

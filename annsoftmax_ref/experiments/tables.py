@@ -13,6 +13,8 @@ from itertools import product
 from matplotlib.figure import Figure
 
 from annsoftmax_ref.experiments.clock import TIMED, converged_cells, needed, report_converged, report_seconds
+from annsoftmax_ref.experiments.confirmed import confirmed_cells, report_confirmed
+from annsoftmax_ref.experiments.crossed import crossed_cells, draw_crossed, report_crossed
 from annsoftmax_ref.experiments.plots import group_curves, rate_curves, recall_points, training_curves
 from annsoftmax_ref.experiments.reports import (
     HOW_TOLD,
@@ -25,16 +27,17 @@ from annsoftmax_ref.experiments.reports import (
     plain,
 )
 from annsoftmax_ref.experiments.runs import Run, Store
-
-STORE = "results/tables/runs.json"
-SEEDS = (0, 1, 2)
-HEADS = ("full", "random", "lsh", "forest", "knn", "ann")
-OBJECTIVES = ("cross_entropy", "cosface", "arcface", "dsoftmax")
-RATES = (0.2, 0.05, 0.02, 0.005)
-# 20,000 classes, and batches that fit into 1/200 of them; an epoch is 1,250 steps.
-PAIRS = {"task": "pairs:20000", "batch_size": 96, "epochs": 1}
-# Fewer epochs than the recipe has: enough for full softmax to end well above 85 %, in under a minute a run.
-GLYPHS, UNSEEN, ZIPF = ({"task": task, "epochs": 5} for task in ("glyphs", "glyphs:unseen", "glyphs:zipf"))
+from annsoftmax_ref.experiments.settings import (
+    GLYPHS,
+    HEADS,
+    OBJECTIVES,
+    PAIRS,
+    RATES,
+    UNSEEN,
+    ZIPF,
+    one_in,
+    seeded,
+)
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,6 @@ class Table:
         return self.report(self.found(store))
 
 
-def seeded(**fields) -> list[Run]:
-    options = tuple(fields.pop("options", {}).items())
-    return [Run(seed=seed, options=options, **fields) for seed in SEEDS]
-
-
 def head_cells(**fields) -> dict:
     return {
         (head, objective): seeded(head=head, objective=objective, **fields)
@@ -94,7 +92,7 @@ def embedding_cells() -> dict:
 
 def rate_cells() -> dict:
     sampled = {
-        (head, f"1/{round(1 / rate)}"): seeded(head=head, rate=rate, **PAIRS)
+        (head, one_in(rate)): seeded(head=head, rate=rate, **PAIRS)
         for head, rate in product(HEADS, RATES)
         if head != "full"
     }
@@ -278,6 +276,17 @@ def make_tables() -> dict[str, Table]:
             report_converged,
             timed=True,
             needed=needed,
+        ),
+        "searches": Table(
+            "What is the search's part, and what the groups' (pairs with CosFace, and a tenth of 5,204 classes)?",
+            crossed_cells(),
+            report_crossed,
+            draw_crossed,
+        ),
+        "confirmed": Table(
+            "Do seeds that chose no default say the same (a tenth of the classes; and 20,000 pairs)?",
+            confirmed_cells(),
+            report_confirmed,
         ),
         "beyond": Table("What do options beyond the paper bring?", beyond_cells(), report_beyond),
     }

@@ -43,8 +43,12 @@ class LabelGraphClasses(RebuiltClasses):
         self.register_buffer("graph", torch.zeros(num_classes, self.neighbours, dtype=torch.int32))
 
     def rebuild(self, directions: Tensor, generator: torch.Generator) -> None:
-        """The graph, each class's neighbours by (-cosine, id); of equals at the end of a row, any may be left out."""
-        for ids in torch.arange(self.num_classes, device=directions.device).split(max(1, CHUNK // self.num_classes)):
+        self.fill(torch.arange(self.num_classes, device=directions.device), directions)
+
+    def fill(self, classes: Tensor, directions: Tensor) -> None:
+        """The rows of the graph of classes [n]: neighbours by (-cosine, id); of equals at a row's end any may be left
+        out. directions [N, d]: all rows, of length 1."""
+        for ids in classes.split(max(1, CHUNK // self.num_classes)):
             cosines = directions[ids] @ directions.T
             cosines[torch.arange(len(ids), device=ids.device), ids] = -torch.inf
             found = cosines.topk(self.neighbours, dim=1).indices.sort(dim=1).values

@@ -12,7 +12,7 @@ from annsoftmax_ref.bench import step
 from annsoftmax_ref.bench.busy import copies
 from annsoftmax_ref.bench.step import steps_in_turn
 
-TINY = (300, 16, 8, 0.1, ["full", "ann"], False, torch.device("cpu"), 0, {})
+TINY = (300, 16, 8, 0.1, ["full", "ann"], False, torch.device("cpu"), 0, 1, {})
 
 
 def test_copies_take_steps_inside_the_block_and_are_gone_after_it():

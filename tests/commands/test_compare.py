@@ -40,7 +40,10 @@ def test_standard_output_holds_the_record_and_nothing_else(capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], "leaves random 6 of 60 classes, too few for a batch of 256 samples; raise rate to 1, or leave random"),
+        (
+            [],
+            "random 6 of 60 classes, too few for a batch of 256 samples; raise rate to 1, or groups to 43, or leave",
+        ),
         (
             ["--heads", "ann", "--groups", "2"],
             "leaves ann 6 of 60 classes.* raise rate to 1, or groups to 43, or leave",
