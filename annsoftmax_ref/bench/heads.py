@@ -187,8 +187,9 @@ def make_step(name: str, weight: Tensor, rate: float, half: bool, groups: int | 
     """
     if name not in STEPS:
         raise ValueError(f"head is {name!r}; it should be one of {', '.join(STEPS)}")
-    if name in SAMPLING:
-        selector = timed(SAMPLING[name])(rate, groups=groups, **(nearest if name == "ann" else {}))
+    kind, options = WEIGHTED.get(name, (name, {}))
+    if kind in SAMPLING:
+        selector = timed(SAMPLING[kind])(rate, groups=groups, **(nearest | options if kind == "ann" else {}))
         return HeadStep(selector, weight, half)
     return WHOLE[name](weight, rate, half)
 
@@ -200,6 +201,7 @@ SAMPLING: dict[str, type[Selector]] = {
     "knn": LabelGraphClasses,
     "ann": NearestClasses,
 }
+WEIGHTED = {"ann_priority": ("ann", {"priority": True}), "ann_tail": ("ann", {"tail": 0.1})}
 WHOLE: dict[str, Callable[[Tensor, float, bool], Step]] = {
     "full": lambda weight, rate, half: FullByHand(weight, half),
     "full_autograd": lambda weight, rate, half: HeadStep(timed(AllClasses)(), weight, half),
@@ -207,9 +209,9 @@ WHOLE: dict[str, Callable[[Tensor, float, bool], Step]] = {
     "linear_cross_entropy_chunked": lambda weight, rate, half: LinearCrossEntropy(weight, half, chunked=True),
     "random_dense": lambda weight, rate, half: RandomDense(weight, half, rate),
 }
-STEPS = (*WHOLE, *SAMPLING)
+STEPS = (*WHOLE, *SAMPLING, *WEIGHTED)
 
 
 def rate_of(name: str, rate: float) -> float:
     """The share of the classes that the head of that name scores."""
-    return rate if name in (*SAMPLING, "random_dense") else 1.0
+    return rate if name in (*SAMPLING, *WEIGHTED, "random_dense") else 1.0

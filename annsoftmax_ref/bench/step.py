@@ -98,7 +98,7 @@ def bench_step(
             "peak_mb": peaks[name],
             **first[name],
             "busy": busy,
-            **({"nearest": nearest} if name == "ann" else {}),
+            **({"nearest": nearest} if name.startswith("ann") else {}),
         }
         for name, spent in times.items()
     ]

@@ -11,6 +11,7 @@ from annsoftmax_ref import NearestClasses, RowAdamW, RowSGD, SoftmaxHead, backen
 from kernels_inline import build, dispatch, registry
 from kernels_inline.cuda import library, nvcc, nvrtc, sources
 from kernels_inline.encode_ops import assign, encode
+from kernels_inline.groups_ops import similar_order
 from kernels_inline.head_ops import (
     gather_normalise,
     merge_normalise_backward,
@@ -18,7 +19,6 @@ from kernels_inline.head_ops import (
     union_rows,
     union_rows_torch,
 )
-from kernels_inline.groups_ops import similar_order
 from kernels_inline.lists_ops import far_offsets, kmeans_sums
 from kernels_inline.rerank_ops import rerank
 from kernels_inline.select_ops import union_active
