@@ -120,8 +120,8 @@ emulate: $(STAMP)  ## run the CUDA kernels on the CPU: their tests, the compile 
 
 # With a python of one's own that has a CUDA build of torch:  make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
-gpu:  ## with a GPU: its tests, compute-sanitizer, and the benchmarks, into results/gpu/ or $$OUT
-	PYTHONPATH=. $(GPU_PYTHON) tools/gpu.py
+gpu:  ## with a GPU: its tests, compute-sanitizer, and the benchmarks, into results/gpu/ or $$OUT (SECTIONS="tests steps" for some)
+	PYTHONPATH=. $(GPU_PYTHON) tools/gpu.py $(SECTIONS)
 
 clean:  ## remove what builds, tests and the demo left behind (.venv stays; delete it to start afresh)
 	rm -rf build dist *.egg-info results/demo results/browser .pytest_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from annsoftmax_ref.bench.step import PATIENCE, weight_and_batches
 from annsoftmax_ref.datasets import load_pairs
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.experiments.tasks import make_model
+from annsoftmax_ref.machine.device import wait_for
 from annsoftmax_ref.training import default_recipe
 
 HEADS = ("full", "random", "random_dense", "forest", "ann")
@@ -29,21 +30,21 @@ class Trainer:
     training, and nothing is said of accuracy.
     """
 
-    def __init__(self, classes: int, dim: int, batch: int, half: bool, seed: int):
-        self.data, self.half = load_pairs(classes), half
-        self.weight, self.new_batch = weight_and_batches(classes, dim, batch, torch.device("cpu"), seed)
+    def __init__(self, classes: int, dim: int, batch: int, half: bool, seed: int, device: torch.device):
+        self.data, self.half, self.device = load_pairs(classes), half, device
+        self.weight, self.new_batch = weight_and_batches(classes, dim, batch, device, seed)
         self.augmentation = default_recipe().augmentation
         self.generator = torch.Generator().manual_seed(seed)
-        self.model = make_model(self.data, dim, seed)
+        self.model = make_model(self.data, dim, seed).to(device)
         self.optimizer = RowSGD(self.model.parameters(), lr=0.01, momentum=MOMENTUM, nesterov=True)
 
     def step(self, head, near: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """One step with ``head`` on embeddings near [B, d] of classes labels [B] -> milliseconds by stage."""
-        watch = Stopwatch()
+        watch = Stopwatch(self.device)
         with watch.time("data"):
-            samples = labels * (len(self.data.train) // self.data.num_classes)  # the first drawing of each class
-            images = self.augmentation(self.data.train.batch(samples)[0], self.generator)
-        with watch.time("backbone"), torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            samples = labels.cpu() * (len(self.data.train) // self.data.num_classes)  # the first drawing of each class
+            images = self.augmentation(self.data.train.batch(samples)[0], self.generator).to(self.device)
+        with watch.time("backbone"), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             embeddings = self.model(images)
         with watch.time("head"):
             slope = head(near, labels)
@@ -64,6 +65,7 @@ def bench_training(
     batch: int = 256,
     groups: int | None = None,
     seed: int = 0,
+    device: torch.device | None = None,
     on_head: Callable[[str, float, float], None] | None = None,
 ) -> list[dict]:
     """One row for each rate and head: {"head", "classes", "rate", "groups", "dim", "batch", "precision", "rounds",
@@ -76,7 +78,7 @@ def bench_training(
     ``random_dense``; None: by the rule. on_head is
     called with a head, its rate, and the milliseconds of its second step.
     """
-    trainer = Trainer(classes, dim, batch, half, seed)
+    trainer = Trainer(classes, dim, batch, half, seed, device or torch.device("cpu"))
     rows = []
     for rate in rates:
         steps, slow = {}, {}
@@ -85,6 +87,7 @@ def bench_training(
             trainer.step(step, *trainer.new_batch())
             start = time.perf_counter()
             trainer.step(step, *trainer.new_batch())
+            wait_for(trainer.device)
             slow[name] = time.perf_counter() - start
             if on_head is not None:
                 on_head(name, rate, slow[name] * 1e3)

@@ -187,6 +187,7 @@ def add_training(commands) -> None:
     )
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
 def _training(arguments) -> None:
@@ -194,7 +195,7 @@ def _training(arguments) -> None:
         check_positive_int(name, getattr(arguments, name))
     sizes = [check_positive_int("classes", size) for size in arguments.classes]
     rates = [check_rate(rate) for rate in arguments.rates]
-    quiet = arguments.json == "-"
+    device, quiet = find_device(arguments.device), arguments.json == "-"
     rows: list[dict] = []
 
     def announce(head: str, rate: float, ms: float) -> None:
@@ -208,17 +209,18 @@ def _training(arguments) -> None:
                 size,
                 rates,
                 arguments.heads,
-                _half(arguments.precision, torch.device("cpu")),
+                _half(arguments.precision, device),
                 arguments.rounds,
                 batch=arguments.batch,
                 groups=arguments.groups,
+                device=device,
                 on_head=None if quiet else announce,
             )
     finally:  # an error or an interruption does not take the sizes before it
         if rows and not quiet:
             print("\n" + training.table(rows), flush=True)
         if rows and arguments.json:
-            records.write_record(records.make_record(rows), arguments.json)
+            records.write_record(records.make_record(rows, device), arguments.json)
 
 
 def add_searches(commands) -> None:
