@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from annsoftmax_ref import rows
@@ -20,6 +19,7 @@ from annsoftmax_ref.checks import (
     has_overflowed,
 )
 from annsoftmax_ref.diagnostics import diagnose
+from annsoftmax_ref.every_row import all_cosines, nearest_of_all, random_directions
 from annsoftmax_ref.loss import add_offsets, scored_loss
 from annsoftmax_ref.machine.device import warn_of_processes
 from annsoftmax_ref.nearest import NearestClasses
@@ -79,9 +79,8 @@ class SoftmaxHead(nn.Module):
         self.selector.check_objective(self.objective)
         self.objective.check_options(bias, class_weights is not None)
         self.generator = torch.Generator().manual_seed(seed)
-        directions = torch.randn(self.num_classes, self.embedding_size, generator=self.generator, dtype=dtype)
         # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
-        self.weight = RowParameter(F.normalize(directions, dim=1))
+        self.weight = RowParameter(random_directions(num_classes, embedding_size, self.generator, dtype, device))
         self.bias = RowParameter(torch.zeros(self.num_classes, dtype=dtype)) if bias else None
         weights = None if class_weights is None else check_class_weights(class_weights, num_classes, dtype)
         # After all checks: a selector is bound once, and what was refused is to leave it free.
@@ -177,8 +176,8 @@ class SoftmaxHead(nn.Module):
         """embeddings [B, d] -> scale * cosine (+ bias) [B, N], or [B, n] for classes [n] int64; no margin."""
         check_embeddings(embeddings, self.embedding_size)
         if classes is None:
-            logits, biases = self.objective.scale * cosines(unit_rows(embeddings), self._all_rows()), self._all_biases()
-            return logits if biases is None else logits + biases
+            logits = self.objective.scale * all_cosines(unit_rows(embeddings), self.weight)
+            return logits if self.bias is None else logits + self._all_biases()
         check_classes(classes, self.num_classes)
         rows.catch_up(self.weight, classes.unique())
         logits = self.objective.scale * cosines(unit_rows(embeddings), unit_rows(self.weight[classes]))
@@ -194,9 +193,9 @@ class SoftmaxHead(nn.Module):
         check_embeddings(embeddings, self.embedding_size)
         if not 1 <= check_positive_int("k", k) <= self.num_classes:
             raise ValueError(f"k is {k}; it should be at most the number of classes, {self.num_classes}")
-        scores, biases = cosines(unit_rows(embeddings), self._all_rows()), self._all_biases()
-        best = (scores if biases is None else scores + biases / self.objective.scale).topk(k, dim=1)
-        return best.values, best.indices
+        biases = self._all_biases()
+        shifts = None if biases is None else biases / self.objective.scale
+        return nearest_of_all(unit_rows(embeddings), self.weight, k, shifts)
 
     @torch.no_grad()
     @unwatching

@@ -27,6 +27,7 @@ from kernels_inline.encode_ops import encode
 from kernels_inline.head_ops import gather_normalise
 from kernels_inline.lists_ops import write_codes_
 from kernels_inline.rerank_ops import rerank as rerank_by_kernel
+from kernels_inline.rerank_ops import rerank_torch
 from kernels_inline.scan_ops import ivf_scan, ivf_scan_asymmetric, ivf_scan_asymmetric_torch, ivf_scan_torch
 
 logger = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ class IVFBinaryIndex(nn.Module):
             return ids, scores.masked_fill(ids < 0, -torch.inf)
         if backend.runs(rerank_by_kernel, queries, rows):
             return rerank_by_kernel(queries, rows.detach(), ids)
-        return self._rerank(queries, rows, ids)
+        return rerank_torch(queries, rows.detach(), ids)
 
     def as_cosines(self, scores: Tensor, rerank: bool) -> Tensor:
         """Scores as ``search`` gives them, with the same ``rerank`` -> the cosines that they stand for, or estimates.
@@ -263,22 +264,6 @@ class IVFBinaryIndex(nn.Module):
         if self.centre or not backend.runs(encode, queries):
             return self.encode(queries.unsqueeze(1), probed)
         return encode(queries, torch.arange(len(queries), device=queries.device), self.rotation).unsqueeze(1)
-
-    def _rerank(self, queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [B, k] by (-cosine, id), and the cosines; -1 last."""
-        step = max(1, CHUNK // ids.shape[1])
-        cosines = torch.cat(
-            [
-                torch.einsum("bd,bkd->bk", q, self._normalise(rows[i.clamp_min(0)]))
-                for q, i in zip(queries.split(step), ids.split(step), strict=True)
-            ]
-        )
-        missing = ids < 0
-        cosines = cosines.masked_fill(missing, -torch.inf)
-        # Stable over ids in ascending order, so that equal cosines come lower id first.
-        by_id = ids.masked_fill(missing, self.num_rows).argsort(dim=1)
-        order = by_id.gather(1, cosines.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
-        return ids.gather(1, order), cosines.gather(1, order)
 
     def _unit_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
         """Rows ids [n] of rows [N, d], scaled to length 1 [n, d]."""
