@@ -25,8 +25,9 @@ def random_directions(num_rows: int, dim: int, generator: torch.Generator, dtype
     They are drawn on the CPU, in parts and yet as if at once: torch makes normal numbers 16 at a time.
     """
     directions = torch.empty(num_rows, dim, dtype=dtype, device=device)
+    fine = torch.promote_types(dtype, torch.float32)  # rounded to half precision last
     for part in _parts(num_rows, dim):
-        drawn = torch.randn(part.stop - part.start, dim, generator=generator, dtype=dtype)
+        drawn = torch.randn(part.stop - part.start, dim, generator=generator, dtype=fine)
         directions[part] = F.normalize(drawn, dim=1).to(device)
     return directions
 

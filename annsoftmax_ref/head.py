@@ -47,6 +47,8 @@ class SoftmaxHead(nn.Module):
     anything is selected, as if they were not in the batch. Where nothing is left the loss is 0 with gradients of 0
     (torch's is NaN). None: no label is ignored.
     sparse: False makes the gradients dense whatever the selector, for what takes no sparse ones.
+    dtype: of the weight; bfloat16 takes half the memory, with its optimizer's buffers, and is trained by RowSGD or
+    RowAdamW, which round at random (``annsoftmax_ref.optim``). Bias and class_weights stay in float32.
     seed: of the initial weights and of every random choice of the selector. The generator's state is part of
     ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take. Embeddings in
     float16 may hold infinities: they have overflowed, the loss and its gradients are then NaN, and
@@ -81,8 +83,9 @@ class SoftmaxHead(nn.Module):
         self.generator = torch.Generator().manual_seed(seed)
         # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
         self.weight = RowParameter(random_directions(num_classes, embedding_size, self.generator, dtype, device))
-        self.bias = RowParameter(torch.zeros(self.num_classes, dtype=dtype)) if bias else None
-        weights = None if class_weights is None else check_class_weights(class_weights, num_classes, dtype)
+        fine = torch.promote_types(dtype, torch.float32)
+        self.bias = RowParameter(torch.zeros(self.num_classes, dtype=fine)) if bias else None
+        weights = None if class_weights is None else check_class_weights(class_weights, num_classes, fine)
         # After all checks: a selector is bound once, and what was refused is to leave it free.
         self.selector.bind(self.num_classes, self.embedding_size, self.objective.scale)
         self.register_buffer("class_weights", weights)

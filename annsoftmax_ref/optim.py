@@ -7,6 +7,10 @@ a gradient too. For a row whose gradient is zero for k steps in a row, that move
 each number of steps missed; each step multiplies itself onto the table, so learning rates, momenta and decays
 that change are covered. NumPy twin: ``annsoftmax_ref.reference.optim``.
 
+A matrix in bfloat16 keeps its buffers in bfloat16, too, and every number that is written to either is rounded up or
+down at random, by ``seed``: right on average, where rounding to the nearest would lose each update that is smaller than
+half the spacing of such numbers, 1/256 of the weight (``kernels_inline.rows_bf16``).
+
 Lazy or sparse optimizers elsewhere (``torch.optim.SparseAdam``, TensorFlow's LazyAdam, MXNet's lazy_update)
 skip the missed steps, which is another algorithm.
 """
@@ -16,8 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.row_optimizer import RowOptimizer
-from kernels_inline.rows_ops import row_adamw_, row_adamw_catch_up_, row_sgd_, row_sgd_catch_up_
+from annsoftmax_ref.row_optimizer import RowOps, RowOptimizer
+from kernels_inline import rows_bf16, rows_ops
 
 
 class RowSGD(RowOptimizer):
@@ -29,15 +33,27 @@ class RowSGD(RowOptimizer):
     """
 
     buffers = ("momentum_buffer",)
-    step_op, catch_up_op = row_sgd_, row_sgd_catch_up_
+    ops = RowOps(rows_ops.row_sgd_, rows_ops.row_sgd_catch_up_)
+    half_ops = RowOps(rows_ops.row_sgd_bf16_, rows_ops.row_sgd_catch_up_bf16_)
+    half_twins = RowOps(rows_bf16.row_sgd_bf16_, rows_bf16.row_sgd_catch_up_bf16_)
 
-    def __init__(self, params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False):
+    def __init__(
+        self,
+        params,
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        seed: int = 0,
+    ):
         _check_hyper(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if momentum >= 1:
             raise ValueError(f"momentum is {momentum}; it should be below 1")
         if nesterov and momentum == 0:
             raise ValueError("nesterov is True but momentum is 0; Nesterov's step needs a momentum above 0")
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov))
+        self.seed = seed
 
     def identity(self) -> Tensor:
         return torch.tensor([[1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)  # ww, wv, vw, vv
@@ -79,7 +95,9 @@ class RowAdamW(RowOptimizer):
     """
 
     buffers = ("exp_avg", "exp_avg_sq")
-    step_op, catch_up_op = row_adamw_, row_adamw_catch_up_
+    ops = RowOps(rows_ops.row_adamw_, rows_ops.row_adamw_catch_up_)
+    half_ops = RowOps(rows_ops.row_adamw_bf16_, rows_ops.row_adamw_catch_up_bf16_)
+    half_twins = RowOps(rows_bf16.row_adamw_bf16_, rows_bf16.row_adamw_catch_up_bf16_)
 
     def __init__(
         self,
@@ -88,11 +106,14 @@ class RowAdamW(RowOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        *,
+        seed: int = 0,
     ):
         _check_hyper(lr=lr, eps=eps, weight_decay=weight_decay)
         if not 0 <= betas[0] < 1 or not 0 < betas[1] < 1:
             raise ValueError(f"betas is {betas}; both should be below 1, the first at least 0, the second above 0")
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+        self.seed = seed
 
     def identity(self) -> Tensor:
         return torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)  # R, m's, v's factor, S1, S2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,13 @@ from annsoftmax_ref.row_parameter import row_state, rows_moved, set_owner, unwat
 WINDOW = 1024
 
 
+class RowOps(NamedTuple):
+    """Ops of ``kernels_inline.rows_ops``, which take a row's buffers in the order of ``RowOptimizer.buffers``."""
+
+    step: Callable[..., Tensor]
+    catch_up: Callable[..., None]
+
+
 class RowOptimizer(torch.optim.Optimizer, ABC):
     """What RowSGD and RowAdamW share: the bookkeeping of which row lags by how much.
 
@@ -26,10 +34,12 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     takes the same step on all rows: backbone and head can share one optimizer.
     """
 
-    # The names of a row's buffers, and the kernels' ops (kernels_inline.rows_ops), which take them in this order.
+    # The names of a row's buffers.
     buffers: tuple[str, ...] = ()
-    step_op: Callable[..., Tensor]
-    catch_up_op: Callable[..., None]
+    ops: RowOps
+    half_ops: RowOps  # of bfloat16 rows, by kernels
+    half_twins: RowOps  # and in plain torch
+    seed: int  # of the rounding of bfloat16 rows
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -50,6 +60,10 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         with unwatched(), writing(weight):
             if weight.grad.is_sparse:
                 ids, codes = self._step_rows(weight, *rows.row_gradient(weight.grad), state, group)
+            elif _is_half(weight):  # as rows, which are rounded at random
+                everything = torch.arange(len(weight), device=weight.device)
+                ids, codes = self._step_rows(weight, everything, weight.grad, state, group)
+                state["behind"] = False
             else:
                 self.catch_up(weight)
                 state["step"] += 1
@@ -60,17 +74,17 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     def _step_rows(self, weight, ids: Tensor, grad: Tensor, state: dict, group: dict) -> tuple[Tensor, Tensor | None]:
         """Step rows ids [n] by grad [n, d] -> the ids, and their sign codes if an index wants them."""
         self._sweep(weight, state)
-        fused = self._has_kernel(weight)
-        if not fused:  # the kernel catches up on the way
+        fused = self._fused(weight)
+        if fused is None:  # the kernel catches up on the way
             self._catch_up(weight, ids, state)
         state["step"] += 1
         if state["last"] is None:
             state["last"] = torch.full((len(weight),), state["step"] - 1, dtype=torch.int64, device=weight.device)
             state["table"] = self.identity().repeat(WINDOW + 1, 1)
         wanted, codes = row_state(weight).wants_codes, None
-        if fused:
-            codes = self.step_op(*self._rows(weight, state, ids), grad, *self._by_age(weight, state),
-                                 *self.numbers(group), wanted)  # fmt: skip
+        if fused is not None:
+            codes = fused.step(*self._rows(weight, state, ids), grad.float(), *self._by_age(weight, state),
+                               *self.numbers(group), *self._seeds(weight), wanted)  # fmt: skip
         else:
             parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
             self.move(parts[0], grad, parts[1:], group, state["step"])
@@ -93,10 +107,12 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     def _catch_up(self, weight: Tensor, ids: Tensor | None, state: dict) -> None:
         if state["last"] is None:
             return
-        if self._has_kernel(weight):
+        fused = self._fused(weight)
+        if fused is not None:
             ids = torch.arange(len(weight), device=weight.device) if ids is None else ids
             numbers = self.catch_up_numbers(self._group_of(weight))
-            self.catch_up_op(*self._rows(weight, state, ids), *self._by_age(weight, state), *numbers)
+            fused.catch_up(*self._rows(weight, state, ids), *self._by_age(weight, state), *numbers,
+                           *self._seeds(weight))  # fmt: skip
             return
         last = state["last"] if ids is None else state["last"].index_select(0, ids)
         lagging = (last < state["step"]).nonzero().squeeze(1)
@@ -156,8 +172,16 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             state[name].index_copy_(0, ids, part)
         state["last"].index_fill_(0, ids, state["step"])
 
-    def _has_kernel(self, weight: Tensor) -> bool:
-        return weight.dim() == 2 and weight.is_contiguous() and backend.runs(self.step_op, weight)
+    def _fused(self, weight: Tensor) -> RowOps | None:
+        """What catches up and steps rows in one go; None: ``apply`` and ``move`` do."""
+        if _is_half(weight):
+            somewhere = torch.empty(0, dtype=torch.int64, device=weight.device)
+            return self.half_ops if backend.runs(self.half_ops.step, somewhere) else self.half_twins
+        fits = weight.dim() == 2 and weight.is_contiguous() and backend.runs(self.ops.step, weight)
+        return self.ops if fits else None
+
+    def _seeds(self, weight: Tensor) -> tuple[int, ...]:
+        return (self.seed,) if _is_half(weight) else ()
 
     def _rows(self, weight: Tensor, state: dict, ids: Tensor) -> tuple[Tensor, ...]:
         """What every kernel takes first."""
@@ -189,8 +213,13 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
 
     @abstractmethod
     def numbers(self, group: dict) -> tuple:
-        """The hyper-parameters in the order in which ``step_op`` takes them."""
+        """The hyper-parameters in the order in which ``RowOps.step`` takes them."""
 
     def catch_up_numbers(self, group: dict) -> tuple:
-        """Those that ``catch_up_op`` takes: none but what the table holds."""
+        """Those that ``RowOps.catch_up`` takes: none but what the table holds."""
         return ()
+
+
+def _is_half(weight: Tensor) -> bool:
+    """Whether its rows are kept in bfloat16, where rounding to the nearest would lose small updates."""
+    return weight.dtype == torch.bfloat16 and weight.dim() == 2 and weight.is_contiguous()

@@ -19,6 +19,7 @@ from torch import Tensor
 from kernels_inline.bits import pack_bits
 
 TINY = torch.finfo(torch.float32).tiny
+ROWS = 1 << 13  # that are done at a time: their random bits take 8 bytes a number
 
 
 # ------------------------------------------------------------------------------------------------------------ rounding
@@ -104,9 +105,10 @@ def row_sgd_bf16_(
     weight, momentum, last, ids, grad, table, step, lr, mu, weight_decay, nesterov, seed, with_codes
 ) -> Tensor:
     """Catch up, then one step of torch.optim.SGD (momentum mu, coupled decay) -> codes."""
-    parts = sgd_catch_up(*_read(ids, weight, momentum), table[step - 1 - last[ids]])
-    parts = sgd_move(*parts, grad, lr, mu, weight_decay, nesterov)
-    _write(ids, (weight, momentum), parts, last, step, seed)
+    for some, slope in zip(ids.split(ROWS), grad.split(ROWS), strict=True):
+        parts = sgd_catch_up(*_read(some, weight, momentum), table[step - 1 - last[some]])
+        parts = sgd_move(*parts, slope, lr, mu, weight_decay, nesterov)
+        _write(some, (weight, momentum), parts, last, step, seed)
     return _codes(weight, ids, with_codes)
 
 
@@ -114,24 +116,25 @@ def row_adamw_bf16_(
     weight, exp_avg, exp_avg_sq, last, ids, grad, table, step, lr, beta1, beta2, eps, weight_decay, seed, with_codes
 ) -> Tensor:
     """Catch up, then one step of torch.optim.AdamW -> codes."""
-    parts = adamw_catch_up(*_read(ids, weight, exp_avg, exp_avg_sq), table[step - 1 - last[ids]], eps)
-    parts = adamw_move(*parts, grad, step, lr, beta1, beta2, eps, weight_decay)
-    _write(ids, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
+    for some, slope in zip(ids.split(ROWS), grad.split(ROWS), strict=True):
+        parts = adamw_catch_up(*_read(some, weight, exp_avg, exp_avg_sq), table[step - 1 - last[some]], eps)
+        parts = adamw_move(*parts, slope, step, lr, beta1, beta2, eps, weight_decay)
+        _write(some, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
     return _codes(weight, ids, with_codes)
 
 
 def row_sgd_catch_up_bf16_(weight, momentum, last, ids, table, step, seed) -> None:
     """Apply to the rows that lag behind ``step`` the SGD steps they missed."""
-    ids = ids[last[ids] < step]
-    parts = sgd_catch_up(*_read(ids, weight, momentum), table[step - last[ids]])
-    _write(ids, (weight, momentum), parts, last, step, seed)
+    for some in ids[last[ids] < step].split(ROWS):
+        parts = sgd_catch_up(*_read(some, weight, momentum), table[step - last[some]])
+        _write(some, (weight, momentum), parts, last, step, seed)
 
 
 def row_adamw_catch_up_bf16_(weight, exp_avg, exp_avg_sq, last, ids, table, step, eps, seed) -> None:
     """Apply to the rows that lag behind ``step`` the AdamW steps they missed."""
-    ids = ids[last[ids] < step]
-    parts = adamw_catch_up(*_read(ids, weight, exp_avg, exp_avg_sq), table[step - last[ids]], eps)
-    _write(ids, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
+    for some in ids[last[ids] < step].split(ROWS):
+        parts = adamw_catch_up(*_read(some, weight, exp_avg, exp_avg_sq), table[step - last[some]], eps)
+        _write(some, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
 
 
 def _read(ids: Tensor, *arrays: Tensor) -> list[Tensor]:

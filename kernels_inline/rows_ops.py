@@ -10,6 +10,9 @@ each row is up to date with, set to ``step`` for the rows named. ids [A] int64, 
 codes of the rows as they are afterwards are returned: [A, ceil(d / 64)] int64, bit j of a row = weight[j] > 0 in bit
 j % 64 of word j // 64; else [0, ceil(d / 64)].
 
+``..._bf16_`` are the same for weight and buffers in bfloat16, rounded at random: their kernels are in ``cuda/rows.cu``
+alone, their twins in plain torch in ``rows_bf16``.
+
 All raise ValueError before anything changes, and BuildError where nothing can be built.
 """
 
@@ -98,10 +101,112 @@ def row_adamw_catch_up_(
     _run("row_adamw_catch_up", *rows, table, len(table) - 1, step, eps)
 
 
-def _check(weight: Tensor, buffers: dict[str, Tensor], last: Tensor, ids: Tensor, table: Tensor, columns: int) -> None:
-    check("weight", weight, torch.float32, ("N", "d"))
+@kernel_op("row_sgd_bf16_", needs=("row_sgd_bf16", "row_sgd_catch_up_bf16"), mutates=("weight", "momentum", "last"))
+def row_sgd_bf16_(
+    weight: Tensor,
+    momentum: Tensor,
+    last: Tensor,
+    ids: Tensor,
+    grad: Tensor,
+    table: Tensor,
+    step: int,
+    lr: float,
+    mu: float,
+    weight_decay: float,
+    nesterov: bool,
+    seed: int,
+    with_codes: bool,
+) -> Tensor:
+    """``row_sgd_`` of bfloat16 rows, rounded at random by seed; see ``rows_bf16``."""
+    _check(weight, {"momentum": momentum}, last, ids, table, 4, torch.bfloat16)
+    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
+    codes = _empty_codes(weight, ids, with_codes)
+    rows = weight, momentum, last, *weight.shape, ids, len(ids)
+    hyper = lr, mu, weight_decay, nesterov, seed
+    _run("row_sgd_bf16", *rows, grad, table, len(table) - 1, step, *hyper, codes if with_codes else None)
+    return codes
+
+
+@kernel_op(
+    "row_adamw_bf16_",
+    needs=("row_adamw_bf16", "row_adamw_catch_up_bf16"),
+    mutates=("weight", "exp_avg", "exp_avg_sq", "last"),
+)
+def row_adamw_bf16_(
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    last: Tensor,
+    ids: Tensor,
+    grad: Tensor,
+    table: Tensor,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    seed: int,
+    with_codes: bool,
+) -> Tensor:
+    """``row_adamw_`` of bfloat16 rows, rounded at random by seed; see ``rows_bf16``."""
+    _check(weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, last, ids, table, 5, torch.bfloat16)
+    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
+    if step < 1:
+        raise ValueError(f"step is {step}; it should be at least 1")
+    codes = _empty_codes(weight, ids, with_codes)
+    rows = weight, exp_avg, exp_avg_sq, last, *weight.shape, ids, len(ids)
+    hyper = lr, beta1, beta2, eps, weight_decay, seed
+    _run("row_adamw_bf16", *rows, grad, table, len(table) - 1, step, *hyper, codes if with_codes else None)
+    return codes
+
+
+@kernel_op(
+    "row_sgd_catch_up_bf16_", needs=("row_sgd_bf16", "row_sgd_catch_up_bf16"), mutates=("weight", "momentum", "last")
+)
+def row_sgd_catch_up_bf16_(
+    weight: Tensor, momentum: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int, seed: int
+) -> None:
+    """``row_sgd_catch_up_`` of bfloat16 rows."""
+    _check(weight, {"momentum": momentum}, last, ids, table, 4, torch.bfloat16)
+    rows = weight, momentum, last, *weight.shape, ids, len(ids)
+    _run("row_sgd_catch_up_bf16", *rows, table, len(table) - 1, step, seed)
+
+
+@kernel_op(
+    "row_adamw_catch_up_bf16_",
+    needs=("row_adamw_bf16", "row_adamw_catch_up_bf16"),
+    mutates=("weight", "exp_avg", "exp_avg_sq", "last"),
+)
+def row_adamw_catch_up_bf16_(
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    last: Tensor,
+    ids: Tensor,
+    table: Tensor,
+    step: int,
+    eps: float,
+    seed: int,
+) -> None:
+    """``row_adamw_catch_up_`` of bfloat16 rows."""
+    _check(weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, last, ids, table, 5, torch.bfloat16)
+    rows = weight, exp_avg, exp_avg_sq, last, *weight.shape, ids, len(ids)
+    _run("row_adamw_catch_up_bf16", *rows, table, len(table) - 1, step, eps, seed)
+
+
+def _check(
+    weight: Tensor,
+    buffers: dict[str, Tensor],
+    last: Tensor,
+    ids: Tensor,
+    table: Tensor,
+    columns: int,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    check("weight", weight, dtype, ("N", "d"))
     for name, buffer in buffers.items():
-        check(name, buffer, torch.float32, weight.shape)
+        check(name, buffer, dtype, weight.shape)
     check("last", last, torch.int64, (len(weight),))
     check("ids", ids, torch.int64, ("A",))
     check("table", table, torch.float64, ("window + 1", columns))
@@ -142,4 +247,24 @@ def _(weight, momentum, last, ids, table, step):
 
 @row_adamw_catch_up_.register_fake
 def _(weight, exp_avg, exp_avg_sq, last, ids, table, step, eps):
+    return None
+
+
+@row_sgd_bf16_.register_fake
+def _(weight, momentum, last, ids, grad, table, step, lr, mu, weight_decay, nesterov, seed, with_codes):
+    return _empty_codes(weight, ids, with_codes)
+
+
+@row_adamw_bf16_.register_fake
+def _(weight, exp_avg, exp_avg_sq, last, ids, grad, table, step, lr, beta1, beta2, eps, decay, seed, with_codes):
+    return _empty_codes(weight, ids, with_codes)
+
+
+@row_sgd_catch_up_bf16_.register_fake
+def _(weight, momentum, last, ids, table, step, seed):
+    return None
+
+
+@row_adamw_catch_up_bf16_.register_fake
+def _(weight, exp_avg, exp_avg_sq, last, ids, table, step, eps, seed):
     return None

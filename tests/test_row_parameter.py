@@ -261,4 +261,4 @@ def test_training_rewrites_only_the_codes_of_rows_that_moved(kind):
         log = head.selector._log
         assert not log.everything
         slices, (_, codes) = log.moved[:-1], log.moved[-1]  # of the lists' upkeep and of the sweep; the step's rows
-        assert sum(len(ids) for ids, _ in slices) <= N / 50 + 1 and (codes is not None) == backend.runs(kind.step_op)
+        assert sum(len(ids) for ids, _ in slices) <= N / 50 + 1 and (codes is not None) == backend.runs(kind.ops.step)
