@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from annsoftmax_ref.checks import check_new_name
@@ -75,6 +76,7 @@ def make_head(
     bias: bool = False,
     class_weights: Tensor | None = None,
     ignore_index: int | None = None,
+    dtype: torch.dtype = torch.float32,
     **options,
 ) -> SoftmaxHead:
     """A head by its name (one of ``HEADS``) and its objective's name (or an objective).
@@ -93,4 +95,5 @@ def make_head(
         ignore_index=ignore_index,
         sparse=name not in DENSE,
         seed=seed,
+        dtype=dtype,
     )

@@ -22,6 +22,7 @@ from annsoftmax_ref.training import History, default_recipe, fit
 
 EMBEDDING_SIZE = 128
 DIAGNOSE_EVERY = 100  # steps; each look costs about one step of the full softmax and is not in the times
+STORAGES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the head's weight and its optimizer's buffers
 LOOKS = ("recall", "captured_mass", "gradient_error", "active_share")
 
 
@@ -30,7 +31,7 @@ class Run:
     """What one training is made of; equal runs give equal rows (times aside).
 
     head, objective, task: by their names. rate: of a sampling head. options: of its selector, as sorted pairs.
-    batch_size, epochs, steps (of an epoch), lr: None for the recipe's.
+    batch_size, epochs, steps (of an epoch), lr: None for the recipe's. storage: a key of ``STORAGES``.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Run:
     epochs: int | None = None
     steps: int | None = None
     lr: float | None = None
+    storage: str = "fp32"
 
     def __post_init__(self):
         if self.head == "full":
@@ -81,8 +83,17 @@ def train(
     data, place = load(run.task), torch.device(device)
     model = tasks.make_model(data, EMBEDDING_SIZE, seed=run.seed).to(place)
     objective = recipe.make_objective()
+    if run.storage not in STORAGES:
+        raise ValueError(f"storage is {run.storage!r}; it should be one of {', '.join(STORAGES)}")
     head = make_head(
-        run.head, data.num_classes, EMBEDDING_SIZE, objective, run.rate, seed=run.seed, **dict(run.options)
+        run.head,
+        data.num_classes,
+        EMBEDDING_SIZE,
+        objective,
+        run.rate,
+        seed=run.seed,
+        dtype=STORAGES[run.storage],
+        **dict(run.options),
     )
     phases = Phases(head)
     with memory.peak_memory(place) as peak:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from annsoftmax_ref.experiments.clock import TIMED, converged_cells, needed, report_converged, report_seconds
 from annsoftmax_ref.experiments.confirmed import confirmed_cells, report_confirmed
 from annsoftmax_ref.experiments.crossed import crossed_cells, draw_crossed, report_crossed
+from annsoftmax_ref.experiments.options import beyond_cells, recall_cells, report_beyond, report_recall
 from annsoftmax_ref.experiments.plots import group_curves, rate_curves, recall_points, training_curves
 from annsoftmax_ref.experiments.reports import (
     HOW_TOLD,
@@ -24,7 +25,6 @@ from annsoftmax_ref.experiments.reports import (
     listing,
     parts,
     percent,
-    plain,
 )
 from annsoftmax_ref.experiments.runs import Run, Store
 from annsoftmax_ref.experiments.settings import (
@@ -38,6 +38,7 @@ from annsoftmax_ref.experiments.settings import (
     one_in,
     seeded,
 )
+from annsoftmax_ref.experiments.stored import report_storage, storage_cells
 
 
 @dataclass(frozen=True)
@@ -111,45 +112,9 @@ def group_cells() -> dict:
     }
 
 
-INDEXES = {
-    "1 list probed": {"nprobe": 1},
-    "4 lists probed": {"nprobe": 4},
-    "default (24 lists), not re-ranked": {"rerank": False},
-    "default (24 lists)": {},
-    "all 128 lists probed": {"nprobe": 128},
-}
-
-
-def recall_cells() -> dict:
-    options = {name: kind | {"far": False} for name, kind in INDEXES.items()}
-    return {(name,): seeded(head="ann", rate=0.01, options=kind, **PAIRS) for name, kind in options.items()}
-
-
-BEYOND = {
-    "default": {},
-    "active classes alone": {"far": False},
-    "active classes alone, groups at random": {"far": False, "grouping": "random"},
-    "uniform tail, a tenth": {"tail": 0.1},
-    "uniform tail, half": {"tail": 0.5},
-    "priority sampling": {"priority": True},
-    "active classes alone, budget for 90 % of the mass": {"far": False, "mass_target": 0.9},
-}
-BEYOND_TASKS = {
-    "20,000 pairs, 1/100": {"rate": 0.01, **PAIRS},
-    "glyphs, cross entropy, 1/10": {"objective": "cross_entropy", **GLYPHS},
-}
-
-
 def second_cells() -> dict:
     heads = {"full": {}, "random": {}, "ann": {"far": False}}
     return {(head,): seeded(head=head, rate=0.01, options=options, **TIMED) for head, options in heads.items()}
-
-
-def beyond_cells() -> dict:
-    return {
-        (task, option): seeded(head="ann", options=kind, **fields)
-        for (task, fields), (option, kind) in product(BEYOND_TASKS.items(), BEYOND.items())
-    }
 
 
 def report_classification(cells: Cells) -> str:
@@ -189,25 +154,6 @@ def report_rates(cells: Cells) -> str:
 def report_groups(cells: Cells) -> str:
     formats = {"top-1, %": percent("accuracy"), "nearest 50 recalled, %": percent("recall")}
     return "\n\n".join(cross(cells, text, title) for title, text in formats.items())
-
-
-SELECTION = {
-    "top-1, %": percent("accuracy"),
-    "recall, %": percent("recall"),
-    "mass, %": percent("captured_mass"),
-    "gradient error": plain("gradient_error", ".2f"),
-}
-BUDGET = {"classes scored, %": percent("active_share")}
-
-
-def report_recall(cells: Cells) -> str:
-    return listing(cells, SELECTION, "index")
-
-
-def report_beyond(cells: Cells) -> str:
-    return "\n\n".join(
-        f"{task}:\n\n{listing(part, SELECTION | BUDGET, 'option')}" for task, part in parts(cells, 0).items()
-    )
 
 
 def report_training(cells: Cells) -> str:
@@ -287,6 +233,11 @@ def make_tables() -> dict[str, Table]:
             "Do seeds that chose no default say the same (a tenth of the classes; and 20,000 pairs)?",
             confirmed_cells(),
             report_confirmed,
+        ),
+        "storage": Table(
+            "Does a head in bfloat16 cost accuracy (CosFace; 20,000 pairs, and a tenth of 5,204 classes)?",
+            storage_cells(),
+            report_storage,
         ),
         "beyond": Table("What do options beyond the paper bring?", beyond_cells(), report_beyond),
     }
