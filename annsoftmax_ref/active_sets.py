@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend
+from kernels_inline.rows_bf16 import random_bits, row_states
 from kernels_inline.select_ops import union_active as union_active_by_kernel
 
 
@@ -91,16 +92,27 @@ def active_count(num_classes: int, sample_rate: float) -> int:
     return min(num_classes, max(1, math.floor(sample_rate * num_classes + 0.5)))
 
 
-def draw_fill(num_classes: int, count: int, generator: torch.Generator, groups: int = 1) -> Tensor:
+def draw_fill(num_classes: int, count: int, generator: torch.Generator, groups: int = 1, device=None) -> Tensor:
     """For each group class ids in a random order [G, L], enough that ``count`` distinct ones are very likely in it.
 
     Drawing with replacement and skipping repeats is uniform sampling without replacement. It costs O(count)
     where a permutation of all classes costs O(N); above half of the classes the permutation is cheaper.
+    On a GPU the numbers are a hash of a seed that the generator gives, made there: other ones than on the CPU.
     """
+    if device is not None and torch.device(device).type == "cuda":
+        return _hashed_fill(num_classes, count, generator, groups, device)
     if 2 * count >= num_classes:
         return torch.stack([torch.randperm(num_classes, generator=generator) for _ in range(groups)])
     # 1.39 count draws leave count distinct ones on average at count = N / 2; 2 count + 64 is safe.
     return torch.randint(num_classes, (groups, 2 * count + 64), generator=generator)
+
+
+def _hashed_fill(num_classes: int, count: int, generator: torch.Generator, groups: int, device) -> Tensor:
+    seed = int(torch.randint(2**62, (), generator=generator))
+    states = row_states(seed, 0, torch.arange(groups, device=device))
+    if 2 * count >= num_classes:
+        return random_bits(states, num_classes).argsort(dim=1)
+    return (random_bits(states, 2 * count + 64) >> 1 & (1 << 62) - 1) % num_classes
 
 
 def union_active(

@@ -63,6 +63,28 @@ def check_new_name(name: str, value: str, known: dict, kind) -> str:
 
 def check_embeddings(embeddings: Tensor, embedding_size: int) -> None:
     """embeddings [B, d], floating point, B >= 1, every number finite, no row of zeros."""
+    _check_kind_of_embeddings(embeddings, embedding_size)
+    if not _sound(embeddings).all():
+        _refuse_embeddings(embeddings)
+
+
+def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
+    """labels [B] int64 in [0, num_classes)."""
+    _check_kind_of_labels(labels, batch)
+    if not _inside(labels, num_classes).all():
+        _refuse_labels(labels, num_classes)
+
+
+def check_batch(embeddings: Tensor, labels: Tensor, embedding_size: int, num_classes: int) -> None:
+    """``check_embeddings`` and ``check_labels``; a GPU is waited for once."""
+    _check_kind_of_embeddings(embeddings, embedding_size)
+    _check_kind_of_labels(labels, len(embeddings))
+    if not (_sound(embeddings).all() & _inside(labels, num_classes).all()):
+        check_embeddings(embeddings, embedding_size)
+        check_labels(labels, len(embeddings), num_classes)
+
+
+def _check_kind_of_embeddings(embeddings: Tensor, embedding_size: int) -> None:
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
         kind = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
         raise TypeError(f"embeddings is of type {kind}; it should be a floating-point tensor [B, {embedding_size}]")
@@ -70,33 +92,45 @@ def check_embeddings(embeddings: Tensor, embedding_size: int) -> None:
         raise ValueError(f"embeddings has shape {list(embeddings.shape)}; it should be [B, {embedding_size}]")
     if embeddings.shape[0] == 0:
         raise ValueError("embeddings is an empty batch; it should have at least one row")
+
+
+def _sound(embeddings: Tensor) -> Tensor:
+    """Which rows [B] are of finite numbers, not all of them 0."""
     # A row's largest magnitude is NaN or infinite if one of its numbers is, and 0 if they all are: one
     # pass of reading answers all three questions.
     peak = embeddings.detach().abs().amax(dim=1)
-    if not torch.isfinite(peak).all():
+    return torch.isfinite(peak) & (peak > 0)
+
+
+def _refuse_embeddings(embeddings: Tensor) -> None:
+    if not torch.isfinite(embeddings).all():
         raise ValueError("embeddings holds NaN or infinite values; all of them should be finite")
-    if (peak == 0).any():
-        row = int((peak == 0).nonzero()[0])
-        raise ValueError(f"embeddings has a row of zeros (row {row}), which has no direction; rows should be non-zero")
+    row = int((~_sound(embeddings)).nonzero()[0])
+    raise ValueError(f"embeddings has a row of zeros (row {row}), which has no direction; rows should be non-zero")
+
+
+def _check_kind_of_labels(labels: Tensor, batch: int) -> None:
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels is of type {kind}; it should be an int64 tensor [{batch}]")
+    if labels.shape != (batch,):
+        raise ValueError(f"labels has shape {list(labels.shape)}; it should be [{batch}], one label an embedding")
+
+
+def _inside(labels: Tensor, num_classes: int) -> Tensor:
+    return (labels >= 0) & (labels < num_classes)
+
+
+def _refuse_labels(labels: Tensor, num_classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    wrong = low if low < 0 else high
+    raise ValueError(f"labels holds {wrong}; labels should be from 0 to {num_classes - 1} (num_classes - 1)")
 
 
 def has_overflowed(embeddings: Tensor, embedding_size: int) -> bool:
     """Whether embeddings [B, d] are in float16 and hold NaN or infinity, as a GradScaler expects now and then."""
     fits = isinstance(embeddings, Tensor) and embeddings.dim() == 2 and embeddings.shape[1] == embedding_size
     return fits and embeddings.dtype == torch.float16 and not torch.isfinite(embeddings).all()
-
-
-def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
-    """labels [B] int64 in [0, num_classes)."""
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels is of type {kind}; it should be an int64 tensor [{batch}]")
-    if labels.shape != (batch,):
-        raise ValueError(f"labels has shape {list(labels.shape)}; it should be [{batch}], one label an embedding")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        wrong = low if low < 0 else high
-        raise ValueError(f"labels holds {wrong}; labels should be from 0 to {num_classes - 1} (num_classes - 1)")
 
 
 def check_classes(classes: Tensor, num_classes: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.active_sets import ActiveSets
-from annsoftmax_ref.checks import check_embeddings, check_labels
+from annsoftmax_ref.checks import check_batch
 from annsoftmax_ref.loss import add_offsets, with_far
 from annsoftmax_ref.rows import cosines, unit_rows
 
@@ -30,8 +30,7 @@ def diagnose(head, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str,
     stale_bits: share of code bits that a fresh encoding would change (None without an index).
     Derived in notebook 08, section "What do the active sets miss?".
     """
-    check_embeddings(embeddings, head.embedding_size)
-    check_labels(labels, len(embeddings), head.num_classes)
+    check_batch(embeddings, labels, head.embedding_size, head.num_classes)
     labels = labels.clone(memory_format=torch.contiguous_format)
     k = min(k, head.num_classes - 1)
     # A copy, so that looking does not change what training draws next.

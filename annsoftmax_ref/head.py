@@ -9,12 +9,12 @@ from annsoftmax_ref import rows
 from annsoftmax_ref.active_sets import ActiveSets
 from annsoftmax_ref.batch import ScoredBatches, mean_weights, without_ignored
 from annsoftmax_ref.checks import (
+    check_batch,
     check_class_weights,
     check_classes,
     check_embeddings,
     check_ignore_index,
     check_instance,
-    check_labels,
     check_positive_int,
     has_overflowed,
 )
@@ -103,8 +103,7 @@ class SoftmaxHead(nn.Module):
             return self._no_loss(given)
         if self.training and has_overflowed(embeddings, self.embedding_size):
             return self._no_loss(embeddings, torch.nan)
-        check_embeddings(embeddings, self.embedding_size)
-        check_labels(labels, len(embeddings), self.num_classes)
+        check_batch(embeddings, labels, self.embedding_size, self.num_classes)
         x, labels = unit_rows(embeddings), labels.contiguous()
         if not self.training:
             return self._loss_over_all(x, labels, self.generator)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.host_numbers import number, set_number
 from annsoftmax_ref.lists import InvertedLists
 from annsoftmax_ref.machine.waiting import LongWork
 from annsoftmax_ref.row_parameter import unwatching
@@ -121,7 +122,7 @@ class IVFBinaryIndex(nn.Module):
         for ids in everything.split(1 << 16):
             self.update_rows(rows, ids)
             work.add(len(ids))
-        self.trained.fill_(True)
+        set_number(self.trained, True)
 
     def nearest_list(self, unit_rows: Tensor) -> Tensor:
         """unit_rows [n, d] -> the list of the nearest centroid [n] (ties to the lowest)."""
@@ -154,7 +155,7 @@ class IVFBinaryIndex(nn.Module):
         lists = self.lists
         if backend.runs(write_codes_, codes):
             write_codes_(
-                self.codes, lists.slot_codes, self.written, self.assignment, lists.place, ids, codes, int(self.clock)
+                self.codes, lists.slot_codes, self.written, self.assignment, lists.place, ids, codes, number(self.clock)
             )
         else:
             lists.write_codes(ids, codes)
@@ -169,7 +170,7 @@ class IVFBinaryIndex(nn.Module):
         return self.encode(self._unit_rows(rows, ids), lists)
 
     @torch.no_grad()
-    def refresh(self, rows: Tensor, ids: Tensor, move_centroids: bool = True) -> int:
+    def refresh(self, rows: Tensor, ids: Tensor, move_centroids: bool = True) -> int | Tensor:
         """Put rows ids [n] of rows [N, d] into their nearest list, rewrite their codes, and move the centroids
         one mini-batch k-means step (Sculley 2010) towards them. Returns how many rows changed their list.
         Derived in notebook 05, section "Rows that move"."""
@@ -200,7 +201,7 @@ class IVFBinaryIndex(nn.Module):
         if not 1 <= nprobe <= self.nlist:
             raise ValueError(f"nprobe is {nprobe}; it should be from 1 to nlist, {self.nlist}")
         k = check_positive_int("k", k)
-        if not self.trained:
+        if not number(self.trained):
             raise RuntimeError("the index has no lists yet; call train_lists first")
         queries = self._normalise(queries)
         probed = largest(queries @ self.centroids.T, nprobe)  # [B, nprobe]

@@ -2,8 +2,9 @@
 
 A table ``slots [nlist, capacity]`` holds class ids, -1 where a slot is free. A row that moves leaves a hole
 behind and is appended to its new list, so a move costs the moved rows, not all. Only when a list runs out of
-slots is the table laid out again, with room to spare, which happens after ever more moves. Beside it stand the
-members' codes, word by word (``slot_codes [nlist, W, capacity]``), so that a scan reads them in a row.
+slots is the table laid out again, with room to spare, which happens after ever more moves. A GPU's answer whether one
+has would be waited for: there rows that find no slot stay where they are, until ``make_room`` looks. Beside the slots
+stand the members' codes, word by word (``slot_codes [nlist, W, capacity]``), so that a scan reads them in a row.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FULL = 0.9  # of a list's slots: more are used, and there is soon no room on a GPU
 SLACK = 1.25  # slots a list gets for each member when the table is laid out
 
 
@@ -52,8 +54,10 @@ class InvertedLists:
         self.codes[ids] = codes
         self.slot_codes[self.assignment[ids], :, self.place[ids]] = codes
 
-    def move(self, ids: Tensor, lists: Tensor) -> int:
+    def move(self, ids: Tensor, lists: Tensor) -> int | Tensor:
         """Put classes ids [n] (distinct) into lists [n]; those already there stay. Returns how many moved."""
+        if ids.is_cuda:
+            return self._move_where_there_is_room(ids, lists)
         changed = self.assignment[ids] != lists
         ids, lists = ids[changed], lists[changed]
         if len(ids) == 0:
@@ -68,3 +72,33 @@ class InvertedLists:
         else:
             self._append(ids, lists)
         return len(ids)
+
+    def make_room(self) -> None:
+        """Lay the table out again if a list is nearly full. A GPU is waited for."""
+        if int(self.ends.max()) > FULL * self.slots.shape[1]:
+            self._lay_out()
+
+    def _move_where_there_is_room(self, ids: Tensor, lists: Tensor) -> Tensor:
+        """``move`` in operations whose shapes do not depend on the data; how many moved stays on the device."""
+        capacity, left, nobody = self.slots.shape[1], self.assignment[ids], self.nlist
+        wanted = torch.where(left != lists, lists, nobody)  # where each goes, if it goes
+        arriving = counts_of(wanted, self.nlist + 1)
+        by_list, order = wanted.sort(stable=True)
+        rank = torch.arange(len(ids), device=ids.device) - (arriving.cumsum(0) - arriving)[by_list]
+        place = torch.empty_like(ids).scatter_(0, order, rank) + self.ends[lists]
+        goes = (wanted < nobody) & (place < capacity)
+        lists, place = torch.where(goes, lists, left), torch.where(goes, place, self.place[ids])
+        slots = self.slots.view(-1)
+        slots[left * capacity + self.place[ids]] = torch.where(goes, -1, ids)
+        slots[lists * capacity + place] = ids
+        self.slot_codes[lists, :, place] = self.codes[ids]
+        self.assignment[ids], self.place[ids] = lists, place
+        self.ends.copy_((self.ends + arriving[:-1]).clamp_max(capacity))
+        self.sizes += counts_of(torch.where(goes, lists, nobody), nobody + 1)[:-1]
+        self.sizes -= counts_of(torch.where(goes, left, nobody), nobody + 1)[:-1]
+        return goes.sum()
+
+
+def counts_of(values: Tensor, length: int) -> Tensor:
+    """values [n] in 0..length-1 -> how often each occurs [length]; ``bincount`` makes a GPU's host wait."""
+    return values.new_zeros(length).scatter_add_(0, values, torch.ones_like(values))

@@ -13,6 +13,7 @@ from annsoftmax_ref.beyond.far import far_classes
 from annsoftmax_ref.beyond.mass_budget import MassBudget
 from annsoftmax_ref.beyond.options import chosen_far, chosen_option
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.host_numbers import number, set_number
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
@@ -116,7 +117,7 @@ class NearestClasses(Selector):
     @unwatching
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         row_state(weight).attach(self._log)
-        if not self.index.trained or self._follow(weight) > REPLACED:
+        if not number(self.index.trained) or self._follow(weight) > REPLACED:
             self.index.train_lists(weight, generator)
             self._log.clear()
         self._upkeep(weight)
@@ -168,7 +169,7 @@ class NearestClasses(Selector):
         row_state(weight).look(weight)
         if not self._log:
             return 0.0
-        self.index.clock += 1
+        set_number(self.index.clock, number(self.index.clock) + 1)
         moved, everything = self._log.moved, self._log.everything
         self._log.clear()
         if everything:
@@ -181,13 +182,15 @@ class NearestClasses(Selector):
         return 0.0
 
     def _upkeep(self, weight: Tensor) -> None:
-        first, slice_size = int(self.cursor), -(-self.num_classes // self.refresh_steps)
+        first, slice_size = number(self.cursor), -(-self.num_classes // self.refresh_steps)
         ids = self._rows(first, slice_size, weight)
         weight_rows.catch_up(weight, ids)
         self.index.refresh(weight, ids)
         if self.far and slice_size < LOOKED_AT:  # few classes move fast, and mean rows are to be no older than they
             self.index.refresh_means(weight, self._rows(first // slice_size * LOOKED_AT, LOOKED_AT, weight))
-        self.cursor.fill_((first + len(ids)) % self.num_classes)
+        set_number(self.cursor, (first + len(ids)) % self.num_classes)
+        if weight.is_cuda and first + len(ids) == self.num_classes:  # once in a pass over all rows
+            self.index.lists.make_room()
 
     def _rows(self, first: int, count: int, weight: Tensor) -> Tensor:
         """``count`` rows from ``first`` on, which may be beyond the last row, up to the last row."""

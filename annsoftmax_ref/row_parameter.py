@@ -63,7 +63,7 @@ class RowLog:
 
     def add(self, ids: Tensor, codes: Tensor | None, num_rows: int) -> None:
         # Rows that were caught up to be read, and moved by the same batch's gradient, are to be looked at once.
-        self.moved = [entry for entry in self.moved if not torch.equal(entry[0], ids)] + [(ids, codes)]
+        self.moved = [entry for entry in self.moved if not _are_the_same(entry[0], ids)] + [(ids, codes)]
         if sum(len(ids) for ids, _ in self.moved) > 2 * num_rows:  # nobody reads it: it is not to grow for ever
             self.clear()
             self.everything = True
@@ -237,6 +237,12 @@ def _weights_in(arguments) -> Iterator[RowParameter]:
 def _version(weight: Tensor) -> int:
     with unwatched():
         return 0 if weight.is_inference() else weight._version
+
+
+def _are_the_same(a: Tensor, b: Tensor) -> bool:
+    """Whether ids a and b are the same; on a GPU, whose answer would be waited for, whether they lie in one place."""
+    here, there = ((t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride()) for t in (a, b))
+    return here == there or (not a.is_cuda and torch.equal(a, b))
 
 
 T = torch.Tensor

@@ -111,7 +111,7 @@ class Selector(nn.Module, ABC):
         random.
         """
         count, n = self.active_classes, self.num_classes
-        fill = draw_fill(n, count, generator, len(samples)).to(labels.device)
+        fill = draw_fill(n, count, generator, len(samples), labels.device)
         classes, targets = union_active(candidates, labels, samples, fill, count, n)
         return ActiveSets(samples, classes, targets)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kernels_inline.bits import pack_bits
 
+WORD = (1 << 64) - 1
 TINY = torch.finfo(torch.float32).tiny
 ROWS = 1 << 13  # that are done at a time: their random bits take 8 bytes a number
 
@@ -27,8 +28,7 @@ ROWS = 1 << 13  # that are done at a time: their random bits take 8 bytes a numb
 
 def row_states(seed: int, step: int, ids: Tensor) -> Tensor:
     """The state of SplitMix64 for each row [n], int64."""
-    at = torch.tensor([seed, step], dtype=torch.int64, device=ids.device)
-    return _mixed(_mixed(_mixed(at[:1]) ^ at[1:]) ^ ids)
+    return _mixed(ids ^ _mixed_number(_mixed_number(seed) ^ step))  # without a number that is sent to the device
 
 
 def random_bits(states: Tensor, d: int) -> Tensor:
@@ -53,6 +53,14 @@ def _mixed(x: Tensor) -> Tensor:
     x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
     return x ^ _shifted(x, 31)
+
+
+def _mixed_number(x: int) -> int:
+    """``_mixed`` of one number."""
+    x &= WORD
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & WORD
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & WORD
+    return _signed(x ^ x >> 31)
 
 
 def _shifted(x: Tensor, by: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annsoftmax_ref import AllClasses, CosFace, NearestClasses, RandomClasses, SoftmaxHead
+from annsoftmax_ref import AllClasses, CosFace, NearestClasses, RandomClasses, SoftmaxHead, active_sets
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.active_sets import active_count, draw_fill, union_active
 from annsoftmax_ref.grouping import random_groups, similar_groups
@@ -228,3 +228,18 @@ def test_no_group_is_smaller_than_four_samples(batch):
     selector = NearestClasses(0.01)
     selector.num_classes = 400
     assert selector.groups_for(batch) == max(1, batch // 4)
+
+
+def test_a_fill_made_by_a_hash_is_as_good_as_one_that_is_drawn(generator):
+    """What a GPU makes, here on the CPU: a permutation, or enough different classes; uniform; another one each time."""
+    permuted = active_sets._hashed_fill(50, 30, generator, 3, "cpu")
+    assert torch.equal(permuted.sort(dim=1).values, torch.arange(50).expand(3, 50))
+    assert len({tuple(row) for row in permuted.tolist()}) == 3
+    drawn = active_sets._hashed_fill(1000, 100, generator, 400, "cpu")
+    assert min(len(row.unique()) for row in drawn) >= 100 and 0 <= int(drawn.min()) <= int(drawn.max()) < 1000
+    counts = torch.bincount(drawn.flatten(), minlength=1000).double()
+    expected = drawn.numel() / 1000
+    assert ((counts - expected).square() / expected).sum() < 1000 + 4 * (2 * 1000) ** 0.5  # chi-square
+    again = torch.Generator().manual_seed(1)
+    once, twice = (active_sets._hashed_fill(1000, 10, again.manual_seed(1), 1, "cpu") for _ in range(2))
+    assert torch.equal(once, twice)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.active_sets import FarClasses
+from annsoftmax_ref.lists import counts_of
 from kernels_inline.lists_ops import far_offsets
 
 
@@ -33,6 +34,6 @@ def far_classes(classes: Tensor, assignment: Tensor, sizes: Tensor, means: Tenso
         return FarClasses(means, far_offsets(classes, assignment, sizes, means, scale))
     sets, lists = len(classes), len(sizes)
     start = lists * torch.arange(sets, device=classes.device).unsqueeze(1)
-    inside = torch.bincount((assignment[classes] + start).flatten(), minlength=sets * lists).view(sets, lists)
+    inside = counts_of((assignment[classes] + start).flatten(), sets * lists).view(sets, lists)
     spread = scale**2 / 2 * (1 - means.square().sum(dim=1)) / means.shape[1]  # [L]
     return FarClasses(means, (sizes - inside).to(means.dtype).log() + spread)

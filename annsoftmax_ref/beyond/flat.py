@@ -17,6 +17,7 @@ from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.active_sets import ActiveSet, ActiveSets
+from annsoftmax_ref.grouping import members
 from kernels_inline.flat_ops import flat_map, flat_map_torch, query_planes
 from kernels_inline.flat_threshold_ops import flat_thresholds, flat_thresholds_torch
 from kernels_inline.select_ops import select_map, select_map_torch
@@ -44,21 +45,23 @@ def flat_active(
 
     planes: 1 (signs of the samples) or 2 (four levels a number). Exactly ``count`` classes each, the labels always in.
     """
-    dim, there = x.shape[1], groups >= 0
-    bits = query_planes(x[groups[there]].float(), planes)
+    dim, each = x.shape[1], _members(groups, len(x))
+    bits = query_planes(x[torch.cat(each)].float(), planes)
     stride = min(STRIDE, len(codes))
     first = int(torch.randint(stride, (), generator=generator))
     share = max(1, count // groups.shape[1])
     measure = flat_thresholds if backend.runs(flat_thresholds, bits, codes) else flat_thresholds_torch
     thresholds = measure(bits, codes, dim, share, stride, first)
-    bounds = F.pad(there.sum(dim=1).cumsum(0), (1, 0))
+    bounds = F.pad((groups >= 0).sum(dim=1).cumsum(0), (1, 0))
     # A bit of a score of two planes weighs 1 or 2: half of a margin of theirs is about one of signs.
     score = flat_map if backend.runs(flat_map, bits, codes) else flat_map_torch
     bytes_of = score(bits, thresholds, codes, bounds, dim, planes - 1)
     choose = select_map if backend.runs(select_map, bytes_of) else select_map_torch
     return ActiveSets.of(
-        [
-            ActiveSet(group[own], *choose(scores, labels[group[own]], count))
-            for group, own, scores in zip(groups, there, bytes_of, strict=True)
-        ]
+        [ActiveSet(own, *choose(scores, labels[own], count)) for own, scores in zip(each, bytes_of, strict=True)]
     )
+
+
+def _members(groups: Tensor, batch: int) -> list[Tensor]:
+    """The samples of each group; where all are of one size, without looking at them."""
+    return list(groups) if groups.numel() == batch else members(groups)

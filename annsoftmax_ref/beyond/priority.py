@@ -57,8 +57,7 @@ def draw_priority(
     """
     most = groups.shape[1] * k + count + 1
     draws = 1 - torch.rand(len(groups), most, generator=generator, dtype=torch.float64)
-    fill = draw_fill(num_classes, min(most, num_classes), generator, len(groups))
-    return draws.to(device), fill.to(device)
+    return draws.to(device), draw_fill(num_classes, min(most, num_classes), generator, len(groups), device)
 
 
 def priority_active(

@@ -27,7 +27,7 @@ class Tail:
         """As ``Selector.select``, for groups [G, b] of samples, as ``ActiveSets`` has them."""
         count, n = selector.active_classes, selector.num_classes
         found = selector.search(groups, x, weight, places=(1 - self.share) * count)
-        fill = draw_fill(n, count, generator, len(groups)).to(labels.device)
+        fill = draw_fill(n, count, generator, len(groups), labels.device)
         classes, targets, log_weights = tail_active(found, labels, groups, fill, count, self.share, n)
         return ActiveSets(groups, classes, targets, log_weights.to(x.dtype))
 

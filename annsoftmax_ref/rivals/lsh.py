@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.host_numbers import number
 from annsoftmax_ref.rivals.rebuilt import RebuiltClasses, as_rows, spans
 
 CHUNK = 1 << 20  # bucket members looked at, or hash bits made, at a time
@@ -62,7 +63,7 @@ class LSHClasses(RebuiltClasses):
         return torch.cat(codes).T.contiguous()
 
     def rebuild(self, directions: Tensor, generator: torch.Generator) -> None:
-        if not self.built:
+        if not number(self.built):
             self.planes.copy_(torch.randn(self.planes.shape, generator=generator, dtype=torch.float64))
         codes, members = self.hash(directions).sort(dim=1, stable=True)
         self.codes.copy_(codes)

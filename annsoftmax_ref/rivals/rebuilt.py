@@ -9,6 +9,7 @@ from torch import Tensor
 
 from annsoftmax_ref import rows as weight_rows
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.host_numbers import number, set_number
 from annsoftmax_ref.row_parameter import unwatching
 from annsoftmax_ref.selectors import Selector
 
@@ -35,23 +36,24 @@ class RebuiltClasses(Selector):
         """x [B, d] unit rows, labels [B], weight [N, d] -> each sample's classes [B, k], best first, then -1."""
 
     def weight_replaced(self) -> None:
-        self.steps_left.fill_(0)
+        set_number(self.steps_left, 0)
 
     @torch.no_grad()
     @unwatching
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
-        if self.steps_left == 0:
+        left = number(self.steps_left)
+        if left == 0:
             weight_rows.catch_up(weight)
             with torch.autocast(weight.device.type, enabled=False):
                 self.rebuild(weight_rows.unit_rows(weight), generator)
-            self.built.fill_(True)
-            self.steps_left.fill_(self.rebuild_steps)
-        self.steps_left -= 1
+            set_number(self.built, True)
+            left = self.rebuild_steps
+        set_number(self.steps_left, left - 1)
 
     @torch.no_grad()
     @unwatching
     def select(self, x, labels, weight, generator):
-        if not self.built:
+        if not number(self.built):
             raise RuntimeError("the selector has built nothing yet; call prepare first")
         # Which classes are near is not to depend on bfloat16 rounding.
         with torch.autocast(x.device.type, enabled=False):

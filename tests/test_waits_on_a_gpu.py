@@ -1,0 +1,61 @@
+"""What a training step on a GPU makes the host wait for, counted without a GPU (fake_cuda.py)."""
+
+import pytest
+import torch
+from fake_cuda import backward, fake_cuda
+
+from annsoftmax_ref import AllClasses, CosFace, NearestClasses, RandomClasses, RowAdamW, RowSGD, SoftmaxHead
+from kernels_inline import build
+
+pytestmark = [
+    pytest.mark.slow,  # the device guard is compiled against torch's headers
+    pytest.mark.skipif(not build.available(), reason=str(build.why_not())),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+]
+CHECK, UNION = "annsoftmax_ref/checks.py", "kernels_inline/head_ops.py"
+HEADS = {
+    "full": (AllClasses, [CHECK]),
+    "random": (lambda: RandomClasses(0.1), [CHECK]),
+    "ann, one group": (lambda: NearestClasses(0.1, groups=1), [CHECK]),
+    "ann": (lambda: NearestClasses(0.1, groups=4), [CHECK, UNION]),
+    "ann, groups of two sizes": (lambda: NearestClasses(0.1, groups=5), [CHECK, UNION]),
+    "flat, one group": (lambda: NearestClasses(0.1, groups=1, flat=1), [CHECK]),
+    "flat": (lambda: NearestClasses(0.1, groups=4, flat=2), [CHECK, UNION]),
+}
+
+
+def step(head, optimizer):
+    x, labels = (
+        torch.randn(32, 64, device="cuda", requires_grad=True),
+        torch.zeros(32, dtype=torch.int64, device="cuda"),
+    )
+    backward(head(x, labels))
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("optimizer", [RowSGD, RowAdamW])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", HEADS)
+def test_a_step_waits_for_one_look_at_the_batch_and_for_the_union_of_groups(name, dtype, optimizer, monkeypatch):
+    """Everything else is sent to the device without waiting, in shapes that are known beforehand."""
+    selector, expected = HEADS[name]
+    with fake_cuda(monkeypatch) as seen:
+        head = SoftmaxHead(1000, 64, selector(), CosFace(), device="cuda", dtype=dtype)
+        trained = optimizer(head.parameters(), lr=0.1)
+        for _ in range(3):  # the first steps make the index and the optimizer's buffers
+            seen.waits.clear()
+            step(head, trained)
+    assert sorted(place.split(":")[0] for place in seen.waits.elements()) == sorted(expected), seen.waits
+
+
+def test_the_lists_are_given_room_once_in_a_pass_over_the_rows(monkeypatch):
+    with fake_cuda(monkeypatch) as seen:
+        head = SoftmaxHead(1000, 64, NearestClasses(0.1, groups=1, refresh_steps=5), CosFace(), device="cuda")
+        trained = RowSGD(head.parameters(), lr=0.1)
+        step(head, trained)
+        seen.waits.clear()
+        for _ in range(10):
+            step(head, trained)
+    looks = {place: count for place, count in seen.waits.items() if "lists.py" in place}
+    assert sum(looks.values()) == 2 and sum(seen.waits.values()) == 12
