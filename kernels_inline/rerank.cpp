@@ -1,8 +1,9 @@
 // Exact re-ranking: the cosines of each query with its candidate rows, and the candidates in that order.
 //
-// The rows of candidates lie anywhere in the weight matrix, so the cost is that of reading B k rows of 4 d bytes at
-// random, once: a row's length is summed up in the same pass as its product with the query. The next rows are
-// prefetched while one is computed, since the order of reading is known ahead.
+// The rows of candidates lie anywhere in the weight matrix, and a row is a candidate of several queries. So the pairs
+// of a tile of queries are taken in the order of their rows, about: each row is read from memory once for the tile,
+// the next ones are prefetched while one is computed, and its length is summed up in the same pass as its product with
+// the query. Then each query's candidates are sorted.
 
 #include "numbers.h"
 #include "threads.h"
@@ -11,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <vector>
+#include <omp.h>
 
 namespace reranking {
 
@@ -53,24 +55,52 @@ void sort(std::vector<uint64_t>& keys, std::vector<uint64_t>& spare) {
     std::swap(keys, spare);
 }
 
-struct Workspace {               // of one thread
-    std::vector<uint64_t> keys, spare;
+constexpr int64_t TILE = 128;    // queries whose pairs are put in order together
+constexpr int64_t BUCKETS = 4096;
+
+struct Pair {
+    int64_t id, place;           // place: b k + i, of the tile
 };
 
-// One query [d] and its candidates ids [k]: ids_out, cosines_out [k].
-void rerank_query(const float* query, const float* rows, const int64_t* ids, int64_t k, int64_t d, Workspace& space,
-                  int64_t* ids_out, float* cosines_out) {
-    using numbers::AHEAD;
-    space.keys.clear();
-    for (int64_t i = 0; i < k; ++i) {
-        if (i + AHEAD < k && ids[i + AHEAD] >= 0) numbers::prefetch(rows + ids[i + AHEAD] * d, d);
-        if (ids[i] >= 0) space.keys.push_back(key_of(cosine_with(query, rows + ids[i] * d, d), ids[i]));
+struct Workspace {               // of one thread
+    std::vector<Pair> pairs;
+    std::vector<int64_t> first;  // of each bucket of neighbouring ids
+    std::vector<uint64_t> keys, found, spare;
+};
+
+// The pairs of candidates ids [B, k] that are there, by bucket of their ids.
+void sort_by_row(const int64_t* ids, int64_t B, int64_t k, int64_t N, Workspace& space) {
+    const int64_t width = (N + BUCKETS - 1) / BUCKETS;
+    space.first.assign(BUCKETS + 1, 0);
+    for (int64_t place = 0; place < B * k; ++place)
+        if (ids[place] >= 0) ++space.first[ids[place] / width + 1];
+    for (int64_t bucket = 0; bucket < BUCKETS; ++bucket) space.first[bucket + 1] += space.first[bucket];
+    space.pairs.resize(space.first[BUCKETS]);
+    for (int64_t place = 0; place < B * k; ++place)
+        if (ids[place] >= 0) space.pairs[space.first[ids[place] / width]++] = {ids[place], place};
+}
+
+// A tile: queries [B, d], ids [B, k] -> ids_out, cosines_out [B, k].
+void rerank_tile(const float* queries, const float* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d, int64_t N,
+                 Workspace& space, int64_t* ids_out, float* cosines_out) {
+    sort_by_row(ids, B, k, N, space);
+    space.keys.resize(B * k);
+    const int64_t pairs = space.pairs.size();
+    for (int64_t p = 0; p < pairs; ++p) {
+        if (p + numbers::AHEAD < pairs) numbers::prefetch(rows + space.pairs[p + numbers::AHEAD].id * d, d);
+        const auto [id, place] = space.pairs[p];
+        space.keys[place] = key_of(cosine_with(queries + place / k * d, rows + id * d, d), id);
     }
-    sort(space.keys, space.spare);
-    const int64_t found = space.keys.size();
-    for (int64_t i = 0; i < k; ++i) {
-        ids_out[i] = i < found ? int64_t(space.keys[i] & 0xffffffff) : -1;
-        cosines_out[i] = i < found ? cosine_of(space.keys[i]) : -INFINITY;
+    for (int64_t b = 0; b < B; ++b) {
+        space.found.clear();
+        for (int64_t place = b * k; place < (b + 1) * k; ++place)
+            if (ids[place] >= 0) space.found.push_back(space.keys[place]);
+        sort(space.found, space.spare);
+        const int64_t found = space.found.size();
+        for (int64_t i = 0; i < k; ++i) {
+            ids_out[b * k + i] = i < found ? int64_t(space.found[i] & 0xffffffff) : -1;
+            cosines_out[b * k + i] = i < found ? cosine_of(space.found[i]) : -INFINITY;
+        }
     }
 }
 
@@ -80,13 +110,21 @@ void rerank_query(const float* query, const float* rows, const int64_t* ids, int
 // Out: ids_out [B, k] by (-cosine, id), -1 last; cosines_out [B, k], -inf for -1.
 extern "C" int64_t rerank(const float* queries, const float* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d,
                           int64_t* ids_out, float* cosines_out) {
-#pragma omp parallel if (threads::pay(4 * B * k * d))
+    const int64_t N = B * k ? *std::max_element(ids, ids + B * k) + 1 : 0;
+    if (N == 0) {                // no candidate at all
+        std::fill(ids_out, ids_out + B * k, -1);
+        std::fill(cosines_out, cosines_out + B * k, -INFINITY);
+        return 0;
+    }
+    const bool shared = threads::pay(4 * B * k * d);
+    const int64_t tile = std::clamp<int64_t>(B / (shared ? omp_get_max_threads() : 1), 1, reranking::TILE);
+#pragma omp parallel if (shared)
     {
         reranking::Workspace space;
-#pragma omp for schedule(dynamic, 4)
-        for (int64_t b = 0; b < B; ++b)
-            reranking::rerank_query(queries + b * d, rows, ids + b * k, k, d, space, ids_out + b * k,
-                                    cosines_out + b * k);
+#pragma omp for schedule(dynamic)
+        for (int64_t b = 0; b < B; b += tile)
+            reranking::rerank_tile(queries + b * d, rows, ids + b * k, std::min(tile, B - b), k, d, N, space,
+                                   ids_out + b * k, cosines_out + b * k);
     }
     return 0;
 }
