@@ -70,6 +70,7 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 	$(BENCH) step --classes 200000 --dim 512 --rate 0.1 --json results/cpu/step_200k_512.json
 	$(BENCH) step --classes 100000 --rate 0.1 --heads full linear_cross_entropy linear_cross_entropy_chunked ann \
 		--json results/cpu/step_100k_chunked.json
+	$(BENCH) step --classes 5000000 --dim 64 --rate 0.01 --heads ann --rounds 3 --json results/cpu/step_5m.json
 	$(BENCH) step --classes 5204 --rate 0.1 --heads full random ann ann_priority ann_tail --groups 8 --rounds 31 \
 		--json results/cpu/step_5k.json
 	$(BENCH) step --classes 5204 --rate 0.1 --heads full random ann --groups 8 --rounds 31 --busy 1 \

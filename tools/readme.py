@@ -35,12 +35,14 @@ def search_table() -> str:
 def steps_table() -> str:
     names = (
         "step_1m_bf16",
+        "step_1m_weighted",
         "step_1m_groups8",
         "step_1m_fp32",
         "step_1m_001",
         "step_1m_001_groups8",
         "step_200k_512",
         "step_100k_chunked",
+        "step_5m",
         "step_5k",
         "step_5k_busy",
         "step_100k_busy",

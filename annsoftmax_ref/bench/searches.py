@@ -153,4 +153,6 @@ def _cell(row: dict | None) -> str:
         return "-"
     digits = 1 if row["ms"] < 100 else 0
     rebuilding = f" ({row['rebuilding_ms']:.{digits}f})" if row["rebuilding_ms"] else ""
-    return f"{row['ms']:.{digits}f}{rebuilding}" + (f", {row['groups']} sets" if row["by_rule"] else "")
+    return f"{row['ms']:.{digits}f}{rebuilding}" + (
+        f", {row['groups']} set{'s'[: row['groups'] > 1]}" if row["by_rule"] else ""
+    )

@@ -123,19 +123,20 @@ def rate_curves(cells: Cells) -> Figure:
     return figure
 
 
-def cost_curves(panels: dict[str, dict[str, list[tuple[float, list[dict]]]]]) -> Figure:
+def cost_curves(title: str, panels: dict[str, dict[str, list[tuple[float, list[dict]]]]]) -> Figure:
     """Panels by their titles, of curves by head: points (milliseconds a step, rows), top-1 over time."""
     figure, axes = new_figure(10, 4.2, columns=len(panels), sharey=True)
-    for panel, (title, curves) in zip(axes, panels.items(), strict=True):
+    for panel, (name, curves) in zip(axes, panels.items(), strict=True):
         for head, points in curves.items():
             _spreads(panel, [(ms, *_spread(rows, "accuracy")) for ms, rows in points], STYLES[head], head)
-        panel.set(xscale="log", xlabel="milliseconds a step of the head, rebuilding spread over the steps", title=title)
+        panel.set(xscale="log", xlabel="milliseconds a step of the head, with what is rebuilt", title=name)
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.minorticks_off()
         panel.set_ylabel("top-1, %")
         panel.grid(alpha=0.3)
     axes[-1].legend(loc="lower right")
+    figure.suptitle(title)
     return figure
 
 
