@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -45,9 +46,16 @@ struct Scores {                              // of the batch: [batch, k]; [p] an
     int64_t p;
 };
 
-struct Item {                                // of which a sample is drawn
-    int64_t id;
-    double score, priority;                  // logarithms; priority: of score / u
+struct Items {                               // of which a sample is drawn
+    std::vector<int64_t> ids;
+    std::vector<double> scores, priorities;  // logarithms; priority: of score / u
+    void clear() { ids.clear(), scores.clear(), priorities.clear(); }
+    void add(int64_t id, double score, double priority) {
+        ids.push_back(id);
+        scores.push_back(score);
+        priorities.push_back(priority);
+    }
+    int64_t size() const { return ids.size(); }
 };
 
 // known: classes that are a label or a candidate of the group; best[c]: of a candidate, its largest logit.
@@ -67,7 +75,7 @@ int64_t best_logits(const Group& group, const float* logits, const Bitmap& label
 }
 
 // Logarithm of the mean score of those classes of the pilot that are not known; where all are, the least of items.
-double floor_of(const Group& group, const Scores& scores, const Bitmap& known, const std::vector<Item>& items) {
+double floor_of(const Group& group, const Scores& scores, const Bitmap& known, const Items& items) {
     std::vector<double> largest;
     for (int64_t j = 0; j < scores.p; ++j) {
         if (known.has(scores.pilot[j])) continue;
@@ -82,15 +90,13 @@ double floor_of(const Group& group, const Scores& scores, const Bitmap& known, c
         for (double logit : largest) sum += std::exp(logit - top);
         return top + std::log(sum / double(largest.size()));
     }
-    double least = items.empty() ? 0 : items[0].score;
-    for (const Item& item : items) least = std::min(least, item.score);
-    return least;
+    return items.size() ? *std::min_element(items.scores.begin(), items.scores.end()) : 0;
 }
 
 // The classes that no sample found, as many as could be kept: they share one score, so that only the smallest of
 // their uniforms are drawn. Gaps between sorted exponential variables are exponential (Renyi 1953).
 void add_unfound(const Group& group, Bitmap& taken, double score, int64_t wanted, const double* draws,
-                 std::vector<Item>& items) {
+                 Items& items) {
     int64_t still = taken.limit - taken.size, next = 0, lowest = 0;
     double sum = 0;
     for (; wanted > 0; --wanted, --still, ++draws) {
@@ -100,21 +106,31 @@ void add_unfound(const Group& group, Bitmap& taken, double score, int64_t wanted
             while (!taken.add(lowest)) ++lowest;
             id = lowest;
         }
-        sum += -std::log(*draws) / double(still);
-        items.push_back({id, score, score - std::log(-std::expm1(-sum))});
+        sum += *draws / double(still);
+        items.add(id, score, score - std::log(-std::expm1(-sum)));
     }
+}
+
+// The priority of which `places` are larger: those are kept. -inf where there are no more items than places.
+double threshold_of(const Items& items, int64_t places, std::vector<double>& spare) {
+    if (items.size() <= places) return -std::numeric_limits<double>::infinity();
+    spare = items.priorities;
+    std::nth_element(spare.begin(), spare.begin() + places, spare.end(), std::greater<double>());
+    return spare[places];
 }
 
 struct Known {                               // of one thread, beside a Workspace
     Bitmap known;
     std::unique_ptr<float[]> best;
     std::unique_ptr<double[]> log_weights;   // by class, of those that are kept
+    Items items;
+    std::vector<double> spare;
     explicit Known(int64_t limit)
         : known(limit), best(new float[limit]), log_weights(new double[limit]) {}
 };
 
-// The labels, and a priority sample of all other classes. draws [b k + count + 1], in (0, 1]: uniforms of the
-// candidates, by ascending id, and what the smallest uniforms of the others are made of.
+// The labels, and a priority sample of all other classes. draws [b k + count + 1], exponential: minus the logarithms of
+// the candidates' uniforms, by ascending id, and what the smallest uniforms of the others are made of.
 int64_t priority_of_group(Workspace& space, Known& aside, const Group& group, const Scores& scores,
                           const double* draws, int64_t count, const Result& out) {
     Bitmap& active = space.active;
@@ -127,29 +143,26 @@ int64_t priority_of_group(Workspace& space, Known& aside, const Group& group, co
     error = best_logits(group, scores.logits, active, aside.known, aside.best.get());
     if (error) return error;
 
-    std::vector<Item> items;
+    Items& items = aside.items;
+    items.clear();
     for (size_t w = 0; w < aside.known.words.size(); ++w)
         for (uint64_t word = aside.known.words[w] & ~active.words[w]; word; word &= word - 1) {
             const int64_t id = int64_t(w) * 64 + __builtin_ctzll(word);
             const double score = aside.best[id];
-            items.push_back({id, score, score - std::log(draws[items.size()])});
+            items.add(id, score, score + draws[items.size()]);
         }
     // No more of them can be among the kept, or be the threshold.
     const int64_t extra = std::min(aside.known.limit - aside.known.size, places + 1);
     const double floor = floor_of(group, scores, aside.known, items);
     add_unfound(group, aside.known, floor, extra, draws + group.b * group.k, items);
 
-    double threshold = -std::numeric_limits<double>::infinity();
-    if (int64_t(items.size()) > places) {
-        const auto larger = [](const Item& a, const Item& b) { return a.priority > b.priority; };
-        std::nth_element(items.begin(), items.begin() + places, items.end(), larger);
-        threshold = items[places].priority;
-        items.resize(places);
-    }
-    for (const Item& item : items) {
-        active.add(item.id);
-        aside.log_weights[item.id] = std::max(0.0, threshold - item.score);
-    }
+    const double threshold = threshold_of(items, places, aside.spare);
+    for (const bool equal : {false, true})   // equals of the threshold find what room is left
+        for (int64_t i = 0; i < items.size() && active.size < count; ++i)
+            if (equal ? items.priorities[i] == threshold : items.priorities[i] > threshold) {
+                active.add(items.ids[i]);
+                aside.log_weights[items.ids[i]] = std::max(0.0, threshold - items.scores[i]);
+            }
     write_ids(space, out.classes);
     write_targets(space, group, out.targets);
     for (int64_t i = 0; i < count; ++i) out.log_weights[i] = aside.log_weights[out.classes[i]];
@@ -183,7 +196,7 @@ extern "C" int64_t tail_active(const int64_t* candidates, const int64_t* labels,
 }
 
 // The same by a priority sample. logits [batch, k]: estimates of the candidates' own; pilot [p] classes drawn
-// uniformly, pilot_logits [batch, p]; draws [G, b k + count + 1] in (0, 1].
+// uniformly, pilot_logits [batch, p]; draws [G, b k + count + 1], exponential.
 extern "C" int64_t priority_active(const int64_t* candidates, const float* logits, const int64_t* labels,
                                    const int64_t* samples, const int64_t* fill_order, const int64_t* pilot,
                                    const float* pilot_logits, const double* draws, int64_t batch, int64_t k,
@@ -196,7 +209,7 @@ extern "C" int64_t priority_active(const int64_t* candidates, const float* logit
         return FILL_OUT_OF_RANGE;
     std::vector<int64_t> errors(G, OK);
     // A logarithm takes as long as some 100 bytes.
-#pragma omp parallel if (G > 1 && threads::pay(G * (100 * b * k + 200 * count + num_classes / 4)))
+#pragma omp parallel if (G > 1 && threads::pay(G * (50 * b * k + 200 * count + num_classes / 4)))
     {
         Workspace space(num_classes);
         Known aside(num_classes);

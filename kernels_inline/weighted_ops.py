@@ -48,8 +48,9 @@ def priority_active(candidates, logits, labels, samples, fill_order, pilot, pilo
     """Each group's labels and a priority sample of all other classes: exactly ``count`` of them.
 
     candidates, labels, samples, fill_order: as ``union_active`` has them. logits [B, k] float32: estimates. pilot [p]
-    int64: classes drawn uniformly, pilot_logits [B, p] float32. draws [G, b k + count + 1] float64 in (0, 1]: uniforms
-    of each group's candidates by ascending class, and from place b k on those of the classes that none found.
+    int64: classes drawn uniformly, pilot_logits [B, p] float32. draws [G, b k + count + 1] float64, exponential:
+    minus the logarithms of the uniforms of each group's candidates by ascending class, and from place b k on what the
+    smallest uniforms of the classes are made of that none found.
     Returns classes [G, count], targets [G, b] and log-weights [G, count] float64, 0 of labels.
     """
     check_union(candidates, labels, samples, fill_order, count, num_classes)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import AllClasses, CrossEntropy, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
+from annsoftmax_ref.host_numbers import number
 from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
 from annsoftmax_ref.rivals.rebuilt import RebuiltClasses
 from annsoftmax_ref.selectors import Selector
@@ -122,7 +123,7 @@ class HeadStep(Step):
             self.optimizer.step()
         self.optimizer.zero_grad()
         selector = self.head.selector
-        if isinstance(selector, RebuiltClasses) and selector.steps_left == selector.rebuild_steps - 1:
+        if isinstance(selector, RebuiltClasses) and number(selector.steps_left) == selector.rebuild_steps - 1:
             self.rebuilding_ms = self.phases["prepare"] / selector.rebuild_steps
         return x.grad
 

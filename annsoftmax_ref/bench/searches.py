@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from statistics import median
 
 import torch
@@ -61,27 +62,13 @@ def bench_searches(
         steps = {name: _make(name, weight, rate, half, asked) for name in heads}
         for name, step in built.items():
             _take_over(steps[name], step)
-        variants = [(name, groups) for name in heads for groups in ((1, None) if name in SAMPLING else (1,))]
-        times: dict[tuple, list[float]] = {variant: [] for variant in variants}
-        phases: dict[tuple, list[dict]] = {variant: [] for variant in variants}
-        groups_made = {}
-        for x, labels in batches:
-            for name, groups in variants:
-                step = steps[name]
-                if isinstance(step, HeadStep):
-                    step.head.selector.groups = groups
-                groups_made[name, groups] = step.groups_for(batch)
-                start = time.perf_counter()
-                step(x, labels)
-                times[name, groups].append((time.perf_counter() - start) * 1e3)
-                phases[name, groups].append(step.phases)
-        for name, groups in variants:
-            whole, rebuilding = median(times[name, groups][WARM_UP:]), _rebuilding_ms(steps[name])
+        for (name, groups), spent in _in_turn(steps, batches).items():
+            whole, rebuilding = median(spent.ms[WARM_UP:]), _rebuilding_ms(steps[name])
             row = {
                 "head": name,
                 "classes": classes,
                 "rate": rate,
-                "groups": groups_made[name, groups],
+                "groups": spent.groups,
                 "by_rule": groups is None,
                 "dim": dim,
                 "batch": batch,
@@ -90,15 +77,40 @@ def bench_searches(
                 "ms": whole + rebuilding,
                 "ms_median": whole,
                 "rebuilding_ms": rebuilding,
-                "phases_ms": _medians(phases[name, groups][WARM_UP:]),
+                "phases_ms": _medians(spent.phases[WARM_UP:]),
             }
             rows.append(row)
             if on_row is not None:
                 on_row(row)
         built = {name: step for name, step in steps.items() if _selector(step) is not None}
-        del steps, step
+        del steps
         gc.collect()
     return rows
+
+
+@dataclass
+class Spent:
+    """groups: active sets a batch; ms, phases: of each step."""
+
+    groups: int | None
+    ms: list[float] = field(default_factory=list)
+    phases: list[dict[str, float]] = field(default_factory=list)
+
+
+def _in_turn(steps: dict[str, Step], batches: list[tuple[Tensor, Tensor]]) -> dict[tuple[str, int | None], Spent]:
+    """By head and groups (1, or None for the rule): all of them take a step in turn on each batch."""
+    spent: dict[tuple[str, int | None], Spent] = {}
+    for x, labels in batches:
+        for name, step in steps.items():
+            for groups in (1, None) if name in SAMPLING else (1,):
+                if isinstance(step, HeadStep):
+                    step.head.selector.groups = groups
+                found = spent.setdefault((name, groups), Spent(step.groups_for(len(x))))
+                start = time.perf_counter()
+                step(x, labels)
+                found.ms.append((time.perf_counter() - start) * 1e3)
+                found.phases.append(step.phases)
+    return spent
 
 
 def _make(name: str, weight: Tensor, rate: float, half: bool, asked: Tensor) -> Step:
@@ -153,6 +165,5 @@ def _cell(row: dict | None) -> str:
         return "-"
     digits = 1 if row["ms"] < 100 else 0
     rebuilding = f" ({row['rebuilding_ms']:.{digits}f})" if row["rebuilding_ms"] else ""
-    return f"{row['ms']:.{digits}f}{rebuilding}" + (
-        f", {row['groups']} set{'s'[: row['groups'] > 1]}" if row["by_rule"] else ""
-    )
+    sets = f", {row['groups']} set{'s'[: row['groups'] > 1]}" if row["by_rule"] else ""
+    return f"{row['ms']:.{digits}f}{rebuilding}{sets}"

@@ -50,14 +50,17 @@ class Priority:
 def draw_priority(
     groups: Tensor, k: int, count: int, num_classes: int, generator: torch.Generator, device=None
 ) -> tuple[Tensor, Tensor]:
-    """For groups [G, b] of samples with k candidates each: draws [G, b k + count + 1] in (0, 1], and fill_order [G, L].
+    """For groups [G, b] of samples with k candidates each: draws [G, b k + count + 1], exponential, of mean 1, and
+    fill_order [G, L].
 
-    fill_order has as many distinct classes as the candidates, the kept and one more, so that those that no sample
-    found are never too few in it.
+    fill_order has so many classes that ``count`` + 1 that no sample found are very likely among them, however few of
+    its candidates a group shares.
     """
-    most = groups.shape[1] * k + count + 1
-    draws = 1 - torch.rand(len(groups), most, generator=generator, dtype=torch.float64)
-    return draws.to(device), draw_fill(num_classes, min(most, num_classes), generator, len(groups), device)
+    most = groups.shape[1] * k
+    draws = torch.empty(len(groups), most + count + 1, dtype=torch.float64).exponential_(generator=generator)
+    unfound = max(1, num_classes - most - groups.shape[1])
+    wanted = math.ceil((count + 1) * num_classes / unfound)
+    return draws.to(device), draw_fill(num_classes, min(num_classes, wanted), generator, len(groups), device)
 
 
 def priority_active(
@@ -98,7 +101,7 @@ def priority_active(
     targets = torch.full_like(samples, -1)
     most = samples.shape[1] * candidates.shape[1]  # candidates of a group
     classes, log_weights = [], []
-    for group, places, uniforms, fill in zip(samples, targets, draws, fill_order, strict=True):
+    for group, places, exponentials, fill in zip(samples, targets, draws, fill_order, strict=True):
         own = group[group >= 0]
         chosen, places[group >= 0], weights = _priority_of_group(
             candidates[own],
@@ -106,7 +109,7 @@ def priority_active(
             labels[own],
             pilot,
             pilot_logits[own],
-            uniforms.split([most, count + 1]),
+            exponentials.split([most, count + 1]),
             fill,
             count,
             num_classes,
@@ -142,7 +145,7 @@ def _priority_of_group(
     floor = _floor(pilot_logits.double().amax(dim=0)[fresh], scores)
     unfound = num_classes - len(known)
     extra = min(unfound, places + 1)  # no more of them can be among the kept, or be the threshold
-    uniforms = torch.cat([draws[0][: len(found)], smallest_uniforms(unfound, -draws[1][:extra].log())])
+    uniforms = torch.cat([(-draws[0][: len(found)]).exp(), smallest_uniforms(unfound, draws[1][:extra])])
     others = torch.cat([found, first_unused(fill_order, best > -torch.inf, extra)])
     kept, log_weights = priority_keep(torch.cat([scores, floor.expand(extra)]), uniforms, places)
     return _in_order(
