@@ -71,9 +71,12 @@ def _similar_order(x: Tensor, levels: int) -> Tensor:
     return order[order < batch] if len(order) > batch else order
 
 
-def members(groups: Tensor) -> list[Tensor]:
-    """groups [G, b] -> the samples of each, without the places that hold none."""
-    return [group[group >= 0] for group in groups]
+def members(groups: Tensor, batch: int) -> list[Tensor]:
+    """groups [G, b] of a batch of so many -> the samples of each, without the places that hold none.
+
+    Where there are none such, they are not looked for: a GPU would have to be waited for.
+    """
+    return list(groups) if groups.numel() == batch else [group[group >= 0] for group in groups]
 
 
 def _along_main_direction(points: Tensor, there: Tensor) -> Tensor:

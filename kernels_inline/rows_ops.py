@@ -41,13 +41,8 @@ def row_sgd_(
     with_codes: bool,
 ) -> Tensor:
     """Catch up, then one step of torch.optim.SGD (momentum mu, coupled decay) -> codes."""
-    _check(weight, {"momentum": momentum}, last, ids, table, 4)
-    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
-    codes = _empty_codes(weight, ids, with_codes)
-    rows = weight, momentum, last, *weight.shape, ids, len(ids)
-    written = codes if with_codes else None
-    _run("row_sgd", *rows, grad, table, len(table) - 1, step, lr, mu, weight_decay, nesterov, written)
-    return codes
+    buffers, hyper = {"momentum": momentum}, (lr, mu, weight_decay, nesterov)
+    return _step("row_sgd", weight, buffers, last, ids, grad, table, step, hyper, with_codes)
 
 
 @kernel_op("row_adamw_", needs=("row_adamw", "row_adamw_catch_up"), mutates=("weight", "exp_avg", "exp_avg_sq", "last"))
@@ -68,23 +63,16 @@ def row_adamw_(
     with_codes: bool,
 ) -> Tensor:
     """Catch up, then one step of torch.optim.AdamW -> codes."""
-    _check(weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, last, ids, table, 5)
-    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
     if step < 1:
         raise ValueError(f"step is {step}; it should be at least 1")
-    codes = _empty_codes(weight, ids, with_codes)
-    rows = weight, exp_avg, exp_avg_sq, last, *weight.shape, ids, len(ids)
-    hyper = lr, beta1, beta2, eps, weight_decay
-    _run("row_adamw", *rows, grad, table, len(table) - 1, step, *hyper, codes if with_codes else None)
-    return codes
+    buffers, hyper = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, (lr, beta1, beta2, eps, weight_decay)
+    return _step("row_adamw", weight, buffers, last, ids, grad, table, step, hyper, with_codes)
 
 
 @kernel_op("row_sgd_catch_up_", needs=("row_sgd", "row_sgd_catch_up"), mutates=("weight", "momentum", "last"))
 def row_sgd_catch_up_(weight: Tensor, momentum: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int) -> None:
     """Apply to the rows that lag behind ``step`` the SGD steps they missed."""
-    _check(weight, {"momentum": momentum}, last, ids, table, 4)
-    rows = weight, momentum, last, *weight.shape, ids, len(ids)
-    _run("row_sgd_catch_up", *rows, table, len(table) - 1, step)
+    _catch_up("row_sgd_catch_up", weight, {"momentum": momentum}, last, ids, table, step)
 
 
 @kernel_op(
@@ -96,9 +84,8 @@ def row_adamw_catch_up_(
     weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int, eps: float
 ) -> None:
     """Apply to the rows that lag behind ``step`` the AdamW steps they missed."""
-    _check(weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, last, ids, table, 5)
-    rows = weight, exp_avg, exp_avg_sq, last, *weight.shape, ids, len(ids)
-    _run("row_adamw_catch_up", *rows, table, len(table) - 1, step, eps)
+    buffers = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    _catch_up("row_adamw_catch_up", weight, buffers, last, ids, table, step, eps)
 
 
 @kernel_op("row_sgd_bf16_", needs=("row_sgd_bf16", "row_sgd_catch_up_bf16"), mutates=("weight", "momentum", "last"))
@@ -118,13 +105,8 @@ def row_sgd_bf16_(
     with_codes: bool,
 ) -> Tensor:
     """``row_sgd_`` of bfloat16 rows, rounded at random by seed; see ``rows_bf16``."""
-    _check(weight, {"momentum": momentum}, last, ids, table, 4, torch.bfloat16)
-    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
-    codes = _empty_codes(weight, ids, with_codes)
-    rows = weight, momentum, last, *weight.shape, ids, len(ids)
-    hyper = lr, mu, weight_decay, nesterov, seed
-    _run("row_sgd_bf16", *rows, grad, table, len(table) - 1, step, *hyper, codes if with_codes else None)
-    return codes
+    buffers, hyper = {"momentum": momentum}, (lr, mu, weight_decay, nesterov, seed)
+    return _step("row_sgd_bf16", weight, buffers, last, ids, grad, table, step, hyper, with_codes)
 
 
 @kernel_op(
@@ -150,15 +132,10 @@ def row_adamw_bf16_(
     with_codes: bool,
 ) -> Tensor:
     """``row_adamw_`` of bfloat16 rows, rounded at random by seed; see ``rows_bf16``."""
-    _check(weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, last, ids, table, 5, torch.bfloat16)
-    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
     if step < 1:
         raise ValueError(f"step is {step}; it should be at least 1")
-    codes = _empty_codes(weight, ids, with_codes)
-    rows = weight, exp_avg, exp_avg_sq, last, *weight.shape, ids, len(ids)
-    hyper = lr, beta1, beta2, eps, weight_decay, seed
-    _run("row_adamw_bf16", *rows, grad, table, len(table) - 1, step, *hyper, codes if with_codes else None)
-    return codes
+    buffers, hyper = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, (lr, beta1, beta2, eps, weight_decay, seed)
+    return _step("row_adamw_bf16", weight, buffers, last, ids, grad, table, step, hyper, with_codes)
 
 
 @kernel_op(
@@ -168,9 +145,7 @@ def row_sgd_catch_up_bf16_(
     weight: Tensor, momentum: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int, seed: int
 ) -> None:
     """``row_sgd_catch_up_`` of bfloat16 rows."""
-    _check(weight, {"momentum": momentum}, last, ids, table, 4, torch.bfloat16)
-    rows = weight, momentum, last, *weight.shape, ids, len(ids)
-    _run("row_sgd_catch_up_bf16", *rows, table, len(table) - 1, step, seed)
+    _catch_up("row_sgd_catch_up_bf16", weight, {"momentum": momentum}, last, ids, table, step, seed)
 
 
 @kernel_op(
@@ -190,26 +165,33 @@ def row_adamw_catch_up_bf16_(
     seed: int,
 ) -> None:
     """``row_adamw_catch_up_`` of bfloat16 rows."""
-    _check(weight, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, last, ids, table, 5, torch.bfloat16)
-    rows = weight, exp_avg, exp_avg_sq, last, *weight.shape, ids, len(ids)
-    _run("row_adamw_catch_up_bf16", *rows, table, len(table) - 1, step, eps, seed)
+    buffers = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    _catch_up("row_adamw_catch_up_bf16", weight, buffers, last, ids, table, step, eps, seed)
 
 
-def _check(
-    weight: Tensor,
-    buffers: dict[str, Tensor],
-    last: Tensor,
-    ids: Tensor,
-    table: Tensor,
-    columns: int,
-    dtype: torch.dtype = torch.float32,
-) -> None:
+def _step(launcher: str, weight, buffers: dict[str, Tensor], last, ids, grad, table, step, hyper, with_codes) -> Tensor:
+    _check(launcher, weight, buffers, last, ids, table)
+    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
+    codes = _empty_codes(weight, ids, with_codes)
+    rows = weight, *buffers.values(), last, *weight.shape, ids, len(ids)
+    _run(launcher, *rows, grad, table, len(table) - 1, step, *hyper, codes if with_codes else None)
+    return codes
+
+
+def _catch_up(launcher: str, weight, buffers: dict[str, Tensor], last, ids, table, step, *hyper) -> None:
+    _check(launcher, weight, buffers, last, ids, table)
+    rows = weight, *buffers.values(), last, *weight.shape, ids, len(ids)
+    _run(launcher, *rows, table, len(table) - 1, step, *hyper)
+
+
+def _check(launcher: str, weight: Tensor, buffers: dict[str, Tensor], last: Tensor, ids: Tensor, table: Tensor) -> None:
+    dtype = torch.bfloat16 if launcher.endswith("_bf16") else torch.float32
     check("weight", weight, dtype, ("N", "d"))
     for name, buffer in buffers.items():
         check(name, buffer, dtype, weight.shape)
     check("last", last, torch.int64, (len(weight),))
     check("ids", ids, torch.int64, ("A",))
-    check("table", table, torch.float64, ("window + 1", columns))
+    check("table", table, torch.float64, ("window + 1", 3 + len(buffers)))
 
 
 def _run(function: str, *arguments) -> None:

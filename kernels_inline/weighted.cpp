@@ -1,7 +1,7 @@
 // Active sets in which classes stand for those left out, with the logarithm of each one's weight: a uniform sample of
 // the classes that were not searched (tail), or a priority sample of all by estimated logits. By the bitmaps of
 // active_sets.h. All randomness comes in as ready-made draws.
-// Cost of a group: O(N / 64 + b k + count), for a priority sample a logarithm for each class that is a candidate.
+// Cost of a group: O(N / 64 + b k + count), for a priority sample a logarithm for each place.
 #include "active_sets.h"
 #include "threads.h"
 

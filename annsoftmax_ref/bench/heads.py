@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,11 @@ class Stopwatch:
 
     def _add(self, stage: str, ms: float) -> None:
         self._spent[stage] = self._spent.get(stage, 0.0) + ms
+
+
+def medians(found: list[dict[str, float]]) -> dict[str, float]:
+    """The phases of some steps -> the median of each stage."""
+    return {stage: median(phases[stage] for phases in found) for stage in found[0]}
 
 
 class Timed:

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.bench.heads import SAMPLING, HeadStep, Step, make_step, timed
+from annsoftmax_ref.bench.heads import SAMPLING, HeadStep, Step, make_step, medians, timed
 from annsoftmax_ref.bench.step import weight_and_batches
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.rivals import LabelGraphClasses
@@ -77,7 +77,7 @@ def bench_searches(
                 "ms": whole + rebuilding,
                 "ms_median": whole,
                 "rebuilding_ms": rebuilding,
-                "phases_ms": _medians(spent.phases[WARM_UP:]),
+                "phases_ms": medians(spent.phases[WARM_UP:]),
             }
             rows.append(row)
             if on_row is not None:
@@ -137,10 +137,6 @@ def _rebuilding_ms(step: Step) -> float:
     selector = _selector(step)
     whole = getattr(selector, "whole_ms", None)
     return step.rebuilding_ms if whole is None else whole / selector.rebuild_steps
-
-
-def _medians(found: list[dict]) -> dict[str, float]:
-    return {stage: median(phases[stage] for phases in found) for stage in found[0]}
 
 
 def table(rows: list[dict]) -> str:

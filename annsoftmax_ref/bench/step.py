@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from annsoftmax_ref.bench.busy import copies
-from annsoftmax_ref.bench.heads import make_step, rate_of
+from annsoftmax_ref.bench.heads import make_step, medians, rate_of
 from annsoftmax_ref.bench.vectors import clustered_vectors
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.machine import memory
@@ -94,7 +94,7 @@ def bench_step(
             "ms_max": max(spent),
             "rebuilding_ms": steps[name].rebuilding_ms,
             "speedup_vs_full": full / median(spent) if full else None,
-            "phases_ms": {stage: median(p[stage] for p in phases[name]) for stage in phases[name][0]},
+            "phases_ms": medians(phases[name]),
             "peak_mb": peaks[name],
             **first[name],
             "busy": busy,

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from annsoftmax_ref import RowSGD
-from annsoftmax_ref.bench.heads import MOMENTUM, Stopwatch, make_step, rate_of
+from annsoftmax_ref.bench.heads import MOMENTUM, Stopwatch, make_step, medians, rate_of
 from annsoftmax_ref.bench.step import PATIENCE, weight_and_batches
 from annsoftmax_ref.datasets import load_pairs
 from annsoftmax_ref.experiments.reports import grid
@@ -102,7 +102,7 @@ def bench_training(
         of_rate = []
         for name, found in stages.items():
             whole, rebuilding = median(sum(phases.values()) for phases in found), steps[name].rebuilding_ms
-            by_stage = _medians(found)
+            by_stage = medians(found)
             of_rate.append(
                 {
                     "head": name,
@@ -119,17 +119,13 @@ def bench_training(
                     "steps_per_second": 1e3 / (whole + rebuilding),
                     "backbone_share": (by_stage["data"] + by_stage["backbone"]) / (whole + rebuilding),
                     "phases_ms": by_stage,
-                    "head_phases_ms": _medians(parts[name]),
+                    "head_phases_ms": medians(parts[name]),
                 }
             )
         rows += [row | {"speedup_vs_full": _against_full(row, of_rate)} for row in of_rate]
         del steps, step
         gc.collect()
     return rows
-
-
-def _medians(found: list[dict]) -> dict[str, float]:
-    return {stage: median(phases[stage] for phases in found) for stage in found[0]}
 
 
 def _against_full(row: dict, rows: list[dict]) -> float | None:

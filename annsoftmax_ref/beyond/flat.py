@@ -45,7 +45,7 @@ def flat_active(
 
     planes: 1 (signs of the samples) or 2 (four levels a number). Exactly ``count`` classes each, the labels always in.
     """
-    dim, each = x.shape[1], _members(groups, len(x))
+    dim, each = x.shape[1], members(groups, len(x))
     bits = query_planes(x[torch.cat(each)].float(), planes)
     stride = min(STRIDE, len(codes))
     first = int(torch.randint(stride, (), generator=generator))
@@ -60,8 +60,3 @@ def flat_active(
     return ActiveSets.of(
         [ActiveSet(own, *choose(scores, labels[own], count)) for own, scores in zip(each, bytes_of, strict=True)]
     )
-
-
-def _members(groups: Tensor, batch: int) -> list[Tensor]:
-    """The samples of each group; where all are of one size, without looking at them."""
-    return list(groups) if groups.numel() == batch else members(groups)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from annsoftmax_ref.bench import growth, searches, step, training
@@ -78,14 +80,19 @@ def _step(arguments) -> None:
         nprobe=arguments.nprobe,
         candidates=arguments.candidates,
     )
-    if not quiet:
-        print("\n" + step.table(rows))
-    if arguments.json:
-        records.write_record(records.make_record(rows, device), arguments.json)
+    _tell(rows, step.table, arguments.json, device)
 
 
 def _announce(head: str, ms: float, first_ms: float) -> None:
     print(f"{head}: about {ms:.0f} ms a step, the first {first_ms / 1e3:.1f} s", flush=True)
+
+
+def _tell(rows: list[dict], table: Callable[[list[dict]], str], json: str | None, device="cpu") -> None:
+    """Print the table, and write the record to ``json`` if there is one: "-" is standard output, and only it."""
+    if json != "-":
+        print("\n" + table(rows), flush=True)
+    if json:
+        records.write_record(records.make_record(rows, device), json)
 
 
 def _half(precision: str, device: torch.device) -> bool:
@@ -217,10 +224,8 @@ def _training(arguments) -> None:
                 on_head=None if quiet else announce,
             )
     finally:  # an error or an interruption does not take the sizes before it
-        if rows and not quiet:
-            print("\n" + training.table(rows), flush=True)
-        if rows and arguments.json:
-            records.write_record(records.make_record(rows, device), arguments.json)
+        if rows:
+            _tell(rows, training.table, arguments.json, device)
 
 
 def add_searches(commands) -> None:
@@ -269,7 +274,5 @@ def _searches(arguments) -> None:
                 on_row=None if quiet else announce,
             )
     finally:  # an error or an interruption does not take the sizes before it
-        if rows and not quiet:
-            print("\n" + searches.table(rows), flush=True)
-        if rows and arguments.json:
-            records.write_record(records.make_record(rows), arguments.json)
+        if rows:
+            _tell(rows, searches.table, arguments.json)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref.experiments import plots, records
 from annsoftmax_ref.experiments.reports import HOW_TOLD, Cells, cross, gaps, paired_gap, parts, percent
-from annsoftmax_ref.experiments.settings import GLYPHS, PAIRS, one_in, seeded
+from annsoftmax_ref.experiments.settings import GLYPHS, PAIRS, SMALL_RATES, one_in, seeded
 
 COSTS = "results/cpu/searches.json"  # by ``annsoftmax bench searches``
 ALONE = "ann, far=False"  # active classes alone, as the rivals score them
@@ -24,7 +24,7 @@ ONE, GROUPS = "", ", groups"
 RULE = {name: {} if head == "ann" else {"groups": "rule"} for name, (head, _) in SEARCHES.items()}
 SINGLE = {name: {"groups": 1} if head == "ann" else {} for name, (head, _) in SEARCHES.items()}
 SETTINGS = {
-    **{f"pairs, {one_in(rate)}": {"rate": rate, **PAIRS} for rate in (0.05, 0.02, 0.005)},
+    **{f"pairs, {one_in(rate)}": {"rate": rate, **PAIRS} for rate in SMALL_RATES},
     **{
         f"glyphs, {objective}": {"rate": 0.1, "objective": objective, **GLYPHS}
         for objective in ("cross_entropy", "cosface")
@@ -50,7 +50,7 @@ def report_crossed(cells: Cells) -> str:
     ours, rivals = ALONE + GROUPS, [name + GROUPS for name in SEARCHES]
     by_setting = parts(cells, 1)
     equal = [f"{setting}: {gaps(part, 'accuracy', ours, rivals)}" for setting, part in by_setting.items()]
-    bring = [f"- {setting}: {_brought(part)}" for setting, part in by_setting.items() if _brought(part)]
+    bring = [f"- {setting}: {brought}" for setting, part in by_setting.items() if (brought := _brought(part))]
     told = [
         "At equal groups, by the rule and of similar samples:",
         *equal,

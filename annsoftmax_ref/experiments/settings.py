@@ -9,6 +9,7 @@ SEEDS = (0, 1, 2)
 HEADS = ("full", "random", "lsh", "forest", "knn", "ann")
 OBJECTIVES = ("cross_entropy", "cosface", "arcface", "dsoftmax")
 RATES = (0.2, 0.05, 0.02, 0.005)
+SMALL_RATES = RATES[1:]
 # 20,000 classes, and batches that fit into 1/200 of them; an epoch is 1,250 steps.
 PAIRS = {"task": "pairs:20000", "batch_size": 96, "epochs": 1}
 # Fewer epochs than the recipe has: enough for full softmax to end well above 85 %, in under a minute a run.

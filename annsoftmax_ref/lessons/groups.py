@@ -94,7 +94,7 @@ def make_groups(batch: Batch, num_groups: int, kind: str, seed: int = 0) -> list
         groups = similar_groups(torch.from_numpy(batch.x), num_groups)
     else:
         groups = random_groups(len(batch.x), num_groups, torch.Generator().manual_seed(seed))
-    return [group.numpy() for group in members(groups)]
+    return [group.numpy() for group in members(groups, len(batch.x))]
 
 
 def active_sets(batch: Batch, groups: list[np.ndarray]) -> list[np.ndarray]:
