@@ -163,7 +163,7 @@ class IVFBinaryIndex(nn.Module):
 
     def _encode_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
         lists = self.assignment[ids]
-        if backend.runs(encode, rows, self.centroids):
+        if backend.runs(encode, self.centroids, rows=rows):
             return encode(
                 rows, ids, self.rotation, self.centroids if self.centre else None, lists if self.centre else None
             )
@@ -209,7 +209,7 @@ class IVFBinaryIndex(nn.Module):
         if not rerank:
             scores = found if self.asymmetric else -found.to(queries.dtype)
             return ids, scores.masked_fill(ids < 0, -torch.inf)
-        if backend.runs(rerank_by_kernel, queries, rows):
+        if backend.runs(rerank_by_kernel, queries, rows=rows):
             return rerank_by_kernel(queries, rows.detach(), ids)
         return rerank_torch(queries, rows.detach(), ids)
 
@@ -268,7 +268,7 @@ class IVFBinaryIndex(nn.Module):
 
     def _unit_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
         """Rows ids [n] of rows [N, d], scaled to length 1 [n, d]."""
-        if backend.runs(gather_normalise, rows, self.centroids):
+        if backend.runs(gather_normalise, self.centroids, rows=rows):
             return gather_normalise(rows.detach(), ids, False)[0]
         return self._normalise(rows[ids])
 

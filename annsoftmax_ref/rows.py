@@ -70,7 +70,7 @@ def unit_rows_at(weight: Tensor, named: Named, half: bool = False) -> Tensor:
     The same as ``named.each(unit_rows(gather_rows(weight, named.ids)))``, in one pass where the kernels run; ``half``:
     rounded to bfloat16, as autocast would before it multiplies.
     """
-    if not backend.runs(gather_normalise, weight):
+    if not backend.runs(gather_normalise, rows=weight):
         return named.each(unit_rows(gather_rows(weight, named.ids)))
     with unwatched():
         catch_up(weight, named.ids)

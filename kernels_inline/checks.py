@@ -23,6 +23,13 @@ def check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | str,
         raise ValueError(f"{name} is {described(tensor)}; it should be {wanted}")
 
 
+def check_rows(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> bool:
+    """``check`` of the rows of a weight, in float32 or bfloat16 -> whether in bfloat16."""
+    half = tensor.dtype == torch.bfloat16
+    check(name, tensor, torch.bfloat16 if half else torch.float32, shape)
+    return half
+
+
 def described(tensor: Tensor) -> str:
     layout = "" if tensor.is_contiguous() else f", strides {tensor.stride()}"
     return f"{tensor.dtype} of shape {list(tensor.shape)}{layout} on {tensor.device}"

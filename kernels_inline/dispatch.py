@@ -29,9 +29,10 @@ PLACES = {"auto": None, "cpp": "cpu", "cuda": "cuda", "emulator": "cpu"}
 logger = logging.getLogger(__name__)
 
 
-def runs(op: KernelOp | None = None, *tensors: Tensor) -> bool:
+def runs(op: KernelOp | None = None, *tensors: Tensor, rows: Tensor | None = None) -> bool:
     """Whether the op's kernels are to take these tensors: all on one device, floating-point ones in float32.
 
+    rows: of a weight, for ops that read them in bfloat16, too.
     An op with a launcher that a library does not have is torch's on that library's device. Without an op: whether
     there are kernels at all. Raises BuildError, with the reason, where a backend was asked for by name and cannot be
     built.
@@ -39,10 +40,13 @@ def runs(op: KernelOp | None = None, *tensors: Tensor) -> bool:
     name, launchers = current(), () if op is None else LAUNCHERS[op]
     if name == "torch":
         return False
+    kinds = [(t, (torch.float32,)) for t in tensors if t.is_floating_point()]
+    if rows is not None:
+        tensors, kinds = (*tensors, rows), [*kinds, (rows, (torch.float32, torch.bfloat16))]
     places = {t.device for t in tensors} or {torch.device(PLACES[name] or "cpu")}
     place = places.pop()
     # float64 has no kernel: torch is its only implementation
-    fits = not places and all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
+    fits = not places and all(t.dtype in kind for t, kind in kinds)
     if name == "auto":
         return fits and place.type in ("cpu", "cuda") and _can_be_had(place, launchers)
     kernels = library_for(place if place.type == PLACES[name] else torch.device(PLACES[name]))  # or BuildError

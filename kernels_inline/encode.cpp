@@ -3,6 +3,7 @@
 // sign_codes        reads each row once (centred: its centroid too) and writes d / 8 bytes: bound by memory.
 // gather_unit_rows  rows picked, normalised and centred, for a matrix product (the rotation) to follow.
 // row_argmax        one pass over a block of scores that is still in cache.
+#include "numbers.h"
 #include "threads.h"
 
 #include <algorithm>
@@ -15,38 +16,57 @@
 
 namespace encode {
 
+using numbers::widen;
+
 enum Error : int64_t { OK = 0, ID_OUT_OF_RANGE = 1, LIST_OUT_OF_RANGE = 2 };
 
+#if defined(__AVX512F__)
+inline __m512 load16(const float* x) { return _mm512_loadu_ps(x); }
+inline __m512 load16(const uint16_t* x) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+#elif defined(__AVX2__)
+inline __m256 load8(const float* x) { return _mm256_loadu_ps(x); }
+inline __m256 load8(const uint16_t* x) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+#endif
+
 // Bit i of the result: x[i] > 0, for the first `count` (at most 64) of x.
-inline uint64_t sign_word(const float* x, int64_t count) {
+template <class T>
+uint64_t sign_word(const T* x, int64_t count) {
     uint64_t word = 0;
     int64_t i = 0;
 #if defined(__AVX512F__)
     for (; i + 16 <= count; i += 16)
-        word |= uint64_t(_mm512_cmp_ps_mask(_mm512_loadu_ps(x + i), _mm512_setzero_ps(), _CMP_GT_OQ)) << i;
+        word |= uint64_t(_mm512_cmp_ps_mask(load16(x + i), _mm512_setzero_ps(), _CMP_GT_OQ)) << i;
 #elif defined(__AVX2__)
     for (; i + 8 <= count; i += 8)
-        word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), _mm256_setzero_ps(), _CMP_GT_OQ))) << i;
+        word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(load8(x + i), _mm256_setzero_ps(), _CMP_GT_OQ))) << i;
 #endif
-    for (; i < count; ++i) word |= uint64_t(x[i] > 0) << i;
+    for (; i < count; ++i) word |= uint64_t(widen(x[i]) > 0) << i;
     return word;
 }
 
-void pack_row(const float* row, int64_t dim, int64_t words, int64_t* code) {
+template <class T>
+void pack_row(const T* row, int64_t dim, int64_t words, int64_t* code) {
     for (int64_t w = 0; w < words; ++w) code[w] = int64_t(sign_word(row + w * 64, std::min<int64_t>(64, dim - w * 64)));
 }
 
 // out = row / max(|row|, 1e-12), minus the centroid if there is one.
-void unit_row(const float* row, const float* centroid, int64_t dim, float* out) {
+template <class T>
+void unit_row(const T* row, const float* centroid, int64_t dim, float* out) {
     float lanes[16] = {0};                   // 16 partial sums, so that the loop vectorises without reordering sums
     int64_t j = 0;
     for (; j + 16 <= dim; j += 16)
-        for (int i = 0; i < 16; ++i) lanes[i] += row[j + i] * row[j + i];
+        for (int i = 0; i < 16; ++i) lanes[i] += widen(row[j + i]) * widen(row[j + i]);
     float squares = 0;
     for (float lane : lanes) squares += lane;
-    for (; j < dim; ++j) squares += row[j] * row[j];
+    for (; j < dim; ++j) squares += widen(row[j]) * widen(row[j]);
     const float norm = std::max(std::sqrt(squares), 1e-12f);
-    for (j = 0; j < dim; ++j) out[j] = row[j] / norm - (centroid ? centroid[j] : 0.0f);
+    for (j = 0; j < dim; ++j) out[j] = widen(row[j]) / norm - (centroid ? centroid[j] : 0.0f);
 }
 
 int64_t check(const int64_t* ids, int64_t count, int64_t num_rows, const int64_t* lists, int64_t nlist) {
@@ -57,36 +77,50 @@ int64_t check(const int64_t* ids, int64_t count, int64_t num_rows, const int64_t
     return OK;
 }
 
-}  // namespace encode
-
-// codes [count, words] of rows ids [count] (null: row i is i). With centroids [nlist, dim] and lists [count]: of the
-// normalised row minus its list's centroid. Without, the length of a row cannot change a sign and is not computed.
-extern "C" int64_t sign_codes(const float* rows, const int64_t* ids, const float* centroids, const int64_t* lists,
-                              int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, int64_t words,
-                              int64_t* codes) {
-    const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
-    if (error) return error;
+template <class T>
+void sign_codes(const T* rows, const int64_t* ids, const float* centroids, const int64_t* lists, int64_t count,
+                int64_t dim, int64_t words, int64_t* codes) {
 #pragma omp parallel if (threads::pay((centroids ? 8 : 4) * count * dim))
     {
         std::vector<float> unit(centroids ? dim : 0);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < count; ++i) {
-            const float* row = rows + (ids ? ids[i] : i) * dim;
-            if (centroids) encode::unit_row(row, centroids + lists[i] * dim, dim, unit.data());
-            encode::pack_row(centroids ? unit.data() : row, dim, words, codes + i * words);
+            const T* row = rows + (ids ? ids[i] : i) * dim;
+            if (centroids) {
+                unit_row(row, centroids + lists[i] * dim, dim, unit.data());
+                pack_row(unit.data(), dim, words, codes + i * words);
+            } else {
+                pack_row(row, dim, words, codes + i * words);
+            }
         }
     }
+}
+
+}  // namespace encode
+
+// Of rows [num_rows, dim], in bfloat16 if `half`: codes [count, words] of rows ids [count] (null: row i is i). With centroids [nlist, dim] and lists [count]: of the
+// normalised row minus its list's centroid. Without, the length of a row cannot change a sign and is not computed.
+extern "C" int64_t sign_codes(const void* rows, int64_t half, const int64_t* ids, const float* centroids,
+                              const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
+                              int64_t words, int64_t* codes) {
+    const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
+    if (error) return error;
+    numbers::typed(rows, half,
+                   [&](auto* stored) { encode::sign_codes(stored, ids, centroids, lists, count, dim, words, codes); });
     return encode::OK;
 }
 
-// out [count, dim]: rows ids, normalised, minus their lists' centroids if these are given.
-extern "C" int64_t gather_unit_rows(const float* rows, const int64_t* ids, const float* centroids, const int64_t* lists,
-                                    int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, float* out) {
+// out [count, dim]: rows ids (bfloat16 if `half`), normalised, minus their lists' centroids if these are given.
+extern "C" int64_t gather_unit_rows(const void* rows, int64_t half, const int64_t* ids, const float* centroids,
+                                    const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
+                                    float* out) {
     const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
     if (error) return error;
+    numbers::typed(rows, half, [&](auto* stored) {
 #pragma omp parallel for schedule(static) if (threads::pay(12 * count * dim))
-    for (int64_t i = 0; i < count; ++i)
-        encode::unit_row(rows + ids[i] * dim, centroids ? centroids + lists[i] * dim : nullptr, dim, out + i * dim);
+        for (int64_t i = 0; i < count; ++i)
+            encode::unit_row(stored + ids[i] * dim, centroids ? centroids + lists[i] * dim : nullptr, dim, out + i * dim);
+    });
     return encode::OK;
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from kernels_inline.bits import words_for
-from kernels_inline.checks import DEVICES, check
+from kernels_inline.checks import DEVICES, check, check_rows
 from kernels_inline.dispatch import call
 from kernels_inline.kernel_op import kernel_op
 
@@ -28,24 +28,25 @@ SCORES = 1 << 21  # scores of rows against centroids that are held at once: 8 MB
 def encode(rows, ids, rotation=None, centroids=None, lists=None):
     """Sign codes [n, ceil(d / 64)] int64 of rows ids [n] of rows [N, d]: bit j is bit j % 64 of word j // 64.
 
-    A row is normalised, its list's centroid is taken off (centroids [nlist, d] with lists [n]), it is multiplied by
-    rotation [d, d], and bit j says whether number j is above 0. Without centroids the length of a row cannot change
-    a sign, so it is not looked at. Numbers within rounding of 0 can have another sign than in plain torch.
+    rows are in float32 or bfloat16. A row is normalised, its list's centroid is taken off (centroids [nlist, d] with
+    lists [n]), it is multiplied by rotation [d, d], and bit j says whether number j is above 0. Without
+    centroids the length of a row cannot change a sign, so it is not looked at. Numbers within rounding of 0 can have
+    another sign than in plain torch.
     Raises ValueError, and BuildError where nothing can be built.
     """
-    _check_encode(rows, ids, rotation, centroids, lists)
+    half = _check_encode(rows, ids, rotation, centroids, lists)
     words = words_for(rows.shape[1])
     codes = ids.new_empty(len(ids), words)
     nlist = 0 if centroids is None else len(centroids)
     if rotation is None:
-        _run("sign_codes", rows, ids, centroids, lists, len(ids), *rows.shape, nlist, words, codes)
+        _run("sign_codes", rows, half, ids, centroids, lists, len(ids), *rows.shape, nlist, words, codes)
         return codes
     for start in range(0, len(ids), CHUNK):
         part, part_lists = ids[start : start + CHUNK], None if lists is None else lists[start : start + CHUNK]
-        unit = rows.new_empty(len(part), rows.shape[1])
-        _run("gather_unit_rows", rows, part, centroids, part_lists, len(part), *rows.shape, nlist, unit)
+        unit = rows.new_empty(len(part), rows.shape[1], dtype=torch.float32)
+        _run("gather_unit_rows", rows, half, part, centroids, part_lists, len(part), *rows.shape, nlist, unit)
         rotated, out = unit @ rotation, codes[start : start + CHUNK]
-        _run("sign_codes", rotated, None, None, None, len(part), *rotated.shape, 0, words, out)
+        _run("sign_codes", rotated, False, None, None, None, len(part), *rotated.shape, 0, words, out)
     return codes
 
 
@@ -84,8 +85,9 @@ def _run(launcher: str, *arguments) -> None:
         raise ValueError(ERRORS[code])
 
 
-def _check_encode(rows, ids, rotation, centroids, lists) -> None:
-    check("rows", rows, torch.float32, ("N", "d"))
+def _check_encode(rows, ids, rotation, centroids, lists) -> bool:
+    """Whether rows are in bfloat16."""
+    half = check_rows("rows", rows, ("N", "d"))
     check("ids", ids, torch.int64, ("n",))
     dim = rows.shape[1]
     if rotation is not None:
@@ -95,3 +97,4 @@ def _check_encode(rows, ids, rotation, centroids, lists) -> None:
     if centroids is not None:
         check("centroids", centroids, torch.float32, ("nlist", dim))
         check("lists", lists, torch.int64, (len(ids),))
+    return half

@@ -6,6 +6,7 @@
 //   union_rows          reads P = G A ids, 8 P; writes U distinct ones, where each begins and P places: 8 (2 U + P)
 //   merge_normalise_backward  reads 4 P d gradients (2 P d in bfloat16), 4 U d weights and 8 (2 U + P) of the union;
 //                       writes 4 U d gradients. A row's gradients are added in the order of the groups, by one thread.
+// Weights may be in bfloat16: then 2 bytes of each are read, and everything else is as it was.
 //
 // Every entry point returns 0 (union_rows: U), or a code if an id (or a place) is not as it should be; then nothing has
 // been written.
@@ -21,14 +22,14 @@ namespace head {
 
 using namespace numbers;
 
-template <class T>
-static void normalise_row(const float* row, int64_t d, T* unit, float* norm) {
+template <class W, class T>
+static void normalise_row(const W* row, int64_t d, T* unit, float* norm) {
     *norm = std::max(float(std::sqrt(dot(row, row, d))), NORM_FLOOR);
-    for (int64_t j = 0; j < d; j++) narrow(row[j] / *norm, unit + j);
+    for (int64_t j = 0; j < d; j++) narrow(widen(row[j]) / *norm, unit + j);
 }
 
-template <class T>
-static void gather_normalise(const float* weight, int64_t d, const int64_t* ids, int64_t A, T* unit, float* norms) {
+template <class W, class T>
+static void gather_normalise(const W* weight, int64_t d, const int64_t* ids, int64_t A, T* unit, float* norms) {
 #pragma omp parallel for schedule(static) if (threads::pay(8 * A * d))
     for (int64_t a = 0; a < A; a++) {
         prefetch(weight + ids[std::min(a + AHEAD, A - 1)] * d, d);
@@ -37,9 +38,22 @@ static void gather_normalise(const float* weight, int64_t d, const int64_t* ids,
 }
 
 // The gradient g of a unit row u = w / |w| becomes the one of w: (g - (g.u) u) / |w|. At the floor, u = w / floor.
-static void normalise_row_backward(float* grad, const float* row, int64_t d, float norm) {
+template <class W>
+static void normalise_row_backward(float* grad, const W* row, int64_t d, float norm) {
     const float along = norm > NORM_FLOOR ? float(dot(grad, row, d) / norm / norm) : 0.0f;  // (g.u) / |w|
-    for (int64_t j = 0; j < d; j++) grad[j] = (grad[j] - along * row[j]) / norm;
+    for (int64_t j = 0; j < d; j++) grad[j] = (grad[j] - along * widen(row[j])) / norm;
+}
+
+template <class W>
+static void normalise_backward(float* grad, const uint16_t* slope, const W* weight, int64_t d, const int64_t* ids,
+                               int64_t A, const float* norms) {
+#pragma omp parallel for schedule(static) if (threads::pay(12 * A * d))
+    for (int64_t a = 0; a < A; a++) {
+        prefetch(weight + ids[std::min(a + AHEAD, A - 1)] * d, d);
+        if (slope)
+            for (int64_t j = 0; j < d; j++) grad[a * d + j] = widen(slope[a * d + j]);
+        normalise_row_backward(grad + a * d, weight + ids[a] * d, d, norms[a]);
+    }
 }
 
 constexpr int64_t SPAN = 1024;  // ids looked at together: their counts take 8 KB and stay in the L1 cache
@@ -97,8 +111,8 @@ static void sum_rows(const T* slope, int64_t d, const int64_t* places, int64_t c
         for (int64_t j = 0; j < d; j++) grad[j] += widen(slope[places[i] * d + j]);
 }
 
-template <class T>
-static void merge_normalise_backward(const T* slope, const float* weight, int64_t d, const int64_t* ids, int64_t U,
+template <class T, class W>
+static void merge_normalise_backward(const T* slope, const W* weight, int64_t d, const int64_t* ids, int64_t U,
                                      const int64_t* starts, const int64_t* places, const float* norms, float* grad) {
 #pragma omp parallel for schedule(static) if (threads::pay((4 * starts[U] + 8 * U) * d))
     for (int64_t u = 0; u < U; u++) {
@@ -114,27 +128,24 @@ static void merge_normalise_backward(const T* slope, const float* weight, int64_
 
 extern "C" {
 
-// weight [N, d], ids [A] -> unit [A, d] (bfloat16 if `half`), norms [A], at least 1e-12
-int64_t gather_normalise(const float* weight, int64_t N, int64_t d, const int64_t* ids, int64_t A, int64_t half, void* unit,
-                     float* norms) {
+// weight [N, d] (bfloat16 if `half_weight`), ids [A] -> unit [A, d] (bfloat16 if `half`), norms [A], at least 1e-12
+int64_t gather_normalise(const void* weight, int64_t half_weight, int64_t N, int64_t d, const int64_t* ids, int64_t A,
+                         int64_t half, void* unit, float* norms) {
     if (!head::inside(ids, A, N)) return 1;
-    if (half) head::gather_normalise(weight, d, ids, A, static_cast<uint16_t*>(unit), norms);
-    else head::gather_normalise(weight, d, ids, A, static_cast<float*>(unit), norms);
+    numbers::typed(weight, half_weight, [&](auto* rows) {
+        if (half) head::gather_normalise(rows, d, ids, A, static_cast<uint16_t*>(unit), norms);
+        else head::gather_normalise(rows, d, ids, A, static_cast<float*>(unit), norms);
+    });
     return 0;
 }
 
 // grad [A, d], with respect to the unit rows of weight[ids] -> in place, with respect to the rows themselves.
 // Where `slope` [A, d] (bfloat16) is not null, it holds the former and grad receives the latter.
-int64_t normalise_backward(float* grad, const uint16_t* slope, const float* weight, int64_t N, int64_t d, const int64_t* ids,
-                       int64_t A, const float* norms) {
+int64_t normalise_backward(float* grad, const uint16_t* slope, const void* weight, int64_t half_weight, int64_t N,
+                           int64_t d, const int64_t* ids, int64_t A, const float* norms) {
     if (!head::inside(ids, A, N)) return 1;
-#pragma omp parallel for schedule(static) if (threads::pay(12 * A * d))
-    for (int64_t a = 0; a < A; a++) {
-        head::prefetch(weight + ids[std::min(a + head::AHEAD, A - 1)] * d, d);
-        if (slope)
-            for (int64_t j = 0; j < d; j++) grad[a * d + j] = head::widen(slope[a * d + j]);
-        head::normalise_row_backward(grad + a * d, weight + ids[a] * d, d, norms[a]);
-    }
+    numbers::typed(weight, half_weight,
+                   [&](auto* rows) { head::normalise_backward(grad, slope, rows, d, ids, A, norms); });
     return 0;
 }
 
@@ -151,17 +162,17 @@ int64_t union_rows(const int64_t* classes, int64_t G, int64_t A, int64_t N, int6
 // slope [P, d] (bfloat16 if `half`), with respect to unit rows of weight; ids [U], starts [U + 1] and places [P] as
 // union_rows gives them, norms [P] -> grad [U, d]: each row's slopes added up, with respect to the row itself.
 // Returns 1 for an id outside 0..N-1, 2 for starts that do not ascend from 0 to P, 3 for a place outside 0..P-1.
-int64_t merge_normalise_backward(const void* slope, int64_t half, const float* weight, int64_t N, int64_t d,
-                                 const int64_t* ids, int64_t U, const int64_t* starts, const int64_t* places, int64_t P,
-                                 const float* norms, float* grad) {
+int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t half_weight, int64_t N,
+                                 int64_t d, const int64_t* ids, int64_t U, const int64_t* starts,
+                                 const int64_t* places, int64_t P, const float* norms, float* grad) {
     if (!head::inside(ids, U, N)) return 1;
     if (!head::cuts(starts, U, P)) return 2;
     if (!head::inside(places, P, P)) return 3;
-    const auto merge = [&](auto* typed) {
-        head::merge_normalise_backward(typed, weight, d, ids, U, starts, places, norms, grad);
-    };
-    if (half) merge(static_cast<const uint16_t*>(slope));
-    else merge(static_cast<const float*>(slope));
+    numbers::typed(slope, half, [&](auto* slopes) {
+        numbers::typed(weight, half_weight, [&](auto* rows) {
+            head::merge_normalise_backward(slopes, rows, d, ids, U, starts, places, norms, grad);
+        });
+    });
     return 0;
 }
 

@@ -8,16 +8,16 @@ Each of G groups has A active classes, and a class may be in several groups: it 
     ...                                             # slope [G A, d], the gradient of unit
     grad = merge_normalise_backward(slope, weight, ids, starts, places, norms)  # that of weight[ids]
 
-The kernels are in ``head.cpp``, whose first lines say how many bytes each one moves. Arithmetic is in float32, and
-results do not depend on the number of threads. Twins in plain torch: ``F.normalize(weight[ids], dim=1)`` and its
-autograd, ``union_rows_torch``, and for a merge ``merge_rows``.
+The kernels are in ``head.cpp``, whose first lines say how many bytes each one moves. weight [N, d] is in float32 or
+bfloat16; arithmetic is in float32, and results do not depend on the number of threads. Twins in plain torch:
+``F.normalize(weight[ids], dim=1)`` and its autograd, ``union_rows_torch``, and for a merge ``merge_rows``.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels_inline.checks import check
+from kernels_inline.checks import check, check_rows
 from kernels_inline.dispatch import call
 from kernels_inline.kernel_op import kernel_op
 
@@ -32,12 +32,12 @@ MERGE_ERRORS = {
 def gather_normalise(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     """Rows of weight scaled to length 1, and what they were divided by.
 
-    weight [N, d] float32, ids [A] int64, repeats allowed -> unit [A, d], bfloat16 if ``half`` else float32, and
+    weight [N, d], ids [A] int64, repeats allowed -> unit [A, d], bfloat16 if ``half`` else float32, and
     norms [A] float32, the lengths clamped below at 1e-12. Raises ValueError, BuildError.
     """
-    _check_rows(weight, ids)
+    kind = _check_rows(weight, ids)
     unit, norms = _empty_units(weight, ids, half)
-    _run("gather_normalise", "ids", len(weight), weight, *weight.shape, ids, len(ids), half, unit, norms)
+    _run("gather_normalise", "ids", len(weight), weight, kind, *weight.shape, ids, len(ids), half, unit, norms)
     return unit, norms
 
 
@@ -48,20 +48,20 @@ def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
     grad [A, d] float32, in place; weight [N, d], ids [A] and norms [A] as ``gather_normalise`` took and gave them.
     A row at the clamp was divided by a constant, so its gradient is too. Raises ValueError, BuildError.
     """
-    _check_rows(weight, ids)
+    kind = _check_rows(weight, ids)
     check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
     check("norms", norms, torch.float32, (len(ids),))
-    _run("normalise_backward", "ids", len(weight), grad, None, weight, *weight.shape, ids, len(ids), norms)
+    _run("normalise_backward", "ids", len(weight), grad, None, weight, kind, *weight.shape, ids, len(ids), norms)
 
 
 @kernel_op("normalise_backward", needs=("normalise_backward",))
 def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor) -> Tensor:
     """``normalise_backward_`` for a gradient slope [A, d] in bfloat16 -> a new one in float32, in one pass."""
-    _check_rows(weight, ids)
+    kind = _check_rows(weight, ids)
     check("slope", slope, torch.bfloat16, (len(ids), weight.shape[1]))
     check("norms", norms, torch.float32, (len(ids),))
     grad = slope.new_empty(slope.shape, dtype=torch.float32)
-    _run("normalise_backward", "ids", len(weight), grad, slope, weight, *weight.shape, ids, len(ids), norms)
+    _run("normalise_backward", "ids", len(weight), grad, slope, weight, kind, *weight.shape, ids, len(ids), norms)
     return grad
 
 
@@ -100,14 +100,14 @@ def merge_normalise_backward(
     """``normalise_backward`` of ``merge_rows(slope, starts, places)``, in one pass.
 
     slope [P, d] float32 or bfloat16, the gradient of unit rows; ids [U], starts [U + 1] and places [P] int64 as
-    ``union_rows`` gives them; weight [N, d] and norms [P] float32, where norms holds the same number at all places of
+    ``union_rows`` gives them; weight [N, d] and norms [P], where norms holds the same number at all places of
     a row -> grad [U, d] float32, that of weight[ids]. Raises ValueError, BuildError.
     """
-    half = _check_merge(slope, weight, ids, starts, places, norms)
-    grad = weight.new_empty(len(ids), weight.shape[1])
+    half, kind = _check_merge(slope, weight, ids, starts, places, norms)
+    grad = _empty_sums(weight, ids)
     code = call(
-        "merge_normalise_backward", slope, half, weight, *weight.shape, ids, len(ids), starts, places, len(places),
-        norms, grad,
+        "merge_normalise_backward", slope, half, weight, kind, *weight.shape, ids, len(ids), starts, places,
+        len(places), norms, grad,
     )  # fmt: skip
     if code:
         raise ValueError(MERGE_ERRORS[code])
@@ -125,20 +125,20 @@ def merge_rows(slope: Tensor, starts: Tensor, places: Tensor) -> Tensor:
     return total.index_add_(0, owner, slope.index_select(0, places).to(dtype))
 
 
-def _check_rows(weight: Tensor, ids: Tensor) -> None:
-    check("weight", weight, torch.float32, ("N", "d"))
+def _check_rows(weight: Tensor, ids: Tensor) -> bool:
+    """Whether weight is in bfloat16."""
     check("ids", ids, torch.int64, ("A",))
+    return check_rows("weight", weight, ("N", "d"))
 
 
-def _check_merge(slope, weight, ids, starts, places, norms) -> bool:
-    """Whether slope is in bfloat16."""
-    _check_rows(weight, ids)
-    half = slope.dtype == torch.bfloat16
-    check("slope", slope, torch.bfloat16 if half else torch.float32, ("P", weight.shape[1]))
+def _check_merge(slope, weight, ids, starts, places, norms) -> tuple[bool, bool]:
+    """Whether slope, and whether weight, is in bfloat16."""
+    kind = _check_rows(weight, ids)
+    half = check_rows("slope", slope, ("P", weight.shape[1]))
     check("starts", starts, torch.int64, (len(ids) + 1,))
     check("places", places, torch.int64, (len(slope),))
     check("norms", norms, torch.float32, (len(slope),))
-    return half
+    return half, kind
 
 
 def _fault_of_classes(inside: bool, num_rows: int) -> str:
@@ -154,7 +154,14 @@ def _run(function: str, ids: str, upper: int, *arguments) -> None:
 
 def _empty_units(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     dtype = torch.bfloat16 if half else torch.float32
-    return weight.new_empty(ids.shape[0], weight.shape[1], dtype=dtype), weight.new_empty(ids.shape[0])
+    return (
+        weight.new_empty(ids.shape[0], weight.shape[1], dtype=dtype),
+        weight.new_empty(ids.shape[0], dtype=torch.float32),
+    )
+
+
+def _empty_sums(weight: Tensor, ids: Tensor) -> Tensor:
+    return weight.new_empty(ids.shape[0], weight.shape[1], dtype=torch.float32)
 
 
 @gather_normalise.register_fake
@@ -180,4 +187,4 @@ def _(classes, num_rows):
 
 @merge_normalise_backward.register_fake
 def _(slope, weight, ids, starts, places, norms):
-    return weight.new_empty(len(ids), weight.shape[1])
+    return _empty_sums(weight, ids)

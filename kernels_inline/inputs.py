@@ -38,12 +38,12 @@ def _below(n: int, *shape, device):
 def sign_codes(s, device):
     rows, words = _normal(s["N"], s["d"], device=device), -(-s["d"] // 64)
     codes = torch.empty(s["A"], words, dtype=torch.int64, device=device)
-    return [rows, _picks(s["N"], s["A"], device), None, None, s["A"], s["N"], s["d"], 0, words, codes]
+    return [rows, 0, _picks(s["N"], s["A"], device), None, None, s["A"], s["N"], s["d"], 0, words, codes]
 
 
 def gather_unit_rows(s, device):
     rows, out = _normal(s["N"], s["d"], device=device), torch.empty(s["A"], s["d"], device=device)
-    return [rows, _picks(s["N"], s["A"], device), None, None, s["A"], s["N"], s["d"], 0, out]
+    return [rows, 0, _picks(s["N"], s["A"], device), None, None, s["A"], s["N"], s["d"], 0, out]
 
 
 def row_argmax(s, device):
@@ -86,13 +86,13 @@ def write_codes(s, device):
 def gather_normalise(s, device):
     unit, norms = torch.empty(s["A"], s["d"], device=device), torch.empty(s["A"], device=device)
     weight = _normal(s["N"], s["d"], device=device)
-    return [weight, s["N"], s["d"], _picks(s["N"], s["A"], device), s["A"], 0, unit, norms]
+    return [weight, 0, s["N"], s["d"], _picks(s["N"], s["A"], device), s["A"], 0, unit, norms]
 
 
 def normalise_backward(s, device):
     weight, ids = _normal(s["N"], s["d"], device=device), _picks(s["N"], s["A"], device)
     grad = _normal(s["A"], s["d"], device=device, scale=0.1)
-    return [grad, None, weight, s["N"], s["d"], ids, s["A"], weight[ids].norm(dim=1)]
+    return [grad, None, weight, 0, s["N"], s["d"], ids, s["A"], weight[ids].norm(dim=1)]
 
 
 def merge_normalise_backward(s, device):
@@ -106,7 +106,7 @@ def merge_normalise_backward(s, device):
         _normal(classes.numel(), s["d"], device=device, scale=0.1),
     )
     norms, grad = weight[classes.view(-1)].norm(dim=1), torch.empty(len(ids), s["d"], device=device)
-    return [slope, 0, weight, s["N"], s["d"], ids, len(ids), starts, places, len(places), norms, grad]
+    return [slope, 0, weight, 0, s["N"], s["d"], ids, len(ids), starts, places, len(places), norms, grad]
 
 
 def margin_softmax(s, device):
@@ -133,7 +133,7 @@ def rerank(s, device):
     queries = torch.nn.functional.normalize(_normal(s["B"], s["d"], device=device), dim=1)
     ids = (_below(s["N"], s["B"], 1, device=device) + torch.arange(s["k"], device=device) * 7) % s["N"]
     ids_out, cosines = torch.empty_like(ids), torch.empty(s["B"], s["k"], device=device)
-    return [queries, _normal(s["N"], s["d"], device=device), ids, s["B"], s["k"], s["d"], ids_out, cosines]
+    return [queries, _normal(s["N"], s["d"], device=device), 0, ids, s["B"], s["k"], s["d"], ids_out, cosines]
 
 
 def _flat(s, device):

@@ -29,7 +29,8 @@ inline float float_of(uint32_t bits) {
     return x;
 }
 
-// bfloat16 is the upper half of a float32; a uint16_t holds it here.
+// bfloat16 is the upper half of a float32; a uint16_t holds it here. Rows of a weight are in either; all arithmetic is in
+// float32.
 inline float widen(float x) { return x; }
 inline float widen(uint16_t x) { return float_of(uint32_t(x) << 16); }
 
@@ -38,6 +39,12 @@ inline void narrow(float x, uint16_t* out) {
     const uint32_t bits = bits_of(x);
     const uint32_t even = bits + 0x7fff + ((bits >> 16) & 1);  // rounds to nearest, ties to even
     *out = uint16_t(x == x ? even >> 16 : 0x7fc0);             // a NaN stays one
+}
+
+// f(numbers), where these are bfloat16 if `half`, else float32.
+template <class F>
+auto typed(const void* numbers, int64_t half, F f) {
+    return half ? f(static_cast<const uint16_t*>(numbers)) : f(static_cast<const float*>(numbers));
 }
 
 // e^x for LOWEST <= x <= 0, with a relative error below 1.5e-7; 0 below -87.7, where e^x nears the smallest normal
@@ -66,12 +73,13 @@ inline double add_up(const float* part) {
     return sum[0];
 }
 
-inline double dot(const float* x, const float* y, int64_t d) {
+template <class X, class Y>
+double dot(const X* x, const Y* y, int64_t d) {
     float part[LANES] = {};
     int64_t j = 0;
     for (; j + LANES <= d; j += LANES)
-        for (int64_t l = 0; l < LANES; l++) part[l] += x[j + l] * y[j + l];
-    for (int64_t l = 0; j < d; j++, l++) part[l] += x[j] * y[j];
+        for (int64_t l = 0; l < LANES; l++) part[l] += widen(x[j + l]) * widen(y[j + l]);
+    for (int64_t l = 0; j < d; j++, l++) part[l] += widen(x[j]) * widen(y[j]);
     return add_up(part);
 }
 

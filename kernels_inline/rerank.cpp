@@ -17,12 +17,13 @@
 namespace reranking {
 
 // dot(query, row) / |row|, the length clamped below as torch.nn.functional.normalize does.
-float cosine_with(const float* query, const float* row, int64_t d) {
+template <class T>
+float cosine_with(const float* query, const T* row, int64_t d) {
     float dot = 0, square = 0;
 #pragma omp simd reduction(+ : dot, square)
     for (int64_t j = 0; j < d; ++j) {
-        dot += query[j] * row[j];
-        square += row[j] * row[j];
+        dot += query[j] * numbers::widen(row[j]);
+        square += numbers::widen(row[j]) * numbers::widen(row[j]);
     }
     return dot / std::max(std::sqrt(square), numbers::NORM_FLOOR);
 }
@@ -81,7 +82,8 @@ void sort_by_row(const int64_t* ids, int64_t B, int64_t k, int64_t N, Workspace&
 }
 
 // A tile: queries [B, d], ids [B, k] -> ids_out, cosines_out [B, k].
-void rerank_tile(const float* queries, const float* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d, int64_t N,
+template <class T>
+void rerank_tile(const float* queries, const T* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d, int64_t N,
                  Workspace& space, int64_t* ids_out, float* cosines_out) {
     sort_by_row(ids, B, k, N, space);
     space.keys.resize(B * k);
@@ -104,27 +106,34 @@ void rerank_tile(const float* queries, const float* rows, const int64_t* ids, in
     }
 }
 
+template <class T>
+void rerank(const float* queries, const T* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d, int64_t N,
+            int64_t* ids_out, float* cosines_out) {
+    const bool shared = threads::pay(4 * B * k * d);
+    const int64_t tile = std::clamp<int64_t>(B / (shared ? omp_get_max_threads() : 1), 1, TILE);
+#pragma omp parallel if (shared)
+    {
+        Workspace space;
+#pragma omp for schedule(dynamic)
+        for (int64_t b = 0; b < B; b += tile)
+            rerank_tile(queries + b * d, rows, ids + b * k, std::min(tile, B - b), k, d, N, space, ids_out + b * k,
+                        cosines_out + b * k);
+    }
+}
+
 }  // namespace reranking
 
-// queries [B, d] of length 1, rows [N, d] of any length, ids [B, k] (-1: none).
+// queries [B, d] of length 1, rows [N, d] of any length (bfloat16 if `half`), ids [B, k] (-1: none).
 // Out: ids_out [B, k] by (-cosine, id), -1 last; cosines_out [B, k], -inf for -1.
-extern "C" int64_t rerank(const float* queries, const float* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d,
-                          int64_t* ids_out, float* cosines_out) {
+extern "C" int64_t rerank(const float* queries, const void* rows, int64_t half, const int64_t* ids, int64_t B, int64_t k,
+                          int64_t d, int64_t* ids_out, float* cosines_out) {
     const int64_t N = B * k ? *std::max_element(ids, ids + B * k) + 1 : 0;
     if (N == 0) {                // no candidate at all
         std::fill(ids_out, ids_out + B * k, -1);
         std::fill(cosines_out, cosines_out + B * k, -INFINITY);
         return 0;
     }
-    const bool shared = threads::pay(4 * B * k * d);
-    const int64_t tile = std::clamp<int64_t>(B / (shared ? omp_get_max_threads() : 1), 1, reranking::TILE);
-#pragma omp parallel if (shared)
-    {
-        reranking::Workspace space;
-#pragma omp for schedule(dynamic)
-        for (int64_t b = 0; b < B; b += tile)
-            reranking::rerank_tile(queries + b * d, rows, ids + b * k, std::min(tile, B - b), k, d, N, space,
-                                   ids_out + b * k, cosines_out + b * k);
-    }
+    numbers::typed(rows, half,
+                   [&](auto* stored) { reranking::rerank(queries, stored, ids, B, k, d, N, ids_out, cosines_out); });
     return 0;
 }

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels_inline.checks import check
+from kernels_inline.checks import check, check_rows
 from kernels_inline.dispatch import call
 from kernels_inline.kernel_op import kernel_op
 
@@ -18,12 +18,12 @@ CHUNK = 1 << 18  # candidates that ``rerank_torch`` looks at in one go
 
 @kernel_op("rerank", needs=("rerank",))
 def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """queries [B, d] f32 of length 1, rows [N, d] f32, ids [B, k] i64 (-1: none) -> ids [B, k], cosines [B, k].
+    """queries [B, d] f32 of length 1, rows [N, d] f32 or bf16, ids [B, k] i64 (-1: none) -> ids, cosines [B, k].
 
     Best first, ties to the lower id, -1 with cosine -inf last.
     """
     check("queries", queries, torch.float32, ("B", "d"))
-    check("rows", rows, torch.float32, ("N", queries.shape[1]))
+    half = check_rows("rows", rows, ("N", queries.shape[1]))
     check("ids", ids, torch.int64, (len(queries), "k"))
     # On a GPU the values are not looked at, as the answer would have to be waited for.
     if ids.numel() and not ids.is_cuda and (int(ids.max()) >= len(rows) or int(ids.min()) < -1):
@@ -31,7 +31,7 @@ def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
             f"ids holds values from {int(ids.min())} to {int(ids.max())}; they should be from -1 to {len(rows) - 1}"
         )
     ordered, cosines = torch.empty_like(ids), queries.new_empty(ids.shape)
-    call("rerank", queries, rows, ids, len(ids), ids.shape[1], queries.shape[1], ordered, cosines)
+    call("rerank", queries, rows, half, ids, len(ids), ids.shape[1], queries.shape[1], ordered, cosines)
     return ordered, cosines
 
 

@@ -1,5 +1,8 @@
 """Row optimizers in bf16 with stochastic rounding: plain torch that equals ``cuda/rows.cu`` bit for bit.
 
+``rows.cpp`` has the same random bits and multiplies and adds in one operation where the machine can, so that now and
+then a number is rounded the other way there.
+
 Rounding to the nearest loses every update that is smaller than half the spacing of bf16 numbers, 1/256 of the weight:
 training stops. Rounding up with the probability of the part that is cut off is right on average instead. (Gupta,
 Agrawal, Gopalakrishnan and Narayanan, "Deep Learning with Limited Numerical Precision", 2015.)

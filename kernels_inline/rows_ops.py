@@ -10,8 +10,8 @@ each row is up to date with, set to ``step`` for the rows named. ids [A] int64, 
 codes of the rows as they are afterwards are returned: [A, ceil(d / 64)] int64, bit j of a row = weight[j] > 0 in bit
 j % 64 of word j // 64; else [0, ceil(d / 64)].
 
-``..._bf16_`` are the same for weight and buffers in bfloat16, rounded at random: their kernels are in ``cuda/rows.cu``
-alone, their twins in plain torch in ``rows_bf16``.
+``..._bf16_`` are the same for weight and buffers in bfloat16, rounded at random; their twins in plain torch are in
+``rows_bf16``.
 
 All raise ValueError before anything changes, and BuildError where nothing can be built.
 """

@@ -379,3 +379,4 @@ inline unsigned __activemask() { return 1u << emulator::lane(); }  // a GPU may 
 #include "portable.h"
 #include "blocks.h"
 #include "codes.h"
+#include "loads.h"

@@ -5,6 +5,7 @@
 //   sign_codes        reads 4 n d (with centroids: 4 n d more, most of it from the L2 cache); writes 8 n W
 //   gather_unit_rows  reads 4 n d (and the centroids); writes 4 n d
 //   row_argmax        reads 4 n columns; writes 8 n
+// Rows may be in bfloat16: then 2 bytes of each number are read.
 //
 // INDEX OF VERSIONS
 //   sign_codes_1        a thread a row, bit by bit: neighbouring threads read addresses that lie a whole row apart
@@ -25,27 +26,29 @@ constexpr int THREADS = 256;
 constexpr float NORM_FLOOR = 1e-12f;
 
 // The length of a row, at least 1e-12. Added up in double where one thread does it all.
-__device__ float row_norm(const float* row, int dim) {
+template <class T>
+__device__ float row_norm(const T* row, int dim) {
     double squares = 0;
-    for (int j = 0; j < dim; ++j) squares += double(row[j]) * row[j];
+    for (int j = 0; j < dim; ++j) squares += double(widen(row[j])) * widen(row[j]);
     return fmaxf(float(sqrt(squares)), NORM_FLOOR);
 }
 
 // The same by a warp: each lane has the squares of its own numbers, in float; the lanes' sums are added in double.
 __device__ float warp_norm(float squares) { return fmaxf(float(sqrt(warp_sum(double(squares)))), NORM_FLOOR); }
 
-__device__ float lane_squares(const float* row, int dim) {
+template <class T>
+__device__ float lane_squares(const T* row, int dim) {
     float squares = 0;
-    for (int j = lane_id(); j < dim; j += WARP) squares += row[j] * row[j];
+    for (int j = lane_id(); j < dim; j += WARP) squares += widen(row[j]) * widen(row[j]);
     return squares;
 }
 
-__device__ float lane_squares4(const float* row, int dim) {
-    const float4* fours = reinterpret_cast<const float4*>(row);
+template <class T>
+__device__ float lane_squares4(const T* row, int dim) {
     float squares = 0;
-    for (int j = lane_id(); j < dim / 4; j += WARP) {
-        const float4 x = fours[j];
-        squares += (x.x * x.x + x.y * x.y) + (x.z * x.z + x.w * x.w);
+    for (int j = 4 * lane_id(); j < dim; j += 4 * WARP) {
+        const float4 x = load4(row + j);
+        squares += dot4(x, x);
     }
     return squares;
 }
@@ -55,15 +58,17 @@ __device__ float4 centred(float4 x, float norm, float4 c) {
 }
 
 // What all kernels on rows are given. Row i of the work is row ids[i] (null: i) and belongs to centroid lists[i].
+// T: float, or uint16_t for bfloat16.
+template <class T>
 struct Rows {
-    const float* rows;
+    const T* rows;
     const int64_t* ids;
     const float* centroids;  // null: none is taken off
     const int64_t* lists;
     int64_t count;
     int dim;
 
-    __device__ const float* row(int64_t i) const { return rows + (ids ? ids[i] : i) * dim; }
+    __device__ const T* row(int64_t i) const { return rows + (ids ? ids[i] : i) * dim; }
     __device__ const float* centroid(int64_t i) const { return centroids ? centroids + lists[i] * dim : nullptr; }
     bool fours() const { return dim % 4 == 0 && aligned16(rows) && aligned16(centroids); }
 };
@@ -71,16 +76,18 @@ struct Rows {
 // ---- sign_codes ---------------------------------------------------------------------------------------------------
 // Bit j of a code: number j of the row is above 0; with centroids: of the normalised row minus its list's centroid.
 
-extern "C" __global__ void sign_codes_1(Rows work, int words, int64_t* codes) {
+template <class T>
+__global__ void sign_codes_1(Rows<T> work, int words, int64_t* codes) {
     const int64_t i = global_thread();
     if (i >= work.count) return;
-    const float *row = work.row(i), *centroid = work.centroid(i);
+    const T* row = work.row(i);
+    const float* centroid = work.centroid(i);
     const float norm = centroid ? row_norm(row, work.dim) : 1.0f;
     for (int w = 0; w < words; ++w) {
         uint64_t word = 0;
         for (int bit = 0; bit < 64 && w * 64 + bit < work.dim; ++bit) {
             const int j = w * 64 + bit;
-            const float x = centroid ? row[j] / norm - centroid[j] : row[j];
+            const float x = centroid ? widen(row[j]) / norm - centroid[j] : widen(row[j]);
             word |= uint64_t(x > 0) << bit;
         }
         codes[i * words + w] = int64_t(word);
@@ -88,10 +95,12 @@ extern "C" __global__ void sign_codes_1(Rows work, int words, int64_t* codes) {
 }
 
 // A code is written as 2 W pieces of 32 bits; lane k keeps the k-th of 32 pieces, so that they are written at once.
-extern "C" __global__ void sign_codes_2(Rows work, int words, int64_t* codes) {
+template <class T>
+__global__ void sign_codes_2(Rows<T> work, int words, int64_t* codes) {
     const int64_t i = global_warp();
     if (i >= work.count) return;
-    const float *row = work.row(i), *centroid = work.centroid(i);
+    const T* row = work.row(i);
+    const float* centroid = work.centroid(i);
     const float norm = centroid ? warp_norm(lane_squares(row, work.dim)) : 1.0f;
     uint32_t* code = reinterpret_cast<uint32_t*>(codes + i * words);
     const int pieces = 2 * words;
@@ -100,7 +109,7 @@ extern "C" __global__ void sign_codes_2(Rows work, int words, int64_t* codes) {
         for (int piece = first; piece < min(first + WARP, pieces); ++piece) {
             const int j = piece * WARP + lane_id();
             float x = 0;
-            if (j < work.dim) x = centroid ? row[j] / norm - centroid[j] : row[j];
+            if (j < work.dim) x = centroid ? widen(row[j]) / norm - centroid[j] : widen(row[j]);
             const uint32_t bits = __ballot_sync(ALL_LANES, x > 0);
             if (lane_id() == piece - first) mine = bits;
         }
@@ -108,19 +117,20 @@ extern "C" __global__ void sign_codes_2(Rows work, int words, int64_t* codes) {
     }
 }
 
-extern "C" __global__ void sign_codes_3(Rows work, int words, int64_t* codes) {
+template <class T>
+__global__ void sign_codes_3(Rows<T> work, int words, int64_t* codes) {
     const int64_t i = global_warp();
     if (i >= work.count) return;
-    const float *row = work.row(i), *centroid = work.centroid(i);
+    const T* row = work.row(i);
+    const float* centroid = work.centroid(i);
     const float norm = centroid ? warp_norm(lane_squares4(row, work.dim)) : 1.0f;
-    const float4* fours = reinterpret_cast<const float4*>(row);
     const float4* centres = reinterpret_cast<const float4*>(centroid);
     uint32_t* code = reinterpret_cast<uint32_t*>(codes + i * words);
     for (int first = 0; first < work.dim; first += 4 * WARP) {
         const int four = first / 4 + lane_id(), piece = first / 32 + lane_id() / 8;
         float4 x = make_float4(0, 0, 0, 0);
         if (four < work.dim / 4) {
-            x = fours[four];
+            x = load4(row + 4 * four);
             if (centroid) x = centred(x, norm, centres[four]);
         }
         uint32_t bits = uint32_t(x.x > 0) | uint32_t(x.y > 0) << 1 | uint32_t(x.z > 0) << 2 | uint32_t(x.w > 0) << 3;
@@ -130,62 +140,64 @@ extern "C" __global__ void sign_codes_3(Rows work, int words, int64_t* codes) {
     }
 }
 
-extern "C" int64_t sign_codes_v(int64_t version, const float* rows, const int64_t* ids, const float* centroids,
-                                const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
-                                int64_t words, int64_t* codes, void* stream) {
-    const Rows work = {rows, ids, centroids, lists, count, int(dim)};
+template <class T>
+static int64_t launch_sign_codes(int64_t version, Rows<T> work, int words, int64_t* codes, void* stream) {
     if (version < 1 || version > 3) return NO_SUCH_VERSION;
-    if (count == 0) return launch_error();
+    if (work.count == 0) return launch_error();
     if (version == 3 && !work.fours()) version = 2;
-    const int64_t warps = blocks_for(count * WARP, THREADS);
-    if (version == 1) LAUNCH(sign_codes_1, blocks_for(count, THREADS), THREADS, 0, stream, work, int(words), codes);
-    if (version == 2) LAUNCH(sign_codes_2, warps, THREADS, 0, stream, work, int(words), codes);
-    if (version == 3) LAUNCH(sign_codes_3, warps, THREADS, 0, stream, work, int(words), codes);
+    const int64_t warps = blocks_for(work.count * WARP, THREADS);
+    if (version == 1) LAUNCH(sign_codes_1<T>, blocks_for(work.count, THREADS), THREADS, 0, stream, work, words, codes);
+    if (version == 2) LAUNCH(sign_codes_2<T>, warps, THREADS, 0, stream, work, words, codes);
+    if (version == 3) LAUNCH(sign_codes_3<T>, warps, THREADS, 0, stream, work, words, codes);
     return launch_error();
 }
 
 // ---- gather_unit_rows ---------------------------------------------------------------------------------------------
 // out [count, dim]: rows ids, of length 1, minus their lists' centroids if these are given.
 
-extern "C" __global__ void gather_unit_rows_1(Rows work, float* out) {
+template <class T>
+__global__ void gather_unit_rows_1(Rows<T> work, float* out) {
     const int64_t i = global_thread();
     if (i >= work.count) return;
-    const float *row = work.row(i), *centroid = work.centroid(i);
+    const T* row = work.row(i);
+    const float* centroid = work.centroid(i);
     const float norm = row_norm(row, work.dim);
-    for (int j = 0; j < work.dim; ++j) out[i * work.dim + j] = row[j] / norm - (centroid ? centroid[j] : 0.0f);
+    for (int j = 0; j < work.dim; ++j) out[i * work.dim + j] = widen(row[j]) / norm - (centroid ? centroid[j] : 0.0f);
 }
 
-extern "C" __global__ void gather_unit_rows_2(Rows work, float* out) {
+template <class T>
+__global__ void gather_unit_rows_2(Rows<T> work, float* out) {
     const int64_t i = global_warp();
     if (i >= work.count) return;
-    const float *row = work.row(i), *centroid = work.centroid(i);
+    const T* row = work.row(i);
+    const float* centroid = work.centroid(i);
     const float norm = warp_norm(lane_squares(row, work.dim));
     for (int j = lane_id(); j < work.dim; j += WARP)
-        out[i * work.dim + j] = row[j] / norm - (centroid ? centroid[j] : 0.0f);
+        out[i * work.dim + j] = widen(row[j]) / norm - (centroid ? centroid[j] : 0.0f);
 }
 
-extern "C" __global__ void gather_unit_rows_3(Rows work, float* out) {
+template <class T>
+__global__ void gather_unit_rows_3(Rows<T> work, float* out) {
     const int64_t i = global_warp();
     if (i >= work.count) return;
-    const float4* row = reinterpret_cast<const float4*>(work.row(i));
-    const float4* centroid = reinterpret_cast<const float4*>(work.centroid(i));
-    float4* unit = reinterpret_cast<float4*>(out + i * work.dim);
-    const float norm = warp_norm(lane_squares4(work.row(i), work.dim));
-    for (int j = lane_id(); j < work.dim / 4; j += WARP)
-        unit[j] = centred(row[j], norm, centroid ? centroid[j] : make_float4(0, 0, 0, 0));
+    const T* row = work.row(i);
+    const float* centroid = work.centroid(i);
+    const float norm = warp_norm(lane_squares4(row, work.dim));
+    for (int j = 4 * lane_id(); j < work.dim; j += 4 * WARP) {
+        const float4 centre = centroid ? load4(centroid + j) : make_float4(0, 0, 0, 0);
+        store4(centred(load4(row + j), norm, centre), out + i * work.dim + j);
+    }
 }
 
-extern "C" int64_t gather_unit_rows_v(int64_t version, const float* rows, const int64_t* ids, const float* centroids,
-                                      const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim,
-                                      int64_t nlist, float* out, void* stream) {
-    const Rows work = {rows, ids, centroids, lists, count, int(dim)};
+template <class T>
+static int64_t launch_gather_unit_rows(int64_t version, Rows<T> work, float* out, void* stream) {
     if (version < 1 || version > 3) return NO_SUCH_VERSION;
-    if (count == 0) return launch_error();
+    if (work.count == 0) return launch_error();
     if (version == 3 && !(work.fours() && aligned16(out))) version = 2;
-    const int64_t warps = blocks_for(count * WARP, THREADS);
-    if (version == 1) LAUNCH(gather_unit_rows_1, blocks_for(count, THREADS), THREADS, 0, stream, work, out);
-    if (version == 2) LAUNCH(gather_unit_rows_2, warps, THREADS, 0, stream, work, out);
-    if (version == 3) LAUNCH(gather_unit_rows_3, warps, THREADS, 0, stream, work, out);
+    const int64_t warps = blocks_for(work.count * WARP, THREADS);
+    if (version == 1) LAUNCH(gather_unit_rows_1<T>, blocks_for(work.count, THREADS), THREADS, 0, stream, work, out);
+    if (version == 2) LAUNCH(gather_unit_rows_2<T>, warps, THREADS, 0, stream, work, out);
+    if (version == 3) LAUNCH(gather_unit_rows_3<T>, warps, THREADS, 0, stream, work, out);
     return launch_error();
 }
 
@@ -258,17 +270,36 @@ extern "C" int64_t row_argmax_v(int64_t version, const float* scores, int64_t co
     return launch_error();
 }
 
-// ---- The launchers that the ops use: the last versions ------------------------------------------------------------
-extern "C" int64_t sign_codes(const float* rows, const int64_t* ids, const float* centroids, const int64_t* lists,
-                              int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, int64_t words,
-                              int64_t* codes, void* stream) {
-    return sign_codes_v(3, rows, ids, centroids, lists, count, num_rows, dim, nlist, words, codes, stream);
+// ---- Launchers: rows are in bfloat16 if `half` --------------------------------------------------------------------
+extern "C" int64_t sign_codes_v(int64_t version, const void* rows, int64_t half, const int64_t* ids,
+                                const float* centroids, const int64_t* lists, int64_t count, int64_t num_rows,
+                                int64_t dim, int64_t nlist, int64_t words, int64_t* codes, void* stream) {
+    return typed(rows, half, [&](auto* stored) {
+        const Rows work{stored, ids, centroids, lists, count, int(dim)};
+        return launch_sign_codes(version, work, int(words), codes, stream);
+    });
 }
 
-extern "C" int64_t gather_unit_rows(const float* rows, const int64_t* ids, const float* centroids, const int64_t* lists,
-                                    int64_t count, int64_t num_rows, int64_t dim, int64_t nlist, float* out,
-                                    void* stream) {
-    return gather_unit_rows_v(3, rows, ids, centroids, lists, count, num_rows, dim, nlist, out, stream);
+extern "C" int64_t gather_unit_rows_v(int64_t version, const void* rows, int64_t half, const int64_t* ids,
+                                      const float* centroids, const int64_t* lists, int64_t count, int64_t num_rows,
+                                      int64_t dim, int64_t nlist, float* out, void* stream) {
+    return typed(rows, half, [&](auto* stored) {
+        const Rows work{stored, ids, centroids, lists, count, int(dim)};
+        return launch_gather_unit_rows(version, work, out, stream);
+    });
+}
+
+// What the ops use: the last versions.
+extern "C" int64_t sign_codes(const void* rows, int64_t half, const int64_t* ids, const float* centroids,
+                              const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
+                              int64_t words, int64_t* codes, void* stream) {
+    return sign_codes_v(3, rows, half, ids, centroids, lists, count, num_rows, dim, nlist, words, codes, stream);
+}
+
+extern "C" int64_t gather_unit_rows(const void* rows, int64_t half, const int64_t* ids, const float* centroids,
+                                    const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
+                                    float* out, void* stream) {
+    return gather_unit_rows_v(3, rows, half, ids, centroids, lists, count, num_rows, dim, nlist, out, stream);
 }
 
 extern "C" int64_t row_argmax(const float* scores, int64_t count, int64_t columns, int64_t* best, void* stream) {

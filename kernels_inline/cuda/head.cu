@@ -7,6 +7,8 @@
 //   merge_normalise_backward  reads 4 P d gradients (half: 2 P d), 4 U d weights and 8 (2 U + P) of the union; writes
 //                       4 U d gradients
 //
+// Weights may be in bfloat16: then 2 bytes of each are read.
+//
 // INDEX OF VERSIONS
 //   gather_normalise_1    a thread a row: neighbouring threads read addresses that lie a whole row apart
 //   gather_normalise_2    a warp a row, the squares summed up by shuffles
@@ -24,72 +26,53 @@
 constexpr int THREADS = 256;
 constexpr float NORM_FLOOR = 1e-12f;
 
-// ---- Numbers ------------------------------------------------------------------------------------------------------
-__device__ float widen(float x) { return x; }
-__device__ float widen(uint16_t x) { return float_of_bf16(x); }
-__device__ void narrow(float x, float* out) { *out = x; }
-__device__ void narrow(float x, uint16_t* out) { *out = bf16_of_float(x); }
-
-__device__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
-__device__ float4 load4(const uint16_t* p) {
-    const ushort4 x = *reinterpret_cast<const ushort4*>(p);
-    return make_float4(widen(x.x), widen(x.y), widen(x.z), widen(x.w));
-}
-__device__ void store4(float4 x, float* p) { *reinterpret_cast<float4*>(p) = x; }
-__device__ void store4(float4 x, uint16_t* p) {
-    *reinterpret_cast<ushort4*>(p) =
-        make_ushort4(bf16_of_float(x.x), bf16_of_float(x.y), bf16_of_float(x.z), bf16_of_float(x.w));
-}
-__device__ float dot4(float4 x, float4 y) { return (x.x * y.x + x.y * y.y) + (x.z * y.z + x.w * y.w); }
-
-__device__ float4 add4(float4 x, float4 y) { return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w); }
-
 __device__ float clamped_norm(double squares) { return fmaxf(float(sqrt(squares)), NORM_FLOOR); }
 
-// The rows of weight [N, d] that ids [A] name.
+// The rows of weight [N, d], float or bfloat16 (W: uint16_t), that ids [A] name.
+template <class W>
 struct Rows {
-    const float* weight;
+    const W* weight;
     const int64_t* ids;
     int64_t A;
     int d;
 
-    __device__ const float* row(int64_t a) const { return weight + ids[a] * d; }
+    __device__ const W* row(int64_t a) const { return weight + ids[a] * d; }
     bool fours() const { return d % 4 == 0 && aligned16(weight); }
 };
 
 // ---- gather_normalise ---------------------------------------------------------------------------------------------
 // unit [A, d]: the rows, of length 1; norms [A]: what they were divided by, at least 1e-12.
 
-template <class T>
-__global__ void gather_normalise_1(Rows rows, T* unit, float* norms) {
+template <class W, class T>
+__global__ void gather_normalise_1(Rows<W> rows, T* unit, float* norms) {
     const int64_t a = global_thread();
     if (a >= rows.A) return;
-    const float* row = rows.row(a);
+    const W* row = rows.row(a);
     double squares = 0;
-    for (int j = 0; j < rows.d; ++j) squares += double(row[j]) * row[j];
+    for (int j = 0; j < rows.d; ++j) squares += double(widen(row[j])) * widen(row[j]);
     const float norm = clamped_norm(squares);
-    for (int j = 0; j < rows.d; ++j) narrow(row[j] / norm, unit + a * rows.d + j);
+    for (int j = 0; j < rows.d; ++j) narrow(widen(row[j]) / norm, unit + a * rows.d + j);
     norms[a] = norm;
 }
 
-template <class T>
-__global__ void gather_normalise_2(Rows rows, T* unit, float* norms) {
+template <class W, class T>
+__global__ void gather_normalise_2(Rows<W> rows, T* unit, float* norms) {
     const int64_t a = global_warp();
     if (a >= rows.A) return;
-    const float* row = rows.row(a);
+    const W* row = rows.row(a);
     float squares = 0;
-    for (int j = lane_id(); j < rows.d; j += WARP) squares += row[j] * row[j];
+    for (int j = lane_id(); j < rows.d; j += WARP) squares += widen(row[j]) * widen(row[j]);
     const float norm = clamped_norm(warp_sum(double(squares)));
-    for (int j = lane_id(); j < rows.d; j += WARP) narrow(row[j] / norm, unit + a * rows.d + j);
+    for (int j = lane_id(); j < rows.d; j += WARP) narrow(widen(row[j]) / norm, unit + a * rows.d + j);
     if (lane_id() == 0) norms[a] = norm;
 }
 
 // The row is read a second time from the L1 cache.
-template <class T>
-__global__ void gather_normalise_3(Rows rows, T* unit, float* norms) {
+template <class W, class T>
+__global__ void gather_normalise_3(Rows<W> rows, T* unit, float* norms) {
     const int64_t a = global_warp();
     if (a >= rows.A) return;
-    const float* row = rows.row(a);
+    const W* row = rows.row(a);
     float squares = 0;
     for (int j = 4 * lane_id(); j < rows.d; j += 4 * WARP) {
         const float4 x = load4(row + j);
@@ -103,16 +86,16 @@ __global__ void gather_normalise_3(Rows rows, T* unit, float* norms) {
     if (lane_id() == 0) norms[a] = norm;
 }
 
-template <class T>
-static int64_t launch_gather_normalise(int64_t version, Rows rows, T* unit, float* norms, void* stream) {
+template <class W, class T>
+static int64_t launch_gather_normalise(int64_t version, Rows<W> rows, T* unit, float* norms, void* stream) {
     if (version < 1 || version > 3) return NO_SUCH_VERSION;
     if (rows.A == 0) return launch_error();
     if (version == 3 && !(rows.fours() && aligned16(unit))) version = 2;
     const int64_t warps = blocks_for(rows.A * WARP, THREADS);
     if (version == 1)
-        LAUNCH(gather_normalise_1<T>, blocks_for(rows.A, THREADS), THREADS, 0, stream, rows, unit, norms);
-    if (version == 2) LAUNCH(gather_normalise_2<T>, warps, THREADS, 0, stream, rows, unit, norms);
-    if (version == 3) LAUNCH(gather_normalise_3<T>, warps, THREADS, 0, stream, rows, unit, norms);
+        LAUNCH((gather_normalise_1<W, T>), blocks_for(rows.A, THREADS), THREADS, 0, stream, rows, unit, norms);
+    if (version == 2) LAUNCH((gather_normalise_2<W, T>), warps, THREADS, 0, stream, rows, unit, norms);
+    if (version == 3) LAUNCH((gather_normalise_3<W, T>), warps, THREADS, 0, stream, rows, unit, norms);
     return launch_error();
 }
 
@@ -129,37 +112,37 @@ __device__ float4 across4(float4 g, float share, float4 x, float norm) {
                        (g.w - share * x.w) / norm);
 }
 
-template <class T>
-__global__ void normalise_backward_1(Rows rows, const float* norms, const T* slope, float* grad) {
+template <class W, class T>
+__global__ void normalise_backward_1(Rows<W> rows, const float* norms, const T* slope, float* grad) {
     const int64_t a = global_thread();
     if (a >= rows.A) return;
-    const float* row = rows.row(a);
+    const W* row = rows.row(a);
     const float norm = norms[a];
     double dot = 0;
-    for (int j = 0; j < rows.d; ++j) dot += double(widen(slope[a * rows.d + j])) * row[j];
+    for (int j = 0; j < rows.d; ++j) dot += double(widen(slope[a * rows.d + j])) * widen(row[j]);
     const float share = along(dot, norm);
     for (int j = 0; j < rows.d; ++j)
-        grad[a * rows.d + j] = (widen(slope[a * rows.d + j]) - share * row[j]) / norm;
+        grad[a * rows.d + j] = (widen(slope[a * rows.d + j]) - share * widen(row[j])) / norm;
 }
 
-template <class T>
-__global__ void normalise_backward_2(Rows rows, const float* norms, const T* slope, float* grad) {
+template <class W, class T>
+__global__ void normalise_backward_2(Rows<W> rows, const float* norms, const T* slope, float* grad) {
     const int64_t a = global_warp();
     if (a >= rows.A) return;
-    const float* row = rows.row(a);
+    const W* row = rows.row(a);
     const float norm = norms[a];
     float dot = 0;
-    for (int j = lane_id(); j < rows.d; j += WARP) dot += widen(slope[a * rows.d + j]) * row[j];
+    for (int j = lane_id(); j < rows.d; j += WARP) dot += widen(slope[a * rows.d + j]) * widen(row[j]);
     const float share = along(warp_sum(double(dot)), norm);
     for (int j = lane_id(); j < rows.d; j += WARP)
-        grad[a * rows.d + j] = (widen(slope[a * rows.d + j]) - share * row[j]) / norm;
+        grad[a * rows.d + j] = (widen(slope[a * rows.d + j]) - share * widen(row[j])) / norm;
 }
 
-template <class T>
-__global__ void normalise_backward_3(Rows rows, const float* norms, const T* slope, float* grad) {
+template <class W, class T>
+__global__ void normalise_backward_3(Rows<W> rows, const float* norms, const T* slope, float* grad) {
     const int64_t a = global_warp();
     if (a >= rows.A) return;
-    const float* row = rows.row(a);
+    const W* row = rows.row(a);
     const float norm = norms[a];
     float dot = 0;
     for (int j = 4 * lane_id(); j < rows.d; j += 4 * WARP) dot += dot4(load4(slope + a * rows.d + j), load4(row + j));
@@ -170,17 +153,17 @@ __global__ void normalise_backward_3(Rows rows, const float* norms, const T* slo
     }
 }
 
-template <class T>
-static int64_t launch_normalise_backward(int64_t version, Rows rows, const float* norms, const T* slope, float* grad,
+template <class W, class T>
+static int64_t launch_normalise_backward(int64_t version, Rows<W> rows, const float* norms, const T* slope, float* grad,
                                          void* stream) {
     if (version < 1 || version > 3) return NO_SUCH_VERSION;
     if (rows.A == 0) return launch_error();
     if (version == 3 && !(rows.fours() && aligned16(slope) && aligned16(grad))) version = 2;
     const int64_t warps = blocks_for(rows.A * WARP, THREADS);
     if (version == 1)
-        LAUNCH(normalise_backward_1<T>, blocks_for(rows.A, THREADS), THREADS, 0, stream, rows, norms, slope, grad);
-    if (version == 2) LAUNCH(normalise_backward_2<T>, warps, THREADS, 0, stream, rows, norms, slope, grad);
-    if (version == 3) LAUNCH(normalise_backward_3<T>, warps, THREADS, 0, stream, rows, norms, slope, grad);
+        LAUNCH((normalise_backward_1<W, T>), blocks_for(rows.A, THREADS), THREADS, 0, stream, rows, norms, slope, grad);
+    if (version == 2) LAUNCH((normalise_backward_2<W, T>), warps, THREADS, 0, stream, rows, norms, slope, grad);
+    if (version == 3) LAUNCH((normalise_backward_3<W, T>), warps, THREADS, 0, stream, rows, norms, slope, grad);
     return launch_error();
 }
 
@@ -189,8 +172,9 @@ static int64_t launch_normalise_backward(int64_t version, Rows rows, const float
 // A lane keeps the sum of its numbers in grad: none but itself reads them again.
 
 // The union of the groups' rows: where each is named, and the lengths [P] at these places.
+template <class W>
 struct Union {
-    Rows rows;
+    Rows<W> rows;
     const int64_t* starts;
     const int64_t* places;
     const float* norms;
@@ -198,12 +182,12 @@ struct Union {
     __device__ float norm(int64_t u) const { return norms[places[starts[u]]]; }
 };
 
-template <class T>
-__global__ void merge_normalise_backward_1(Union merged, const T* slope, float* grad) {
+template <class W, class T>
+__global__ void merge_normalise_backward_1(Union<W> merged, const T* slope, float* grad) {
     const int64_t u = global_warp();
     if (u >= merged.rows.A) return;
     const int d = merged.rows.d;
-    const float* row = merged.rows.row(u);
+    const W* row = merged.rows.row(u);
     const float norm = merged.norm(u);
     const int64_t *first = merged.places + merged.starts[u], *end = merged.places + merged.starts[u + 1];
     float dot = 0;
@@ -211,18 +195,18 @@ __global__ void merge_normalise_backward_1(Union merged, const T* slope, float* 
         float sum = 0;
         for (const int64_t* p = first; p < end; ++p) sum += widen(slope[*p * d + j]);
         grad[u * d + j] = sum;
-        dot += sum * row[j];
+        dot += sum * widen(row[j]);
     }
     const float share = along(warp_sum(double(dot)), norm);
-    for (int j = lane_id(); j < d; j += WARP) grad[u * d + j] = (grad[u * d + j] - share * row[j]) / norm;
+    for (int j = lane_id(); j < d; j += WARP) grad[u * d + j] = (grad[u * d + j] - share * widen(row[j])) / norm;
 }
 
-template <class T>
-__global__ void merge_normalise_backward_2(Union merged, const T* slope, float* grad) {
+template <class W, class T>
+__global__ void merge_normalise_backward_2(Union<W> merged, const T* slope, float* grad) {
     const int64_t u = global_warp();
     if (u >= merged.rows.A) return;
     const int d = merged.rows.d;
-    const float* row = merged.rows.row(u);
+    const W* row = merged.rows.row(u);
     const float norm = merged.norm(u);
     const int64_t *first = merged.places + merged.starts[u], *end = merged.places + merged.starts[u + 1];
     float dot = 0;
@@ -237,57 +221,65 @@ __global__ void merge_normalise_backward_2(Union merged, const T* slope, float* 
         store4(across4(load4(grad + u * d + j), share, load4(row + j), norm), grad + u * d + j);
 }
 
-template <class T>
-static int64_t launch_merge(int64_t version, Union merged, const T* slope, float* grad, void* stream) {
+template <class W, class T>
+static int64_t launch_merge(int64_t version, Union<W> merged, const T* slope, float* grad, void* stream) {
     if (version < 1 || version > 2) return NO_SUCH_VERSION;
     if (merged.rows.A == 0) return launch_error();
     if (version == 2 && !(merged.rows.fours() && aligned16(slope) && aligned16(grad))) version = 1;
     const int64_t warps = blocks_for(merged.rows.A * WARP, THREADS);
-    if (version == 1) LAUNCH(merge_normalise_backward_1<T>, warps, THREADS, 0, stream, merged, slope, grad);
-    if (version == 2) LAUNCH(merge_normalise_backward_2<T>, warps, THREADS, 0, stream, merged, slope, grad);
+    if (version == 1) LAUNCH((merge_normalise_backward_1<W, T>), warps, THREADS, 0, stream, merged, slope, grad);
+    if (version == 2) LAUNCH((merge_normalise_backward_2<W, T>), warps, THREADS, 0, stream, merged, slope, grad);
     return launch_error();
 }
 
 // ---- Launchers: `half` says that unit or slope is bfloat16 --------------------------------------------------------
-extern "C" int64_t gather_normalise_v(int64_t version, const float* weight, int64_t N, int64_t d, const int64_t* ids,
-                                      int64_t A, int64_t half, void* unit, float* norms, void* stream) {
-    const Rows rows = {weight, ids, A, int(d)};
-    return half ? launch_gather_normalise(version, rows, static_cast<uint16_t*>(unit), norms, stream)
-                : launch_gather_normalise(version, rows, static_cast<float*>(unit), norms, stream);
+extern "C" int64_t gather_normalise_v(int64_t version, const void* weight, int64_t half_weight, int64_t N, int64_t d,
+                                      const int64_t* ids, int64_t A, int64_t half, void* unit, float* norms,
+                                      void* stream) {
+    return typed(weight, half_weight, [&](auto* stored) {
+        const Rows rows{stored, ids, A, int(d)};
+        return half ? launch_gather_normalise(version, rows, static_cast<uint16_t*>(unit), norms, stream)
+                    : launch_gather_normalise(version, rows, static_cast<float*>(unit), norms, stream);
+    });
 }
 
 // Where `slope` is not null, it holds the gradient in bfloat16 and grad receives the result; else grad is both.
-extern "C" int64_t normalise_backward_v(int64_t version, float* grad, const uint16_t* slope, const float* weight,
-                                        int64_t N, int64_t d, const int64_t* ids, int64_t A, const float* norms,
-                                        void* stream) {
-    const Rows rows = {weight, ids, A, int(d)};
-    return slope ? launch_normalise_backward(version, rows, norms, slope, grad, stream)
-                 : launch_normalise_backward(version, rows, norms, static_cast<const float*>(grad), grad, stream);
+extern "C" int64_t normalise_backward_v(int64_t version, float* grad, const uint16_t* slope, const void* weight,
+                                        int64_t half_weight, int64_t N, int64_t d, const int64_t* ids, int64_t A,
+                                        const float* norms, void* stream) {
+    return typed(weight, half_weight, [&](auto* stored) {
+        const Rows rows{stored, ids, A, int(d)};
+        return slope ? launch_normalise_backward(version, rows, norms, slope, grad, stream)
+                     : launch_normalise_backward(version, rows, norms, static_cast<const float*>(grad), grad, stream);
+    });
 }
 
-extern "C" int64_t merge_normalise_backward_v(int64_t version, const void* slope, int64_t half, const float* weight,
-                                              int64_t N, int64_t d, const int64_t* ids, int64_t U,
+extern "C" int64_t merge_normalise_backward_v(int64_t version, const void* slope, int64_t half, const void* weight,
+                                              int64_t half_weight, int64_t N, int64_t d, const int64_t* ids, int64_t U,
                                               const int64_t* starts, const int64_t* places, int64_t P,
                                               const float* norms, float* grad, void* stream) {
-    const Union merged = {{weight, ids, U, int(d)}, starts, places, norms};
-    return half ? launch_merge(version, merged, static_cast<const uint16_t*>(slope), grad, stream)
-                : launch_merge(version, merged, static_cast<const float*>(slope), grad, stream);
+    return typed(weight, half_weight, [&](auto* stored) {
+        const Union merged{Rows{stored, ids, U, int(d)}, starts, places, norms};
+        return typed(slope, half, [&](auto* slopes) { return launch_merge(version, merged, slopes, grad, stream); });
+    });
 }
 
 // What the ops use: the last versions.
-extern "C" int64_t gather_normalise(const float* weight, int64_t N, int64_t d, const int64_t* ids, int64_t A,
-                                    int64_t half, void* unit, float* norms, void* stream) {
-    return gather_normalise_v(3, weight, N, d, ids, A, half, unit, norms, stream);
+extern "C" int64_t gather_normalise(const void* weight, int64_t half_weight, int64_t N, int64_t d, const int64_t* ids,
+                                    int64_t A, int64_t half, void* unit, float* norms, void* stream) {
+    return gather_normalise_v(3, weight, half_weight, N, d, ids, A, half, unit, norms, stream);
 }
 
-extern "C" int64_t normalise_backward(float* grad, const uint16_t* slope, const float* weight, int64_t N, int64_t d,
-                                      const int64_t* ids, int64_t A, const float* norms, void* stream) {
-    return normalise_backward_v(3, grad, slope, weight, N, d, ids, A, norms, stream);
+extern "C" int64_t normalise_backward(float* grad, const uint16_t* slope, const void* weight, int64_t half_weight,
+                                      int64_t N, int64_t d, const int64_t* ids, int64_t A, const float* norms,
+                                      void* stream) {
+    return normalise_backward_v(3, grad, slope, weight, half_weight, N, d, ids, A, norms, stream);
 }
 
-extern "C" int64_t merge_normalise_backward(const void* slope, int64_t half, const float* weight, int64_t N, int64_t d,
-                                            const int64_t* ids, int64_t U, const int64_t* starts,
+extern "C" int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t half_weight,
+                                            int64_t N, int64_t d, const int64_t* ids, int64_t U, const int64_t* starts,
                                             const int64_t* places, int64_t P, const float* norms, float* grad,
                                             void* stream) {
-    return merge_normalise_backward_v(2, slope, half, weight, N, d, ids, U, starts, places, P, norms, grad, stream);
+    return merge_normalise_backward_v(2, slope, half, weight, half_weight, N, d, ids, U, starts, places, P, norms,
+                                      grad, stream);
 }

@@ -7,6 +7,7 @@
 #include "portable.h"
 #include "blocks.h"
 #include "codes.h"
+#include "loads.h"
 
 // Dynamic shared memory: `DYNAMIC_SHARED(float, tile);` makes `float* tile`, of as many bytes as LAUNCH was given.
 #define DYNAMIC_SHARED(T, name)                                    \

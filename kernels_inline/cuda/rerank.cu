@@ -4,7 +4,7 @@
 // A candidate becomes one number of 64 bits that sorts as wanted: (-cosine, id), -1 last. The first kernel makes these
 // numbers, the second sorts those of each query and takes them apart again.
 //
-//   bytes moved       4 d read for each candidate, at random rows; the queries come from the L2 cache; 28 B k besides
+//   bytes moved       4 d read for each candidate (2 d of rows in bfloat16), at random rows; the queries come from the L2 cache; 28 B k besides
 //
 // INDEX OF VERSIONS
 //   rerank_1          naive: a thread a candidate: neighbouring threads read addresses that lie in different rows
@@ -21,8 +21,11 @@ constexpr float NORM_FLOOR = 1e-12f;         // as in torch.nn.functional.normal
 constexpr uint64_t MISSING = ~uint64_t(0);
 constexpr unsigned SIGN = 0x80000000;
 
+// T: float, or uint16_t for rows in bfloat16.
+template <class T>
 struct Candidates {
-    const float *queries, *rows;             // [B, d], [N, d]
+    const float* queries;                    // [B, d]
+    const T* rows;                           // [N, d]
     const int64_t* ids;                      // [B, k], -1: none
     int64_t batch, k, d, room;               // room: k, or more to make it a power of two
     uint64_t* keys;                          // [B, room]
@@ -41,7 +44,8 @@ __device__ __forceinline__ float cosine_of(uint64_t key) {
 
 __device__ __forceinline__ float cosine(float dot, float square) { return dot / fmaxf(sqrtf(square), NORM_FLOOR); }
 
-__global__ void rerank_1(Candidates all) {
+template <class T>
+__global__ void rerank_1(Candidates<T> all) {
     const int64_t place = global_thread(), b = place / all.room, i = place % all.room;
     if (b >= all.batch) return;
     const int64_t id = i < all.k ? all.ids[b * all.k + i] : -1;
@@ -49,45 +53,54 @@ __global__ void rerank_1(Candidates all) {
     if (id >= 0) {
         float dot = 0, square = 0;
         for (int64_t j = 0; j < all.d; ++j) {
-            dot += all.queries[b * all.d + j] * all.rows[id * all.d + j];
-            square += all.rows[id * all.d + j] * all.rows[id * all.d + j];
+            const float x = widen(all.rows[id * all.d + j]);
+            dot += all.queries[b * all.d + j] * x;
+            square += x * x;
         }
         key = key_of(cosine(dot, square), id);
     }
     all.keys[place] = key;
 }
 
-// T: float, or float4 for 4 numbers at once.
-__device__ __forceinline__ float dot_of(float a, float b) { return a * b; }
-__device__ __forceinline__ float dot_of(float4 a, float4 b) {
-    return (a.x * b.x + a.y * b.y) + (a.z * b.z + a.w * b.w);
-}
-
-template <class T>
-__device__ __forceinline__ void rerank_by_warps(const Candidates& all) {
+// Numbers at once: 1 or 4.
+template <int numbers, class T>
+__device__ __forceinline__ void rerank_by_warps(const Candidates<T>& all) {
     const int64_t place = global_warp(), b = place / all.room, i = place % all.room;
     if (b >= all.batch) return;
     const int64_t id = i < all.k ? all.ids[b * all.k + i] : -1;
     uint64_t key = MISSING;
     if (id >= 0) {
-        const T* query = reinterpret_cast<const T*>(all.queries + b * all.d);
-        const T* row = reinterpret_cast<const T*>(all.rows + id * all.d);
+        const float* query = all.queries + b * all.d;
+        const T* row = all.rows + id * all.d;
         float dot = 0, square = 0;
-        for (int64_t j = lane_id(); j < all.d / int64_t(sizeof(T) / sizeof(float)); j += WARP) {
-            const T x = row[j];
-            dot += dot_of(query[j], x);
-            square += dot_of(x, x);
+        for (int64_t j = numbers * lane_id(); j < all.d; j += numbers * WARP) {
+            if (numbers == 4) {
+                const float4 x = load4(row + j);
+                dot += dot4(load4(query + j), x);
+                square += dot4(x, x);
+            } else {
+                const float x = widen(row[j]);
+                dot += query[j] * x;
+                square += x * x;
+            }
         }
         key = key_of(cosine(warp_sum(dot), warp_sum(square)), id);
     }
     if (lane_id() == 0) all.keys[place] = key;
 }
 
-__global__ void __launch_bounds__(THREADS) rerank_2(Candidates all) { rerank_by_warps<float>(all); }
+template <class T>
+__global__ void __launch_bounds__(THREADS) rerank_2(Candidates<T> all) {
+    rerank_by_warps<1>(all);
+}
 
-__global__ void __launch_bounds__(THREADS) rerank_3(Candidates all) { rerank_by_warps<float4>(all); }
+template <class T>
+__global__ void __launch_bounds__(THREADS) rerank_3(Candidates<T> all) {
+    rerank_by_warps<4>(all);
+}
 
-__global__ void __launch_bounds__(THREADS) order_1(Candidates all, bool in_shared, int64_t* ids, float* cosines) {
+template <class T>
+__global__ void __launch_bounds__(THREADS) order_1(Candidates<T> all, bool in_shared, int64_t* ids, float* cosines) {
     DYNAMIC_SHARED(uint64_t, copy);          // [room] if in_shared
     uint64_t* keys = all.keys + blockIdx.x * all.room;
     if (in_shared) {
@@ -103,25 +116,33 @@ __global__ void __launch_bounds__(THREADS) order_1(Candidates all, bool in_share
 }
 
 // ---- Launchers ------------------------------------------------------------------------------------------------------
-// queries [B, d] of length 1, rows [N, d] of any length, ids [B, k] (-1: none).
-// Out: ids_out [B, k] by (-cosine, id), -1 last; cosines_out [B, k], -inf for -1.
-extern "C" int64_t rerank_v(int64_t version, const float* queries, const float* rows, const int64_t* ids, int64_t B,
-                            int64_t k, int64_t d, int64_t* ids_out, float* cosines_out, void* stream) {
+template <class T>
+static int64_t launch_rerank(int64_t version, const float* queries, const T* rows, const int64_t* ids, int64_t B,
+                             int64_t k, int64_t d, int64_t* ids_out, float* cosines_out, void* stream) {
     if (version < 1 || version > 3) return NO_SUCH_VERSION;
     if (B == 0 || k == 0) return launch_error();
     if (version == 3 && (d % 4 || !aligned16(queries) || !aligned16(rows))) version = 2;
     const int64_t room = power_of_two(k), warps = blocks_for(B * room * WARP, THREADS);
-    const Candidates all = {queries, rows, ids, B, k, d, room, scratch<uint64_t>(B * room, stream)};
-    if (version == 1) LAUNCH(rerank_1, blocks_for(B * room, THREADS), THREADS, 0, stream, all);
-    if (version == 2) LAUNCH(rerank_2, warps, THREADS, 0, stream, all);
-    if (version == 3) LAUNCH(rerank_3, warps, THREADS, 0, stream, all);
+    const Candidates<T> all = {queries, rows, ids, B, k, d, room, scratch<uint64_t>(B * room, stream)};
+    if (version == 1) LAUNCH(rerank_1<T>, blocks_for(B * room, THREADS), THREADS, 0, stream, all);
+    if (version == 2) LAUNCH(rerank_2<T>, warps, THREADS, 0, stream, all);
+    if (version == 3) LAUNCH(rerank_3<T>, warps, THREADS, 0, stream, all);
     const bool in_shared = 8 * room <= MOST_SHARED;
-    LAUNCH(order_1, B, THREADS, in_shared ? size_t(8 * room) : 0, stream, all, in_shared, ids_out, cosines_out);
+    LAUNCH(order_1<T>, B, THREADS, in_shared ? size_t(8 * room) : 0, stream, all, in_shared, ids_out, cosines_out);
     release(all.keys, stream);
     return launch_error();
 }
 
-extern "C" int64_t rerank(const float* queries, const float* rows, const int64_t* ids, int64_t B, int64_t k, int64_t d,
-                          int64_t* ids_out, float* cosines_out, void* stream) {
-    return rerank_v(3, queries, rows, ids, B, k, d, ids_out, cosines_out, stream);
+// queries [B, d] of length 1, rows [N, d] of any length (bfloat16 if `half`), ids [B, k] (-1: none).
+// Out: ids_out [B, k] by (-cosine, id), -1 last; cosines_out [B, k], -inf for -1.
+extern "C" int64_t rerank_v(int64_t version, const float* queries, const void* rows, int64_t half, const int64_t* ids,
+                            int64_t B, int64_t k, int64_t d, int64_t* ids_out, float* cosines_out, void* stream) {
+    return typed(rows, half, [&](auto* stored) {
+        return launch_rerank(version, queries, stored, ids, B, k, d, ids_out, cosines_out, stream);
+    });
+}
+
+extern "C" int64_t rerank(const float* queries, const void* rows, int64_t half, const int64_t* ids, int64_t B,
+                          int64_t k, int64_t d, int64_t* ids_out, float* cosines_out, void* stream) {
+    return rerank_v(3, queries, rows, half, ids, B, k, d, ids_out, cosines_out, stream);
 }

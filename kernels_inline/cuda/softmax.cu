@@ -21,10 +21,6 @@
 constexpr int THREADS = 512;                // 4 such blocks on a multiprocessor: 528 rows at a time on an H100
 constexpr float LOWEST = -3.402823466e38f;  // below every cosine; not -inf, so that -inf - LOWEST is not a NaN
 
-__device__ float widen(float x) { return x; }
-__device__ float widen(uint16_t x) { return float_of_bf16(x); }
-__device__ void narrow(float x, float* out) { *out = x; }
-__device__ void narrow(float x, uint16_t* out) { *out = bf16_of_float(x); }
 
 // ---- The objectives -----------------------------------------------------------------------------------------------
 enum Kind { CROSS_ENTROPY, COSFACE, ARCFACE, DSOFTMAX };

@@ -23,7 +23,8 @@ def sign_codes(call, version, rows, ids, centroids=None, lists=None):
     words = -(-dim // 64)
     codes = poisoned(count, words, dtype=torch.int64)
     nlist = 0 if centroids is None else len(centroids)
-    arguments = rows, ids, centroids, lists, count, len(rows), dim, nlist, words, codes
+    half = rows.dtype == torch.bfloat16
+    arguments = rows, half, ids, centroids, lists, count, len(rows), dim, nlist, words, codes
     assert call("sign_codes_v", version, *arguments) == 0
     return codes
 
@@ -41,6 +42,7 @@ def test_sign_codes_equal_plain_torch_bit_for_bit(encode, version, dim):
     expected = (expected << torch.arange(64)).sum(dim=-1)
     assert torch.equal(sign_codes(encode, version, rows, ids), expected[ids])
     assert torch.equal(sign_codes(encode, version, rows, None), expected)
+    assert torch.equal(sign_codes(encode, version, rows.bfloat16(), ids), expected[ids])
 
 
 @version_of("sign_codes")
@@ -59,6 +61,9 @@ def test_signs_of_residuals_but_for_numbers_within_rounding_of_zero(encode, vers
     assert dim % 64 == 0 or (tail == 0).all()  # no bits behind the last number
     if dim > 1:  # with one dimension row and centroid are 1 or -1, and the difference is 0 or 2
         assert torch.equal(codes, encode_torch(rows, ids, None, centroids, lists))
+    rows = rows.bfloat16()
+    halves, floats = (sign_codes(encode, version, stored, ids, centroids, lists) for stored in (rows, rows.float()))
+    assert torch.equal(halves, floats)
 
 
 @version_of("sign_codes")
@@ -71,6 +76,13 @@ def test_sign_codes_of_nothing_and_of_one_row(encode, version):
 # -------------------------------------------------------------------------------------------------- gather_unit_rows
 
 
+def unit_rows(call, version, rows, ids, centroids, lists):
+    out, half = poisoned(19, rows.shape[1], dtype=torch.float32), rows.dtype == torch.bfloat16
+    arguments = rows, half, ids, centroids, lists, 19, 15, rows.shape[1], 4, out
+    assert call("gather_unit_rows_v", version, *arguments) == 0
+    return out
+
+
 @version_of("gather_unit_rows")
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("centre", [False, True])
@@ -78,14 +90,16 @@ def test_unit_rows_are_not_worse_than_torch(encode, version, dim, centre):
     rows, ids = torch.randn(15, dim) * 5, torch.randint(15, (19,))
     rows[1], ids[0] = 0, 1
     centroids, lists = (torch.randn(4, dim), torch.randint(4, (19,))) if centre else (None, None)
-    out = poisoned(19, dim, dtype=torch.float32)
-    assert encode("gather_unit_rows_v", version, rows, ids, centroids, lists, 19, 15, dim, 4, out) == 0
+    out = unit_rows(encode, version, rows, ids, centroids, lists)
     exact, plain = (
         F.normalize(rows[ids].to(t), dim=1) - (centroids[lists].to(t) if centre else 0)
         for t in (torch.float64, torch.float32)
     )
     error, torchs = ((x - exact).abs().max() for x in (out, plain))
     assert error <= max(torchs, 1.2e-7 * exact.abs().max())
+    rows = rows.bfloat16()
+    halves, floats = (unit_rows(encode, version, stored, ids, centroids, lists) for stored in (rows, rows.float()))
+    assert torch.equal(halves, floats)
 
 
 # -------------------------------------------------------------------------------------------------- row_argmax
@@ -118,8 +132,8 @@ def test_nothing_but_nan_gives_column_0(encode, version):
 def test_the_launchers_of_the_ops_are_the_last_versions(encode):
     rows, ids = torch.randn(9, 64), torch.randint(9, (5,))
     for name, out, arguments in (
-        ("sign_codes", poisoned(5, 1, dtype=torch.int64), (rows, ids, None, None, 5, 9, 64, 0, 1)),
-        ("gather_unit_rows", poisoned(5, 64, dtype=torch.float32), (rows, ids, None, None, 5, 9, 64, 0)),
+        ("sign_codes", poisoned(5, 1, dtype=torch.int64), (rows, False, ids, None, None, 5, 9, 64, 0, 1)),
+        ("gather_unit_rows", poisoned(5, 64, dtype=torch.float32), (rows, False, ids, None, None, 5, 9, 64, 0)),
         ("row_argmax", poisoned(9, dtype=torch.int64), (rows, 9, 64)),
     ):
         last = out.clone()
@@ -132,5 +146,5 @@ def test_the_launchers_of_the_ops_are_the_last_versions(encode):
 def test_a_version_that_is_not_there_does_nothing(encode):
     rows, out = torch.randn(3, 4), poisoned(3, 1, dtype=torch.int64)
     for version in (0, 99):
-        assert encode("sign_codes_v", version, rows, None, None, None, 3, 3, 4, 0, 1, out) == 100
+        assert encode("sign_codes_v", version, rows, False, None, None, None, 3, 3, 4, 0, 1, out) == 100
     assert is_poisoned(out)

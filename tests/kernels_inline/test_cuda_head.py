@@ -42,7 +42,7 @@ def weights(count, dim):
 def test_gather_normalise_is_not_worse_than_torch(head, version, dim, count, half):
     weight, ids = weights(count, dim)
     unit, norms = poisoned(count, dim, dtype=type_of(half)), poisoned(count, dtype=torch.float32)
-    assert head("gather_normalise_v", version, weight, 21, dim, ids, count, half, unit, norms) == 0
+    assert head("gather_normalise_v", version, weight, False, 21, dim, ids, count, half, unit, norms) == 0
     lengths = weight[ids].double().norm(dim=1).clamp(min=1e-12)
     assert ((norms - lengths).abs() <= 1.5e-7 * lengths).all()
     exact = weight[ids].double() / lengths[:, None]
@@ -59,7 +59,7 @@ def test_normalise_backward_is_not_worse_than_torch(head, version, dim, half):
     weight, ids = torch.randn(21, dim) * 3, torch.randint(21, (21,))
     norms, slope = weight[ids].norm(dim=1), torch.randn(21, dim).to(type_of(half))
     grad = poisoned(21, dim, dtype=torch.float32) if half else slope.clone()
-    arguments = grad, slope if half else None, weight, 21, dim, ids, 21, norms
+    arguments = grad, slope if half else None, weight, False, 21, dim, ids, 21, norms
     assert head("normalise_backward_v", version, *arguments) == 0
     exact, plain = (backward(weight[ids].to(t), slope.to(t)) for t in (torch.float64, torch.float32))
     # With one dimension the gradient is 0 but for rounding: the parts along and across the row cancel.
@@ -79,7 +79,7 @@ def test_the_gradient_of_a_row_at_the_clamp_is_only_divided(head, version, dim):
     weight[2] = 1e-14
     expected = grad / 1e-12
     norms = torch.full((2,), 1e-12)
-    assert head("normalise_backward_v", version, grad, None, weight, 3, dim, ids, 2, norms) == 0
+    assert head("normalise_backward_v", version, grad, None, weight, False, 3, dim, ids, 2, norms) == 0
     assert torch.equal(grad, expected)
 
 
@@ -94,7 +94,8 @@ def groups_of_rows(dim, half):
     classes = torch.stack([torch.cat([row, torch.tensor([19, 20])]) for row in drawn])
     ids, starts, places = union_rows_torch(classes, 21)
     slope = torch.randn(24, dim).to(type_of(half))
-    return slope, half, weight, 21, dim, ids, len(ids), starts, places, 24, weight[classes.flatten()].norm(dim=1)
+    norms = weight[classes.flatten()].norm(dim=1)
+    return slope, half, weight, False, 21, dim, ids, len(ids), starts, places, 24, norms
 
 
 @version_of("merge_normalise_backward")
@@ -102,7 +103,7 @@ def groups_of_rows(dim, half):
 @halves
 def test_a_merge_is_not_worse_than_torch(head, version, dim, half):
     arguments = groups_of_rows(dim, half)
-    slope, _, weight, _, _, ids, _, starts, places, _, norms = arguments
+    slope, _, weight, _, _, _, ids, _, starts, places, _, norms = arguments
     norms.clamp_(min=1e-12)
     grad = poisoned(len(ids), dim, dtype=torch.float32)
     assert head("merge_normalise_backward_v", version, *arguments, grad) == 0
@@ -113,6 +114,40 @@ def test_a_merge_is_not_worse_than_torch(head, version, dim, half):
     assert_not_worse(grad[:-2], plain, exact, size=size)
 
 
+# -------------------------------------------------------------------------------------------------- bfloat16 weights
+
+
+@version_of("gather_normalise")
+@pytest.mark.parametrize("dim", DIMS)
+@halves
+def test_weights_in_bfloat16_give_what_their_values_give(head, version, dim, half):
+    weight, ids = weights(21, dim)
+    weight = weight.bfloat16()
+    results = []
+    for stored in (weight, weight.float()):
+        kind = stored.dtype == torch.bfloat16
+        unit, norms = poisoned(21, dim, dtype=type_of(half)), poisoned(21, dtype=torch.float32)
+        assert head("gather_normalise_v", version, stored, kind, 21, dim, ids, 21, half, unit, norms) == 0
+        slope, grad = torch.ones_like(unit), torch.ones(21, dim)
+        arguments = grad, slope if half else None, stored, kind, 21, dim, ids, 21, norms
+        assert head("normalise_backward_v", version, *arguments) == 0
+        results.append((unit, norms, grad))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+@version_of("merge_normalise_backward")
+@pytest.mark.parametrize("dim", DIMS)
+@halves
+def test_a_merge_over_weights_in_bfloat16(head, version, dim, half):
+    slope, _, weight, _, *rest = groups_of_rows(dim, half)
+    weight, grads = weight.bfloat16(), []
+    for stored in (weight, weight.float()):
+        grads.append(poisoned(rest[3], dim, dtype=torch.float32))
+        arguments = slope, half, stored, stored.dtype == torch.bfloat16, *rest
+        assert head("merge_normalise_backward_v", version, *arguments, grads[-1]) == 0
+    assert torch.equal(*grads)
+
+
 # -------------------------------------------------------------------------------------------------- launchers
 
 
@@ -120,15 +155,15 @@ def test_the_launchers_of_the_ops_are_the_last_versions(head):
     weight, ids = torch.randn(9, 64), torch.randint(9, (5,))
     units = [poisoned(5, 64, dtype=torch.float32) for _ in range(2)]
     norms = [poisoned(5, dtype=torch.float32) for _ in range(2)]
-    assert head("gather_normalise", weight, 9, 64, ids, 5, False, units[0], norms[0]) == 0
-    assert head("gather_normalise_v", 3, weight, 9, 64, ids, 5, False, units[1], norms[1]) == 0
+    assert head("gather_normalise", weight, False, 9, 64, ids, 5, False, units[0], norms[0]) == 0
+    assert head("gather_normalise_v", 3, weight, False, 9, 64, ids, 5, False, units[1], norms[1]) == 0
     assert torch.equal(*units) and torch.equal(*norms)
     grads = [units[0].clone(), units[0].clone()]
-    assert head("normalise_backward", grads[0], None, weight, 9, 64, ids, 5, norms[0]) == 0
-    assert head("normalise_backward_v", 3, grads[1], None, weight, 9, 64, ids, 5, norms[0]) == 0
+    assert head("normalise_backward", grads[0], None, weight, False, 9, 64, ids, 5, norms[0]) == 0
+    assert head("normalise_backward_v", 3, grads[1], None, weight, False, 9, 64, ids, 5, norms[0]) == 0
     assert torch.equal(*grads)
     arguments = groups_of_rows(64, False)
-    grads = [poisoned(len(arguments[5]), 64, dtype=torch.float32) for _ in range(2)]
+    grads = [poisoned(len(arguments[6]), 64, dtype=torch.float32) for _ in range(2)]
     assert head("merge_normalise_backward", *arguments, grads[0]) == 0
     assert head("merge_normalise_backward_v", 2, *arguments, grads[1]) == 0
     assert torch.equal(*grads)
@@ -137,6 +172,6 @@ def test_the_launchers_of_the_ops_are_the_last_versions(head):
 def test_nothing_to_do_and_a_version_that_is_not_there_change_nothing(head):
     weight, none = torch.randn(4, 8), torch.empty(0, dtype=torch.int64)
     unit, norms = poisoned(1, 8, dtype=torch.float32), poisoned(1, dtype=torch.float32)
-    assert head("gather_normalise", weight, 4, 8, none, 0, False, unit, norms) == 0
-    assert head("gather_normalise_v", 4, weight, 4, 8, torch.tensor([1]), 1, False, unit, norms) == 100
+    assert head("gather_normalise", weight, False, 4, 8, none, 0, False, unit, norms) == 0
+    assert head("gather_normalise_v", 4, weight, False, 4, 8, torch.tensor([1]), 1, False, unit, norms) == 100
     assert is_poisoned(unit) and is_poisoned(norms)

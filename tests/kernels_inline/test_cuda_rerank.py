@@ -20,7 +20,8 @@ def rerank(request):
 
 def ordered(call, version, queries, rows, ids):
     ids_out, cosines = poisoned(*ids.shape, dtype=torch.int64), poisoned(*ids.shape, dtype=torch.float32)
-    assert call("rerank_v", version, queries, rows, ids, *ids.shape, queries.shape[1], ids_out, cosines) == 0
+    half = rows.dtype == torch.bfloat16
+    assert call("rerank_v", version, queries, rows, half, ids, *ids.shape, queries.shape[1], ids_out, cosines) == 0
     return ids_out, cosines
 
 
@@ -37,6 +38,9 @@ def test_cosines_and_order(rerank, version, n, d, b, k):
         assert (cosines[i][~there] == -torch.inf).all()
         keys = list(zip((-cosines[i]).tolist(), (found[i] % (n + 1)).tolist(), strict=True))  # -1 becomes n
         assert keys == sorted(keys)
+    rows = rows.bfloat16()
+    halves, floats = (ordered(rerank, version, queries, stored, ids) for stored in (rows, rows.float()))
+    assert all(torch.equal(*pair) for pair in zip(halves, floats, strict=True))
 
 
 @by_version
@@ -79,4 +83,4 @@ def test_rerank_gives_what_the_cpu_kernel_gives(rerank):
 
 
 def test_a_version_that_does_not_exist(rerank):
-    assert rerank("rerank_v", 0, *[None] * 3, 0, 0, 0, None, None) == 100
+    assert rerank("rerank_v", 0, None, None, 0, None, 0, 0, 0, None, None) == 100

@@ -105,3 +105,14 @@ def test_passes_opcheck():
     torch.library.opcheck(encode_ops.encode.registered, (rows, ids))
     torch.library.opcheck(encode_ops.encode.registered, (rows, ids, torch.eye(70), centroids, lists))
     torch.library.opcheck(encode_ops.assign.registered, (rows, centroids))
+
+
+@pytest.mark.parametrize("dim", [5, 64, 100])
+@pytest.mark.parametrize("rotate, centre", [(False, False), (True, False), (False, True)])
+def test_rows_in_bfloat16_have_the_codes_of_their_values(dim, rotate, centre):
+    rows, ids = torch.randn(30, dim).round(decimals=1).bfloat16(), torch.randint(30, (50,))
+    rotation = torch.linalg.qr(torch.randn(dim, dim)).Q.contiguous() if rotate else None
+    parts = (F.normalize(torch.randn(3, dim)), torch.randint(3, (50,))) if centre else (None, None)
+    for _ in everywhere():
+        halves, floats = (encode_ops.encode(stored, ids, rotation, *parts) for stored in (rows, rows.float()))
+        assert torch.equal(halves, floats)

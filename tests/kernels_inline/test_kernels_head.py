@@ -244,3 +244,21 @@ def test_a_gradient_in_bfloat16_is_widened_and_then_treated_alike(rows, dim):
     normalise_backward_(expected, weight, ids, norms)
     assert torch.equal(normalise_backward(slope, weight, ids, norms), expected)
     torch.library.opcheck(normalise_backward.registered, (slope, weight, ids, norms))
+
+
+@variants
+@pytest.mark.parametrize("d", [1, 63, 64, 200])
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_in_bfloat16_give_what_their_values_give(flags, d, half):
+    weight = (torch.randn(50, d) * 3).bfloat16()
+    classes = torch.stack([torch.randperm(50)[:12].sort().values for _ in range(3)])
+    ids, starts, places = union_rows(classes, 50)
+    results = []
+    for rows in (weight, weight.float()):
+        with build.using(flags):
+            unit, norms = gather_normalise(rows, classes.flatten(), half)
+            merged, alone = merge_normalise_backward(unit, rows, ids, starts, places, norms), unit.float()
+            normalise_backward_(alone, rows, classes.flatten(), norms)
+            from_half = normalise_backward(unit.bfloat16(), rows, classes.flatten(), norms)
+        results.append((unit, norms, merged, alone, from_half))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))

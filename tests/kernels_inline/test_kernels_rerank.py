@@ -24,6 +24,10 @@ def test_cosines_and_order(flags, n, d, b, k):
         assert (there.long().diff() <= 0).all() and (cosines[i].diff() <= 0)[: int(there.sum()) - 1].all()
         torch.testing.assert_close(cosines[i][there].double(), exact[i, ordered[i][there]], rtol=0, atol=3e-7)
         assert (cosines[i][~there] == -torch.inf).all()
+    rows = rows.bfloat16()
+    with build.using(flags):
+        halves, floats = (rerank(queries, stored, ids) for stored in (rows, rows.float()))
+    torch.testing.assert_close(halves[1], floats[1], rtol=0, atol=3e-7)
 
 
 def test_equal_cosines_come_lower_id_first():

@@ -6,10 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_examples import ADAMW, CASES, SGD, Rows, assert_rows_not_worse, draw_rows, step_both
 
-from annsoftmax_ref import RowAdamW, RowSGD
+from annsoftmax_ref import RowAdamW, RowSGD, backend
 from kernels_inline import build
 from kernels_inline.bits import pack_bits
-from kernels_inline.rows_ops import row_adamw_, row_adamw_catch_up_, row_sgd_, row_sgd_catch_up_
+from kernels_inline.rows_ops import (
+    row_adamw_,
+    row_adamw_catch_up_,
+    row_sgd_,
+    row_sgd_bf16_,
+    row_sgd_catch_up_,
+    row_sgd_catch_up_bf16_,
+)
 
 variants = pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
 
@@ -164,3 +171,48 @@ def test_bad_arguments_are_named_and_nothing_has_changed(change, words):
     with pytest.raises(ValueError, match=words):
         row_sgd_(**call)
     assert torch.equal(w, before) and not last.any() and not m.any()
+
+
+# ------------------------------------------------------------------------------------------------ bfloat16
+
+
+def halves_after_steps(backend_name, optimizer, options, n, d):
+    generator = torch.Generator().manual_seed(n)
+    weight = torch.nn.Parameter(torch.randn(n, d, generator=generator).bfloat16())
+    trained = optimizer([weight], **options, seed=2**40 + 5)
+    with backend.use(backend_name):
+        for _ in range(4):
+            ids, grad = draw_rows(n, d, generator)
+            sparse = torch.sparse_coo_tensor(
+                ids[None], grad.bfloat16(), weight.shape, is_coalesced=True, check_invariants=False
+            )
+            weight.grad = sparse
+            trained.step()
+        trained.flush()
+    return weight.detach(), *(trained.state[weight][name] for name in optimizer.buffers)
+
+
+@variants
+@pytest.mark.parametrize("optimizer, options", [CASES[0], CASES[3], CASES[4], CASES[6]])
+@pytest.mark.parametrize("n, d", [(1, 1), (20, 33), (60, 128)])
+def test_bfloat16_rows_are_rounded_as_their_twin_rounds_them(flags, optimizer, options, n, d):
+    """By the same random bits; a sum that is rounded once here and twice there may be rounded to a neighbour."""
+    with build.using(flags):
+        ours = halves_after_steps("cpp", optimizer, options, n, d)
+    twin = halves_after_steps("torch", optimizer, options, n, d)
+    for a, b in zip(ours, twin, strict=True):
+        assert a.dtype == torch.bfloat16 and (a != b).float().mean() < 0.01
+        torch.testing.assert_close(a.float(), b.float(), rtol=2**-6, atol=1e-6)
+
+
+def test_bfloat16_rows_keep_nan_and_infinity_and_give_their_codes():
+    grad = torch.tensor([[0x7FFFFFFF, -1, 0x7F800000, -0x800000]], dtype=torch.int32).view(torch.float32)
+    weight, momentum = torch.ones(1, 4).bfloat16(), torch.zeros(1, 4).bfloat16()
+    last, table = torch.zeros(1, dtype=torch.int64), torch.tensor([[1.0, 0, 0, 1]], dtype=torch.float64)
+    codes = row_sgd_bf16_(
+        weight, momentum, last, torch.tensor([0]), grad, table, 1, 1.0, 0.0, 0.0, False, 1, True
+    )  # fmt: skip
+    assert momentum[0, :2].isnan().all() and momentum[0, 2:].tolist() == [torch.inf, -torch.inf]
+    assert codes.item() == 0b1000 and last.item() == 1
+    with pytest.raises(ValueError, match="last holds a step after this one"):
+        row_sgd_catch_up_bf16_(weight, momentum, last, torch.tensor([0]), table, 0, 1)
