@@ -13,6 +13,7 @@ from annsoftmax_ref.commands.bench import add_bench
 from annsoftmax_ref.commands.compare import add_compare
 from annsoftmax_ref.commands.doctor import add_doctor
 from annsoftmax_ref.commands.parser import Parser, check_outputs, print_anywhere
+from annsoftmax_ref.commands.plan import add_plan
 from annsoftmax_ref.commands.table import add_table
 from annsoftmax_ref.machine.memory import keep_freed_memory
 
@@ -21,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="annsoftmax", description="ANN Softmax: train classifiers with very many classes.")
     parser.add_argument("--version", action="version", version=f"annsoftmax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add in (add_doctor, add_compare, add_table, add_bench):
+    for add in (add_doctor, add_compare, add_table, add_bench, add_plan):
         add(commands)
     return parser
 

@@ -1,0 +1,104 @@
+"""``annsoftmax plan``: the memory of a head, part by part, and a model of its step's time on a GPU."""
+
+from __future__ import annotations
+
+import argparse
+
+from annsoftmax_ref.commands.parser import subcommand
+from annsoftmax_ref.experiments import records
+from annsoftmax_ref.planning import memory, times
+
+GB = 1e9
+
+
+def add_plan(commands) -> None:
+    """Add the command to the sub-parsers ``commands``."""
+    parser = subcommand(
+        commands,
+        "plan",
+        _plan,
+        "the memory that a head will take, and its step's time on a GPU by a model, before anything is allocated",
+        "annsoftmax plan --classes 30000000 --dim 512 --storage bfloat16 --rate 0.01 --gpu h100-80gb",
+    )
+    parser.add_argument("--classes", type=int, required=True)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--groups", type=int, help="active sets a batch; default: by the rule")
+    parser.add_argument(
+        "--storage", default="float32", choices=list(memory.STORAGES), help="of weights and the optimizer's buffers"
+    )
+    parser.add_argument(
+        "--products", default="bfloat16", choices=list(memory.STORAGES), help="of the matrix products (autocast)"
+    )
+    parser.add_argument("--optimizer", default="sgd", choices=list(memory.BUFFERS))
+    parser.add_argument("--flat", type=int, default=0, help="as NearestClasses': 1 or 2 for a search without lists")
+    parser.add_argument("--gpu", default="h100-80gb", choices=list(times.CARDS))
+    parser.add_argument(
+        "--beside", type=float, default=4.0, metavar="GIB", help="memory for the backbone, its activations and CUDA"
+    )
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    names = ("classes", "dim", "batch", "rate", "groups", "storage", "products", "optimizer", "flat")
+    job = memory.Training(**{name: getattr(arguments, name) for name in names})
+    row = make_plan(job, arguments.gpu, arguments.beside)
+    if arguments.json != "-":
+        print(report(row))
+    if arguments.json:
+        records.write_record(records.make_record([row]), arguments.json)
+
+
+def make_plan(job: memory.Training, gpu: str, beside: float) -> dict:
+    """{"kept": bytes by part, "step": bytes by moment, "total", "room": bytes, "largest": classes that would fit,
+    "stages_ms", "full_ms", ...}; beside: GiB of the card that something else takes. Raises ValueError."""
+    card = times.CARDS[gpu]
+    if not 0 <= beside < card.memory:
+        raise ValueError(f"beside is {beside:g}; it should be from 0 to below the card's {card.memory:g} GiB")
+    room = int((card.memory - beside) * 2**30)
+    stages = times.stages(job, card)
+    return {
+        **vars(job),
+        "gpu": gpu,
+        "beside_gib": beside,
+        "active": job.active,
+        "sets": job.sets,
+        "kept": memory.kept(job),
+        "step": memory.moments(job),
+        "total": memory.total(job),
+        "room": room,
+        "largest": memory.largest(job, room),
+        "stages_ms": stages,
+        "step_ms": sum(stages.values()),
+        "full_ms": sum(times.full_stages(job, card).values()),
+    }
+
+
+def report(row: dict) -> str:
+    """The plan as text."""
+    moment = max(row["step"], key=row["step"].get)
+    memory_lines = [f"| {part} | {count / GB:.2f} |" for part, count in row["kept"].items()]
+    time_lines = [f"| {stage} | {ms:.3f} |" for stage, ms in row["stages_ms"].items()]
+    fits = "fits" if row["total"] <= row["room"] else "does NOT fit"
+    return "\n".join(
+        [
+            f"{row['classes']:,} classes of {row['dim']} numbers in {row['storage']}, {row['optimizer']}; batches of "
+            f"{row['batch']}: {row['sets']} x {row['active']:,} active classes",
+            "",
+            "| memory | GB |",
+            "|---|---|",
+            *memory_lines,
+            f"| beside it in a step, at most ({moment}) | {row['step'][moment] / GB:.2f} |",
+            f"| **all** | **{row['total'] / GB:.2f}** |",
+            "",
+            f"| stage, by a model for {row['gpu']} | ms |",
+            "|---|---|",
+            *time_lines,
+            f"| **all** | **{row['step_ms']:.3f}** |",
+            f"| an exact softmax, fused | {row['full_ms']:.3f} |",
+            "",
+            f"{row['total'] / GB:.1f} GB {fits} into {row['room'] / GB:.1f} GB ({row['gpu']}, "
+            f"{row['beside_gib']:g} GiB left to others); about {row['largest']:,} classes would.",
+            "Times are the device's by bandwidth and rate (annsoftmax_ref/planning/times.py), not measured.",
+        ]
+    )
