@@ -77,11 +77,26 @@ def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
 
 def check_batch(embeddings: Tensor, labels: Tensor, embedding_size: int, num_classes: int) -> None:
     """``check_embeddings`` and ``check_labels``; a GPU is waited for once."""
+    fine, _ = is_sound(embeddings, labels, embedding_size, num_classes)
+    if not fine:
+        refuse_batch(embeddings, labels, embedding_size, num_classes)
+
+
+def is_sound(embeddings: Tensor, labels: Tensor, embedding_size: int, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Whether the batch has values that a head can take, where it is, and which labels [B] are classes.
+
+    ValueError or TypeError at once for what is of another kind or shape.
+    """
     _check_kind_of_embeddings(embeddings, embedding_size)
     _check_kind_of_labels(labels, len(embeddings))
-    if not (_sound(embeddings).all() & _inside(labels, num_classes).all()):
-        check_embeddings(embeddings, embedding_size)
-        check_labels(labels, len(embeddings), num_classes)
+    inside = _inside(labels, num_classes)
+    return _sound(embeddings).all() & inside.all(), inside
+
+
+def refuse_batch(embeddings: Tensor, labels: Tensor, embedding_size: int, num_classes: int) -> None:
+    """The sentence on what is wrong with a batch that is not sound."""
+    check_embeddings(embeddings, embedding_size)
+    check_labels(labels, len(embeddings), num_classes)
 
 
 def _check_kind_of_embeddings(embeddings: Tensor, embedding_size: int) -> None:

@@ -9,7 +9,6 @@ from annsoftmax_ref import rows
 from annsoftmax_ref.active_sets import ActiveSets
 from annsoftmax_ref.batch import ScoredBatches, mean_weights, without_ignored
 from annsoftmax_ref.checks import (
-    check_batch,
     check_class_weights,
     check_classes,
     check_embeddings,
@@ -18,6 +17,7 @@ from annsoftmax_ref.checks import (
     check_positive_int,
     has_overflowed,
 )
+from annsoftmax_ref.deferred import BatchCheck
 from annsoftmax_ref.diagnostics import diagnose
 from annsoftmax_ref.every_row import all_cosines, nearest_of_all, random_directions
 from annsoftmax_ref.loss import add_offsets, scored_loss
@@ -50,7 +50,8 @@ class SoftmaxHead(nn.Module):
     dtype: of the weight; bfloat16 takes half the memory, with its optimizer's buffers, and is trained by RowSGD or
     RowAdamW, which round at random (``annsoftmax_ref.optim``). Bias and class_weights stay in float32.
     seed: of the initial weights and of every random choice of the selector. The generator's state is part of
-    ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take. Embeddings in
+    ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take; on a GPU for its
+    values when the backward pass begins (``annsoftmax_ref.deferred``). Embeddings in
     float16 may hold infinities: they have overflowed, the loss and its gradients are then NaN, and
     ``torch.amp.GradScaler`` skips the step. Inside ``torch.utils.checkpoint`` the second pass is scored against the
     classes of the first.
@@ -89,7 +90,7 @@ class SoftmaxHead(nn.Module):
         # After all checks: a selector is bound once, and what was refused is to leave it free.
         self.selector.bind(self.num_classes, self.embedding_size, self.objective.scale)
         self.register_buffer("class_weights", weights)
-        self._scored = ScoredBatches()
+        self._scored, self._check = ScoredBatches(), BatchCheck()
         self.to(device=device)
         row_state(self.weight)  # from now on, what others write to it is noticed
         register_hooks(self)
@@ -103,8 +104,11 @@ class SoftmaxHead(nn.Module):
             return self._no_loss(given)
         if self.training and has_overflowed(embeddings, self.embedding_size):
             return self._no_loss(embeddings, torch.nan)
-        check_batch(embeddings, labels, self.embedding_size, self.num_classes)
-        x, labels = unit_rows(embeddings), labels.contiguous()
+        labels = self._check(embeddings, labels, self.embedding_size, self.num_classes).contiguous()
+        return self._check.before_backward(self._loss_of(unit_rows(embeddings), labels))
+
+    def _loss_of(self, x: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of unit embeddings x [B, d]."""
         if not self.training:
             return self._loss_over_all(x, labels, self.generator)
         scored = self._scored.again(x, labels)

@@ -20,6 +20,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from annsoftmax_ref import deferred
 from kernels_inline import compiler, dispatch, kernel_op
 from kernels_inline.cuda import sources
 
@@ -45,6 +46,13 @@ class Stub:
 
     def call(self, name, *arguments):
         return 0
+
+
+class Reached:
+    """In place of an event."""
+
+    def synchronize(self):
+        pass
 
 
 class Seen(TorchDispatchMode):
@@ -131,6 +139,7 @@ def fake_cuda(monkeypatch):
     monkeypatch.setattr(dispatch, "library_for", lambda place: Stub())
     monkeypatch.setattr(kernel_op, "_are_plain", lambda arguments: True)  # the op itself runs, not its fake form
     monkeypatch.setattr(torch.nn.Module, "to", _moved)
+    monkeypatch.setattr(deferred, "_mark", lambda device: Reached())
     seen = Seen()
     with FakeTensorMode(allow_non_fake_inputs=True), seen:
         yield seen
@@ -153,7 +162,7 @@ def backward(loss):
     for node in reversed(order):
         arrived = given.get(node, {})
         if hasattr(node, "variable"):  # a leaf
-            node.variable.grad = arrived[0]
+            node.variable.grad = arrived[0].to(node.variable.dtype)  # as the engine does
             continue
         run = getattr(node, "apply", node)  # of a Function in Python, or of torch itself
         slopes = run(*(arrived.get(place) for place in range(max(arrived) + 1)))
