@@ -1,7 +1,7 @@
 """Every row of a weight, a part at a time, so that nothing of the weight's own size is made beside it.
 
-Training reads some rows of a weight (``rows``). These are for what needs all of them: the first directions, and the
-exact cosines with all classes.
+Training reads some rows of a weight (``rows``). These are for what needs all of them: the first directions, the exact
+cosines with all classes, and the loss over all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref.row_parameter import catch_up
-from annsoftmax_ref.rows import cosines, unit_rows
+from annsoftmax_ref.rows import autocasts, cosines, unit_rows
 
 PART = 1 << 24  # numbers of a part: 64 MB
 
@@ -59,6 +59,72 @@ def nearest_of_all(x: Tensor, weight: Tensor, k: int, shifts: Tensor | None = No
             places = torch.cat([classes, places], dim=1).gather(1, order)
         best, classes = found, places
     return best, classes
+
+
+def is_long(weight: Tensor) -> bool:
+    """Whether weight [N, d] has more rows than a part."""
+    return weight.numel() > PART
+
+
+def own_and_others(x: Tensor, weight: Tensor, labels: Tensor, scale: float, bias: Tensor | None = None):
+    """Of each sample, the logit of its own class and log sum e^logit over all others: [B] each, in float32 at least.
+
+    x [B, d], rows of length 1, weight [N, d], labels [B], bias [N], added to scale * cosine. The logits [B, N] are made
+    a part at a time, and in the backward pass once more; there a gradient of the weight's size is all that is made. A
+    gradient of that has none in turn. Rows that lag are brought up to date.
+
+    The idea is that of fused cross entropies (Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models",
+    2024): a softmax needs of the other logits one number a sample.
+    """
+    catch_up(weight)
+    return _OwnAndOthers.apply(x, weight, labels, scale, bias)
+
+
+class _OwnAndOthers(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor, scale: float, bias: Tensor | None):
+        ctx.scale, ctx.half = scale, autocasts(x)
+        own = others = None
+        for _, logits, (columns, there) in _logits(x, weight, labels, scale, bias, ctx.half):
+            found = logits.gather(1, columns)
+            rest = logits.scatter(1, columns, torch.where(there, -torch.inf, found)).logsumexp(dim=1)
+            found = torch.where(there, found, 0).squeeze(1)
+            own, others = (found, rest) if own is None else (own + found, torch.logaddexp(others, rest))
+        ctx.save_for_backward(x, weight, labels, bias, others)
+        return own, others
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_own: Tensor, d_others: Tensor):
+        x, weight, labels, bias, others = ctx.saved_tensors
+        kind = torch.bfloat16 if ctx.half else x.dtype
+        dx, dweight = torch.zeros_like(x), torch.empty_like(weight)
+        dbias = None if bias is None else torch.empty_like(bias)
+        for part, logits, (columns, there) in _logits(x, weight, labels, ctx.scale, bias, ctx.half):
+            slope = (logits - others[:, None]).exp_() * d_others[:, None]
+            slope.scatter_(1, columns, torch.where(there, d_own[:, None], slope.gather(1, columns)))
+            if bias is not None:
+                dbias[part] = slope.sum(dim=0)
+            slope = (slope * ctx.scale).to(kind)
+            with torch.enable_grad():
+                rows = weight[part].detach().requires_grad_()
+                unit = unit_rows(rows)
+            dx += (slope @ unit.detach().to(kind)).to(x.dtype)
+            (dweight[part],) = torch.autograd.grad(unit, rows, (slope.T @ x.to(kind)).to(unit.dtype))
+        return dx, dweight, None, None, dbias
+
+
+def _logits(x: Tensor, weight: Tensor, labels: Tensor, scale: float, bias: Tensor | None, half: bool):
+    """Of each part: its rows, the logits [B, n], and of each sample a column in it [B, 1] and whether it is its own."""
+    for part in _parts(*weight.shape):
+        unit = unit_rows(weight[part])
+        product = x.bfloat16() @ unit.bfloat16().T if half else x.to(unit.dtype) @ unit.T
+        logits = scale * product.to(unit.dtype)
+        if bias is not None:
+            logits = logits + bias[part]
+        places = (labels - part.start).unsqueeze(1)
+        there = (places >= 0) & (places < logits.shape[1])
+        yield part, logits, (places.clamp(0, logits.shape[1] - 1), there)
 
 
 def _parts(num_rows: int, dim: int) -> Iterator[slice]:

@@ -19,7 +19,7 @@ from annsoftmax_ref.checks import (
 )
 from annsoftmax_ref.deferred import BatchCheck
 from annsoftmax_ref.diagnostics import diagnose
-from annsoftmax_ref.every_row import all_cosines, nearest_of_all, random_directions
+from annsoftmax_ref.every_row import all_cosines, is_long, nearest_of_all, own_and_others, random_directions
 from annsoftmax_ref.loss import add_offsets, scored_loss
 from annsoftmax_ref.machine.device import warn_of_processes
 from annsoftmax_ref.nearest import NearestClasses
@@ -132,6 +132,11 @@ class SoftmaxHead(nn.Module):
 
     def _loss_over_all(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         weights = None if self.class_weights is None else mean_weights(self.class_weights, labels)
+        if is_long(self.weight) and self.objective.others_as_one and not self.objective.needs_all_classes:
+            scale = self.objective.scale
+            own, others = own_and_others(x, self.weight, labels, scale, self._all_biases())
+            losses = self.objective(torch.stack([own, others], dim=1) / scale, torch.zeros_like(labels))
+            return (losses / len(x) if weights is None else losses * weights).sum()
         return self._part_loss(x, self._all_rows(), labels, self._all_biases(), weights, len(x), generator)
 
     @unwatching
@@ -141,10 +146,9 @@ class SoftmaxHead(nn.Module):
         generator: of what the objective draws; default, the head's.
         """
         generator = self.generator if generator is None else generator
-        half = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
         named = rows.name_rows(active.classes, self.num_classes)
         if self.sparse:
-            directions = unit_rows_at(self.weight, named, half)  # [G, A, d]
+            directions = unit_rows_at(self.weight, named, rows.autocasts(x))  # [G, A, d]
             biases = None if self.bias is None else named.each(rows.gather_rows(self.bias, named.ids))  # [G, A]
         else:
             rows.catch_up(self.weight, named.ids)

@@ -89,6 +89,12 @@ def cosines(x: Tensor, directions: Tensor) -> Tensor:
     return x.to(directions.dtype) @ directions.mT
 
 
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast takes products of x in bfloat16."""
+    kind = x.device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+
+
 def row_gradient(grad: Tensor) -> tuple[Tensor, Tensor]:
     """A sparse gradient [N, d] as (ids [A] ascending and distinct, values [A, d]).
 

@@ -24,12 +24,15 @@ class Objective(nn.Module):
     recipe_margin: float | None = None  # that ``training.default_recipe`` writes down; None: the default
     kernel: int | None = None  # of ``kernels_inline.softmax_ops.KINDS``, which computes this formula; never inherited
     takes_bias = False  # whether a bias of each class makes sense in its logits
+    others_as_one = True  # whether other classes matter by the sum of their exponentials alone; see ``own_and_others``
     needs_all_classes = False  # whether its value is meant over all classes, and no others may be left out
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         # Of the class alone: a subclass may have a formula of its own, which no kernel knows.
-        cls.kernel = vars(cls).get("kernel")
+        own = vars(cls)
+        cls.kernel = own.get("kernel")
+        cls.others_as_one = own.get("others_as_one", cls.others_as_one and not {"forward", "loss_of"} & own.keys())
 
     def __init__(self, scale: float | None = None, margin: float | None = None):
         super().__init__()

@@ -25,6 +25,7 @@ class DSoftmax(Objective):
     default_margin = 0.9
     recipe_margin = 0.9
     kernel = KINDS["dsoftmax"]
+    others_as_one = True
 
     def forward(self, cosine: Tensor, target: Tensor, offset: Tensor | None = None) -> Tensor:
         """As the base; ``offset`` applies to the other classes, the pull to the own class knows no weights."""

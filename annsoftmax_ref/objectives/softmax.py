@@ -20,6 +20,7 @@ class CrossEntropy(Objective):
     name = "cross_entropy"
     kernel = KINDS["cross_entropy"]
     takes_bias = True
+    others_as_one = True
 
     def __init__(self, scale: float | None = None, label_smoothing: float = 0.0):
         super().__init__(scale, 0.0)

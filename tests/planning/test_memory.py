@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from allocations import most_allocated
 
 from annsoftmax_ref import CosFace, NearestClasses, RowAdamW, RowSGD, SoftmaxHead
 from annsoftmax_ref.planning.memory import STORAGES, Training, kept, largest, moments, total
@@ -50,17 +50,6 @@ class Trained:
         }
         return {part: sum(t.nbytes for t in some) for part, some in tensors.items()}
 
-    def peak(self):
-        """The most bytes that a step has allocated at any moment, over those that it began with."""
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            self.step()
-        held = most = 0
-        for event in seen.profiler.kineto_results.events():
-            if event.name() == "[memory]":
-                held += event.nbytes()
-                most = max(most, held)
-        return most
-
 
 @pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 @pytest.mark.parametrize("job", JOBS, ids=str)
@@ -74,7 +63,7 @@ def test_a_plan_is_within_three_percent_of_what_is_allocated(job):
     for part, count in parts.items():
         near = 0.15 if part.startswith("lists") else 0.03  # how long the longest list is depends on the rows
         assert planned[part] == pytest.approx(count, rel=near), part
-    assert total(job) == pytest.approx(sum(parts.values()) + trained.peak(), rel=0.03)
+    assert total(job) == pytest.approx(sum(parts.values()) + most_allocated(trained.step), rel=0.03)
 
 
 def test_a_flat_search_keeps_what_is_planned():
