@@ -29,7 +29,7 @@ class RowSGD(RowOptimizer):
 
     A step without a gradient is linear in (w, v), weight and momentum buffer: v' = mu v + lambda w and
     w' = w - lr v' (Nesterov: w - lr (lambda w + mu v')). The table holds the 2x2 products of these by age.
-    Derived in notebook 09, section "A row optimizer".
+    Without momentum no buffer is kept. Derived in notebook 09, section "A row optimizer".
     """
 
     buffers = ("momentum_buffer",)
@@ -55,6 +55,9 @@ class RowSGD(RowOptimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov))
         self.seed = seed
 
+    def has_buffers(self, group: dict) -> bool:
+        return group["momentum"] > 0
+
     def identity(self) -> Tensor:
         return torch.tensor([[1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)  # ww, wv, vw, vv
 
@@ -69,6 +72,9 @@ class RowSGD(RowOptimizer):
     def apply(self, entries, weight, buffers, group) -> None:
         ww, wv, vw, vv = (c.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1)) for c in entries.unbind(1))
         (buf,) = buffers
+        if buf is None:
+            weight.mul_(ww)
+            return
         moved = ww * weight + wv * buf
         buf.mul_(vv).add_(vw * weight)
         weight.copy_(moved)
@@ -77,6 +83,9 @@ class RowSGD(RowOptimizer):
         lr, mu, decay = group["lr"], group["momentum"], group["weight_decay"]
         (buf,) = buffers
         grad = grad.add(weight, alpha=decay) if decay else grad
+        if buf is None:
+            weight.add_(grad, alpha=-lr)
+            return
         buf.mul_(mu).add_(grad)
         weight.add_(grad.add(buf, alpha=mu) if group["nesterov"] else buf, alpha=-lr)
 

@@ -54,7 +54,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         return loss
 
     def _step_weight(self, weight: Tensor, group: dict) -> None:
-        state = self._state(weight)
+        state = self._state(weight, group)
         if weight.grad.is_sparse:
             set_owner(weight, self)
         with unwatched(), writing(weight):
@@ -67,7 +67,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             else:
                 self.catch_up(weight)
                 state["step"] += 1
-                self.move(weight, weight.grad, [state[name] for name in self.buffers], group, state["step"])
+                self.move(weight, weight.grad, self._buffers(state), group, state["step"])
                 state["last"] = ids = codes = None  # every row has moved, and is up to date
         rows_moved(weight, ids, codes)
 
@@ -86,9 +86,9 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             codes = fused.step(*self._rows(weight, state, ids), grad.float(), *self._by_age(weight, state),
                                *self.numbers(group), *self._seeds(weight), wanted)  # fmt: skip
         else:
-            parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
-            self.move(parts[0], grad, parts[1:], group, state["step"])
-            self._write(weight, state, ids, parts)
+            row, buffers = self._read(weight, state, ids)
+            self.move(row, grad, buffers, group, state["step"])
+            self._write(weight, state, ids, row, buffers)
         state["table"] = self.advanced(state["table"], group, state["step"])
         state["behind"] = True
         return ids, codes if wanted else None
@@ -121,9 +121,9 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         age = state["step"] - last[lagging]
         ids = lagging if ids is None else ids[lagging]
         entries = state["table"].to(weight.device)[age]  # [n, columns]
-        parts = [weight.index_select(0, ids)] + [state[name].index_select(0, ids) for name in self.buffers]
-        self.apply(entries, parts[0], parts[1:], self._group_of(weight))
-        self._write(weight, state, ids, parts)
+        row, buffers = self._read(weight, state, ids)
+        self.apply(entries, row, buffers, self._group_of(weight))
+        self._write(weight, state, ids, row, buffers)
 
     def flush(self) -> None:
         """Bring every row of every parameter up to date, as the dense optimizer would have it now."""
@@ -147,15 +147,22 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             state["step"] = int(state.get("step", 0))
             state.update(last=None, table=None, behind=False, cursor=state.get("cursor", 0))
 
-    def _state(self, weight: Tensor) -> dict:
+    def _state(self, weight: Tensor, group: dict) -> dict:
         state = self.state[weight]
         if not state:
             state.update(step=0, last=None, table=None, behind=False, cursor=0)
         for name in self.buffers:
-            # torch's SGD has no buffer, or None, before its first step with momentum.
-            if state.get(name) is None:
+            if state.setdefault(name, None) is None and self.has_buffers(group):
+                self.catch_up(weight)  # by the steps before it, which knew of none
                 state[name] = torch.zeros_like(weight, memory_format=torch.preserve_format)
         return state
+
+    def has_buffers(self, group: dict) -> bool:
+        """Whether a step needs the buffers; where none has, they are None."""
+        return True
+
+    def _buffers(self, state: dict) -> list[Tensor | None]:
+        return [state[name] for name in self.buffers]
 
     def _sweep(self, weight: Tensor, state: dict) -> None:
         slice_size = -(-len(weight) // WINDOW)
@@ -166,10 +173,13 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             row_state(weight).caught_up(weight, ids)
         state["cursor"] = 0 if first + slice_size >= len(weight) else first + slice_size
 
-    def _write(self, weight: Tensor, state: dict, ids: Tensor, parts: list[Tensor]) -> None:
-        weight.index_copy_(0, ids, parts[0])
-        for name, part in zip(self.buffers, parts[1:], strict=True):
-            state[name].index_copy_(0, ids, part)
+    def _read(self, weight: Tensor, state: dict, ids: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        return weight.index_select(0, ids), [b if b is None else b.index_select(0, ids) for b in self._buffers(state)]
+
+    def _write(self, weight: Tensor, state: dict, ids: Tensor, row: Tensor, buffers: list[Tensor | None]) -> None:
+        for kept, part in zip((weight, *self._buffers(state)), (row, *buffers), strict=True):
+            if kept is not None:
+                kept.index_copy_(0, ids, part)
         state["last"].index_fill_(0, ids, state["step"])
 
     def _fused(self, weight: Tensor) -> RowOps | None:
@@ -185,7 +195,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
 
     def _rows(self, weight: Tensor, state: dict, ids: Tensor) -> tuple[Tensor, ...]:
         """What every kernel takes first."""
-        return weight.detach(), *(state[name] for name in self.buffers), state["last"], ids
+        return weight.detach(), *self._buffers(state), state["last"], ids
 
     @staticmethod
     def _by_age(weight: Tensor, state: dict) -> tuple[Tensor, int]:
@@ -204,11 +214,11 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         """table [ages, columns] after step number ``step`` without a gradient; its first entry is of age 0 again."""
 
     @abstractmethod
-    def apply(self, entries: Tensor, weight: Tensor, buffers: list[Tensor], group: dict) -> None:
+    def apply(self, entries: Tensor, weight: Tensor, buffers: list[Tensor | None], group: dict) -> None:
         """Apply entries [n, columns] to rows weight [n, d] and their buffers, in place."""
 
     @abstractmethod
-    def move(self, weight: Tensor, grad: Tensor, buffers: list[Tensor], group: dict, step: int) -> None:
+    def move(self, weight: Tensor, grad: Tensor, buffers: list[Tensor | None], group: dict, step: int) -> None:
         """Step number ``step`` with a gradient, on rows that are up to date, in place."""
 
     @abstractmethod

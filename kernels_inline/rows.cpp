@@ -55,21 +55,26 @@ static int catch_up_rows(const Optimizer& optimizer, const Ids& rows, const doub
 
 // --------------------------------------------------------------------------------------------- entry points
 // weight, momentum, average, square [N, d]; last [N]; ids [A]; grad [A, d]; table [window + 1, 4 or 5];
-// codes [A, ceil(d / 64)] or null; with _bf16, uint16_t stands for bfloat16
+// codes [A, ceil(d / 64)] or null; momentum null: there is none (mu 0); with _bf16, uint16_t stands for bfloat16
 
 extern "C" {
 
 int64_t row_sgd(float* weight, float* momentum, int64_t* last, int64_t N, int64_t d, const int64_t* ids, int64_t A,
             const float* grad, const double* table, int64_t window, int64_t step, double lr, double mu, double decay,
             int64_t nesterov, int64_t* codes) {
+    const rows::Ids named{ids, A, N, d, last};
+    if (!momentum)
+        return rows::step_rows(rows::PlainSgd{{weight}, grad, float(lr), float(decay)}, named, table, window, step, codes);
     const rows::Sgd sgd{{weight, momentum}, grad, float(lr), float(mu), float(decay), nesterov != 0};
-    return rows::step_rows(sgd, {ids, A, N, d, last}, table, window, step, codes);
+    return rows::step_rows(sgd, named, table, window, step, codes);
 }
 
 int64_t row_sgd_catch_up(float* weight, float* momentum, int64_t* last, int64_t N, int64_t d, const int64_t* ids,
                      int64_t A, const double* table, int64_t window, int64_t step) {
+    const rows::Ids named{ids, A, N, d, last};
+    if (!momentum) return rows::catch_up_rows(rows::PlainSgd{{weight}, nullptr, 0, 0}, named, table, window, step);
     const rows::Sgd sgd{{weight, momentum}, nullptr, 0.0f, 0.0f, 0.0f, false};
-    return rows::catch_up_rows(sgd, {ids, A, N, d, last}, table, window, step);
+    return rows::catch_up_rows(sgd, named, table, window, step);
 }
 
 int64_t row_adamw(float* weight, float* average, float* square, int64_t* last, int64_t N, int64_t d, const int64_t* ids,
@@ -88,15 +93,21 @@ int64_t row_adamw_catch_up(float* weight, float* average, float* square, int64_t
 int64_t row_sgd_bf16(uint16_t* weight, uint16_t* momentum, int64_t* last, int64_t N, int64_t d, const int64_t* ids,
                      int64_t A, const float* grad, const double* table, int64_t window, int64_t step, double lr,
                      double mu, double decay, int64_t nesterov, int64_t seed, int64_t* codes) {
+    const rows::Ids named{ids, A, N, d, last};
+    const rows::PlainSgd plain{{}, grad, float(lr), float(decay)};
+    if (!momentum) return rows::update_halves<true>(plain, {{weight}, seed, step}, named, table, window, codes);
     const rows::Sgd sgd{{}, grad, float(lr), float(mu), float(decay), nesterov != 0};
-    return rows::update_halves<true>(sgd, {{weight, momentum}, seed, step}, {ids, A, N, d, last}, table, window, codes);
+    return rows::update_halves<true>(sgd, {{weight, momentum}, seed, step}, named, table, window, codes);
 }
 
 int64_t row_sgd_catch_up_bf16(uint16_t* weight, uint16_t* momentum, int64_t* last, int64_t N, int64_t d,
                               const int64_t* ids, int64_t A, const double* table, int64_t window, int64_t step,
                               int64_t seed) {
+    const rows::Ids named{ids, A, N, d, last};
+    const rows::PlainSgd plain{{}, nullptr, 0, 0};
+    if (!momentum) return rows::update_halves<false>(plain, {{weight}, seed, step}, named, table, window);
     const rows::Sgd sgd{{}, nullptr, 0.0f, 0.0f, 0.0f, false};
-    return rows::update_halves<false>(sgd, {{weight, momentum}, seed, step}, {ids, A, N, d, last}, table, window);
+    return rows::update_halves<false>(sgd, {{weight, momentum}, seed, step}, named, table, window);
 }
 
 int64_t row_adamw_bf16(uint16_t* weight, uint16_t* average, uint16_t* square, int64_t* last, int64_t N, int64_t d,

@@ -79,6 +79,26 @@ struct Sgd {
     }
 };
 
+// The same without momentum, which keeps no buffer: steps missed are weight decay alone.
+struct PlainSgd {
+    static constexpr int64_t ARRAYS = 1, COLUMNS = Sgd::COLUMNS;
+    float* arrays[ARRAYS];  // weight
+    const float* grad;
+    float lr, decay;
+
+    void catch_up(int64_t offset, int64_t d, const double* entry) const {
+        float* __restrict w = arrays[0] + offset;
+        const float ww = float(entry[0]);
+        for (int64_t j = 0; j < d; j++) w[j] *= ww;
+    }
+
+    void move(int64_t offset, int64_t d, int64_t a) const {
+        float* __restrict w = arrays[0] + offset;
+        const float* __restrict gradient = grad + a * d;
+        for (int64_t j = 0; j < d; j++) w[j] -= lr * (gradient[j] + decay * w[j]);
+    }
+};
+
 // ------------------------------------------------------------------------------------------- AdamW
 
 struct AdamW {

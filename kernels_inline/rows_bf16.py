@@ -148,14 +148,16 @@ def row_adamw_catch_up_bf16_(weight, exp_avg, exp_avg_sq, last, ids, table, step
         _write(some, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
 
 
-def _read(ids: Tensor, *arrays: Tensor) -> list[Tensor]:
-    return [array[ids].float() for array in arrays]
+def _read(ids: Tensor, weight: Tensor, *buffers: Tensor | None) -> list[Tensor]:
+    rows = weight[ids].float()
+    return [rows, *(torch.zeros_like(rows) if buffer is None else buffer[ids].float() for buffer in buffers)]
 
 
 def _write(ids, arrays, parts, last, step: int, seed: int) -> None:
     bits = random_bits(row_states(seed, step, ids), arrays[0].shape[1])
     for field, (array, part) in enumerate(zip(arrays, parts, strict=True)):
-        array[ids] = round_at_random(part, bits, field)
+        if array is not None:
+            array[ids] = round_at_random(part, bits, field)
     last[ids] = step
 
 

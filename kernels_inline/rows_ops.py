@@ -4,11 +4,11 @@ The kernels are in ``rows.cpp``. They do, in one pass over each row, what ``anns
 ``apply`` and ``move`` of ``RowSGD`` and ``RowAdamW``) does in a dozen. The bookkeeping stays with the caller:
 ``table`` [window + 1, 4 or 5] float64 is the table by age as it stood before this step, and the caller advances it.
 
-Common arguments: weight and the optimizer's buffers [N, d] float32, changed in place. last [N] int64: the step that
-each row is up to date with, set to ``step`` for the rows named. ids [A] int64, ascending and distinct. grad [A, d].
-``step`` is the number of this step, from 1 (in a catch-up: of the last one done). Where ``with_codes``, the sign
-codes of the rows as they are afterwards are returned: [A, ceil(d / 64)] int64, bit j of a row = weight[j] > 0 in bit
-j % 64 of word j // 64; else [0, ceil(d / 64)].
+Common arguments: weight and the optimizer's buffers [N, d] float32, changed in place; momentum None: there is none, and
+mu is 0. last [N] int64: the step that each row is up to date with, set to ``step`` for the rows named. ids [A] int64,
+ascending and distinct. grad [A, d]. ``step`` is the number of this step, from 1 (in a catch-up: of the last one done).
+Where ``with_codes``, the sign codes of the rows as they are afterwards are returned: [A, ceil(d / 64)] int64, bit j of
+a row = weight[j] > 0 in bit j % 64 of word j // 64; else [0, ceil(d / 64)].
 
 ``..._bf16_`` are the same for weight and buffers in bfloat16, rounded at random; their twins in plain torch are in
 ``rows_bf16``.
@@ -28,7 +28,7 @@ from kernels_inline.kernel_op import kernel_op
 @kernel_op("row_sgd_", needs=("row_sgd", "row_sgd_catch_up"), mutates=("weight", "momentum", "last"))
 def row_sgd_(
     weight: Tensor,
-    momentum: Tensor,
+    momentum: Tensor | None,
     last: Tensor,
     ids: Tensor,
     grad: Tensor,
@@ -70,7 +70,9 @@ def row_adamw_(
 
 
 @kernel_op("row_sgd_catch_up_", needs=("row_sgd", "row_sgd_catch_up"), mutates=("weight", "momentum", "last"))
-def row_sgd_catch_up_(weight: Tensor, momentum: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int) -> None:
+def row_sgd_catch_up_(
+    weight: Tensor, momentum: Tensor | None, last: Tensor, ids: Tensor, table: Tensor, step: int
+) -> None:
     """Apply to the rows that lag behind ``step`` the SGD steps they missed."""
     _catch_up("row_sgd_catch_up", weight, {"momentum": momentum}, last, ids, table, step)
 
@@ -91,7 +93,7 @@ def row_adamw_catch_up_(
 @kernel_op("row_sgd_bf16_", needs=("row_sgd_bf16", "row_sgd_catch_up_bf16"), mutates=("weight", "momentum", "last"))
 def row_sgd_bf16_(
     weight: Tensor,
-    momentum: Tensor,
+    momentum: Tensor | None,
     last: Tensor,
     ids: Tensor,
     grad: Tensor,
@@ -142,7 +144,7 @@ def row_adamw_bf16_(
     "row_sgd_catch_up_bf16_", needs=("row_sgd_bf16", "row_sgd_catch_up_bf16"), mutates=("weight", "momentum", "last")
 )
 def row_sgd_catch_up_bf16_(
-    weight: Tensor, momentum: Tensor, last: Tensor, ids: Tensor, table: Tensor, step: int, seed: int
+    weight: Tensor, momentum: Tensor | None, last: Tensor, ids: Tensor, table: Tensor, step: int, seed: int
 ) -> None:
     """``row_sgd_catch_up_`` of bfloat16 rows."""
     _catch_up("row_sgd_catch_up_bf16", weight, {"momentum": momentum}, last, ids, table, step, seed)
@@ -169,7 +171,9 @@ def row_adamw_catch_up_bf16_(
     _catch_up("row_adamw_catch_up_bf16", weight, buffers, last, ids, table, step, eps, seed)
 
 
-def _step(launcher: str, weight, buffers: dict[str, Tensor], last, ids, grad, table, step, hyper, with_codes) -> Tensor:
+def _step(
+    launcher: str, weight, buffers: dict[str, Tensor | None], last, ids, grad, table, step, hyper, with_codes
+) -> Tensor:
     _check(launcher, weight, buffers, last, ids, table)
     check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
     codes = _empty_codes(weight, ids, with_codes)
@@ -178,17 +182,20 @@ def _step(launcher: str, weight, buffers: dict[str, Tensor], last, ids, grad, ta
     return codes
 
 
-def _catch_up(launcher: str, weight, buffers: dict[str, Tensor], last, ids, table, step, *hyper) -> None:
+def _catch_up(launcher: str, weight, buffers: dict[str, Tensor | None], last, ids, table, step, *hyper) -> None:
     _check(launcher, weight, buffers, last, ids, table)
     rows = weight, *buffers.values(), last, *weight.shape, ids, len(ids)
     _run(launcher, *rows, table, len(table) - 1, step, *hyper)
 
 
-def _check(launcher: str, weight: Tensor, buffers: dict[str, Tensor], last: Tensor, ids: Tensor, table: Tensor) -> None:
+def _check(
+    launcher: str, weight: Tensor, buffers: dict[str, Tensor | None], last: Tensor, ids: Tensor, table: Tensor
+) -> None:
     dtype = torch.bfloat16 if launcher.endswith("_bf16") else torch.float32
     check("weight", weight, dtype, ("N", "d"))
     for name, buffer in buffers.items():
-        check(name, buffer, dtype, weight.shape)
+        if buffer is not None:
+            check(name, buffer, dtype, weight.shape)
     check("last", last, torch.int64, (len(weight),))
     check("ids", ids, torch.int64, ("A",))
     check("table", table, torch.float64, ("window + 1", 3 + len(buffers)))

@@ -135,6 +135,19 @@ def test_state_goes_to_disk_and_between_row_and_dense_optimizers(row_class, dens
     torch.testing.assert_close(resumed, dense, rtol=1e-6, atol=1e-8)
 
 
+def test_without_momentum_there_is_no_buffer_until_there_is_momentum(generator):
+    """Rows that lag then have missed steps of both kinds."""
+    lazy, dense, *optimizers = twins(RowSGD, torch.optim.SGD, lr=0.1, weight_decay=0.01)
+    for momentum, has_buffer in ((0.0, False), (0.9, True), (0.0, True)):
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["momentum"] = momentum
+        for _ in range(30):
+            random_step(lazy, dense, *optimizers, generator)
+        assert (optimizers[0].state[lazy]["momentum_buffer"] is not None) == has_buffer
+    optimizers[0].flush()
+    torch.testing.assert_close(lazy, dense, rtol=1e-10, atol=1e-12)
+
+
 def test_dense_gradients_take_the_dense_step(generator):
     lazy, dense, *optimizers = twins(RowSGD, torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)
     for step in range(30):

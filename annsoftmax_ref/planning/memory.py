@@ -17,7 +17,7 @@ from annsoftmax_ref.lists import SLACK
 from kernels_inline.bits import words_for
 
 STORAGES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-BUFFERS = {"sgd": 1, "adamw": 2}  # of an optimizer, each of the weight's size
+BUFFERS = {"sgd": 1, "sgd_without_momentum": 0, "adamw": 2}  # of an optimizer, each of the weight's size
 ID = 8  # bytes of a class id
 LARGEST_LIST = 1.1  # over the mean, of rows that are spread evenly; 3.7 of rows in clusters (bench.vectors)
 

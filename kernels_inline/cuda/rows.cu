@@ -137,7 +137,7 @@ template <class Optimizer, class Stored, bool moves>
 struct Work {
     Optimizer optimizer;
     Stored* weight;                      // [N, d]
-    Stored* buffers[Optimizer::BUFFERS]; // [N, d]
+    Stored* buffers[Optimizer::BUFFERS]; // [N, d]; null: there is none, of SGD without momentum
     int64_t* last;                       // [N]: the step that each row is up to date with
     int64_t d;
     const int64_t* ids;                  // [A]
@@ -179,12 +179,13 @@ template <class Optimizer, class Stored, bool moves>
 __device__ bool update(const Work<Optimizer, Stored, moves>& work, const Row<Optimizer>& row, int64_t j, float gradient,
                        Stored& weight, Stored* (&buffers)[Optimizer::BUFFERS]) {
     Real w = loaded(weight), b[Optimizer::BUFFERS];
-    for (int i = 0; i < Optimizer::BUFFERS; ++i) b[i] = loaded(*buffers[i]);
+    for (int i = 0; i < Optimizer::BUFFERS; ++i) b[i] = buffers[i] ? loaded(*buffers[i]) : Real(0);
     if (row.age > 0) work.optimizer.catch_up(row.missed, w, b);
     if (moves) work.optimizer.move(gradient, w, b);
     const uint64_t random = sizeof(Stored) == 2 ? random_bits(row.state, j) : 0;
     store(weight, w, random);
-    for (int i = 0; i < Optimizer::BUFFERS; ++i) store(*buffers[i], b[i], random >> 16 * (i + 1));
+    for (int i = 0; i < Optimizer::BUFFERS; ++i)
+        if (buffers[i]) store(*buffers[i], b[i], random >> 16 * (i + 1));
     return loaded(weight).value > 0;
 }
 
@@ -193,7 +194,7 @@ template <class Optimizer, class Stored, bool moves>
 __device__ bool update_in_memory(const Work<Optimizer, Stored, moves>& work, const Row<Optimizer>& row, int64_t j) {
     const int64_t place = row.id * work.d + j;
     Stored* buffers[Optimizer::BUFFERS];
-    for (int i = 0; i < Optimizer::BUFFERS; ++i) buffers[i] = work.buffers[i] + place;
+    for (int i = 0; i < Optimizer::BUFFERS; ++i) buffers[i] = work.buffers[i] ? work.buffers[i] + place : nullptr;
     return update(work, row, j, moves ? work.grad[row.a * work.d + j] : 0.0f, work.weight[place], buffers);
 }
 
@@ -246,13 +247,14 @@ __global__ void step_rows_3(Work<Optimizer, Stored, moves> work) {
             if (moves) g = *reinterpret_cast<const float4*>(work.grad + a * work.d + j);
             Vector w = *reinterpret_cast<const Vector*>(work.weight + place), b[Optimizer::BUFFERS];
             for (int i = 0; i < Optimizer::BUFFERS; ++i)
-                b[i] = *reinterpret_cast<const Vector*>(work.buffers[i] + place);
+                b[i] = work.buffers[i] ? *reinterpret_cast<const Vector*>(work.buffers[i] + place) : Vector{};
             Stored *x[Optimizer::BUFFERS], *y[Optimizer::BUFFERS], *z[Optimizer::BUFFERS], *t[Optimizer::BUFFERS];
             for (int i = 0; i < Optimizer::BUFFERS; ++i) x[i] = &b[i].x, y[i] = &b[i].y, z[i] = &b[i].z, t[i] = &b[i].w;
             bits = update(work, row, j, g.x, w.x, x) | update(work, row, j + 1, g.y, w.y, y) << 1 |
                    update(work, row, j + 2, g.z, w.z, z) << 2 | update(work, row, j + 3, g.w, w.w, t) << 3;
             *reinterpret_cast<Vector*>(work.weight + place) = w;
-            for (int i = 0; i < Optimizer::BUFFERS; ++i) *reinterpret_cast<Vector*>(work.buffers[i] + place) = b[i];
+            for (int i = 0; i < Optimizer::BUFFERS; ++i)
+                if (work.buffers[i]) *reinterpret_cast<Vector*>(work.buffers[i] + place) = b[i];
         }
         if (!code) continue;
         bits <<= lane_id() % 8 * 4;
@@ -278,7 +280,7 @@ int64_t step_rows(int64_t version, const Work<Optimizer, Stored, moves>& work, v
 
 // ---- Launchers ------------------------------------------------------------------------------------------------------
 // weight, momentum, average, square [N, d]; last [N]; ids [A]; grad [A, d] float32; table [window + 1, 4 or 5];
-// codes [A, ceil(d / 64)] or null; bf16 as uint16_t, with the seed of its rounding before codes or at the end.
+// codes [A, ceil(d / 64)] or null; momentum null: there is none (mu 0); bf16 as uint16_t, with the seed of its rounding before codes or at the end.
 
 AdamW adamw_of(int64_t step, double lr, double beta1, double beta2, double eps, double weight_decay) {
     const double rate = lr / (1.0 - pow(beta1, double(step))), lift = 1.0 / sqrt(1.0 - pow(beta2, double(step)));

@@ -173,6 +173,20 @@ def test_zero_and_nan_have_no_sign_bit(call, version):
     assert torch.equal(codes, pack_bits(numbers > 0)) and codes[0, 1] == 0b1101000
 
 
+@each_version
+@pytest.mark.parametrize("seed", [None, 7])
+def test_without_momentum_no_buffer_is_needed(call, version, seed, generator):
+    weight = torch.randn(20, 36, generator=generator)
+    ours, buffered = (CudaRows(CASES[0], weight.clone(), call, version, seed=seed) for _ in range(2))
+    ours.buffers = [None]
+    for _ in range(3):
+        ids, grad = draw_rows(20, 36, generator)
+        assert torch.equal(ours.kernel_step(ids, grad), buffered.kernel_step(ids, grad))
+    for rows in (ours, buffered):
+        rows.kernel_catch_up(torch.arange(20))
+    assert torch.equal(ours.weight, buffered.weight) and torch.equal(ours.last, buffered.last)
+
+
 # ---------------------------------------------------------------------------------------------------------------- bf16
 
 

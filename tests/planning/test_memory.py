@@ -15,16 +15,24 @@ JOBS = [
     Training(N, D, B, groups=1, products="float32"),
     Training(N, D, B, groups=4, products="float32", optimizer="adamw"),
     Training(N, D, B, groups=4, storage="bfloat16"),
+    Training(N, D, B, groups=4, storage="bfloat16", optimizer="sgd_without_momentum"),
     Training(N, D, B, groups=1, storage="bfloat16", optimizer="adamw"),
 ]
+
+
+OPTIMIZERS = {
+    "sgd": (RowSGD, {"momentum": 0.9}),
+    "sgd_without_momentum": (RowSGD, {}),
+    "adamw": (RowAdamW, {}),
+}
 
 
 class Trained:
     def __init__(self, job):
         selector = NearestClasses(job.rate, groups=job.groups, flat=job.flat)
         self.head = SoftmaxHead(job.classes, job.dim, selector, CosFace(), dtype=STORAGES[job.storage])
-        kind = {"sgd": RowSGD, "adamw": RowAdamW}[job.optimizer]
-        self.optimizer, self.job = kind(self.head.parameters(), lr=0.01), job
+        kind, options = OPTIMIZERS[job.optimizer]
+        self.optimizer, self.job = kind(self.head.parameters(), lr=0.01, **options), job
 
     def step(self):
         x, labels = torch.randn(B, D, requires_grad=True), torch.randint(N, (B,))
@@ -40,7 +48,7 @@ class Trained:
         lists = index.lists
         tensors = {
             "weights": [self.head.weight],
-            "optimizer's buffers": [state[name] for name in self.optimizer.buffers],
+            "optimizer's buffers": [state[name] for name in self.optimizer.buffers if state[name] is not None],
             "step of each row": [state["last"]],
             "sign codes": [index.codes],
             "clock of each code": [index.written],
