@@ -6,6 +6,7 @@ from annsoftmax_ref.experiments.runs import Run
 
 STORE = "results/tables/runs.json"
 SEEDS = (0, 1, 2)
+FIVE = (*SEEDS, 3, 4)  # where heads are close
 HEADS = ("full", "random", "lsh", "forest", "knn", "ann")
 OBJECTIVES = ("cross_entropy", "cosface", "arcface", "dsoftmax")
 RATES = (0.2, 0.05, 0.02, 0.005)
