@@ -74,8 +74,8 @@ def test_the_report_says_whether_full_is_trained_out_and_how_much_sooner_ann_is(
     assert f"{verdict} to its end here." in text
     assert "ann, 1/10: 4.0 times sooner at 88 %, 4.0 times sooner at 93 %" in text
     assert "4.0 times sooner at the last step than full softmax." in text
-    assert "random, 1/100 90.0 and 98.0" in text and "full, all 98.0 and 90.0" in text
-    head = next(part for part in text.splitlines() if part.startswith("| forest, 1/100"))
+    assert "random, 1/50 90.0 and 98.0" in text and "full, all 98.0 and 90.0" in text
+    head = next(part for part in text.splitlines() if part.startswith("| forest, 1/50"))
     assert [cell.strip() for cell in head.split("|")[2:-1]] == [
         *("90", "95", "99", "100", "98.0", "1.6", "10.0"),
         *["2.5"] * 4,
