@@ -85,7 +85,8 @@ class _OwnAndOthers(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor, scale: float, bias: Tensor | None):
         ctx.scale, ctx.half = scale, autocasts(x)
         own = others = None
-        for _, logits, (columns, there) in _logits(x, weight, labels, scale, bias, ctx.half):
+        for part in _parts(*weight.shape):
+            logits, columns, there = _logits(x, unit_rows(weight[part]), part, labels, scale, bias, ctx.half)
             found = logits.gather(1, columns)
             rest = logits.scatter(1, columns, torch.where(there, -torch.inf, found)).logsumexp(dim=1)
             found = torch.where(there, found, 0).squeeze(1)
@@ -100,31 +101,32 @@ class _OwnAndOthers(torch.autograd.Function):
         kind = torch.bfloat16 if ctx.half else x.dtype
         dx, dweight = torch.zeros_like(x), torch.empty_like(weight)
         dbias = None if bias is None else torch.empty_like(bias)
-        for part, logits, (columns, there) in _logits(x, weight, labels, ctx.scale, bias, ctx.half):
+        for part in _parts(*weight.shape):
+            with torch.enable_grad():
+                rows = weight[part].detach().requires_grad_()
+                unit = unit_rows(rows)
+            directions = unit.detach()
+            logits, columns, there = _logits(x, directions, part, labels, ctx.scale, bias, ctx.half)
             slope = (logits - others[:, None]).exp_() * d_others[:, None]
             slope.scatter_(1, columns, torch.where(there, d_own[:, None], slope.gather(1, columns)))
             if bias is not None:
                 dbias[part] = slope.sum(dim=0)
             slope = (slope * ctx.scale).to(kind)
-            with torch.enable_grad():
-                rows = weight[part].detach().requires_grad_()
-                unit = unit_rows(rows)
-            dx += (slope @ unit.detach().to(kind)).to(x.dtype)
+            dx += (slope @ directions.to(kind)).to(x.dtype)
             (dweight[part],) = torch.autograd.grad(unit, rows, (slope.T @ x.to(kind)).to(unit.dtype))
         return dx, dweight, None, None, dbias
 
 
-def _logits(x: Tensor, weight: Tensor, labels: Tensor, scale: float, bias: Tensor | None, half: bool):
-    """Of each part: its rows, the logits [B, n], and of each sample a column in it [B, 1] and whether it is its own."""
-    for part in _parts(*weight.shape):
-        unit = unit_rows(weight[part])
-        product = x.bfloat16() @ unit.bfloat16().T if half else x.to(unit.dtype) @ unit.T
-        logits = scale * product.to(unit.dtype)
-        if bias is not None:
-            logits = logits + bias[part]
-        places = (labels - part.start).unsqueeze(1)
-        there = (places >= 0) & (places < logits.shape[1])
-        yield part, logits, (places.clamp(0, logits.shape[1] - 1), there)
+def _logits(x: Tensor, directions: Tensor, part: slice, labels: Tensor, scale: float, bias: Tensor | None, half: bool):
+    """Of the rows of a part, as directions [n, d]: logits [B, n], a column for each sample [B, 1], and whether it is
+    its own class [B, 1]."""
+    product = x.bfloat16() @ directions.bfloat16().T if half else x.to(directions.dtype) @ directions.T
+    logits = scale * product.to(directions.dtype)
+    if bias is not None:
+        logits = logits + bias[part]
+    places = (labels - part.start).unsqueeze(1)
+    there = (places >= 0) & (places < len(directions))
+    return logits, places.clamp(0, len(directions) - 1), there
 
 
 def _parts(num_rows: int, dim: int) -> Iterator[slice]:

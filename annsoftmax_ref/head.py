@@ -133,9 +133,8 @@ class SoftmaxHead(nn.Module):
     def _loss_over_all(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         weights = None if self.class_weights is None else mean_weights(self.class_weights, labels)
         if is_long(self.weight) and self.objective.others_as_one and not self.objective.needs_all_classes:
-            scale = self.objective.scale
-            own, others = own_and_others(x, self.weight, labels, scale, self._all_biases())
-            losses = self.objective(torch.stack([own, others], dim=1) / scale, torch.zeros_like(labels))
+            sums = own_and_others(x, self.weight, labels, self.objective.scale, self._all_biases())
+            losses = self.objective.loss_of_sums(*sums)
             return (losses / len(x) if weights is None else losses * weights).sum()
         return self._part_loss(x, self._all_rows(), labels, self._all_biases(), weights, len(x), generator)
 

@@ -40,13 +40,13 @@ def runs(op: KernelOp | None = None, *tensors: Tensor, rows: Tensor | None = Non
     name, launchers = current(), () if op is None else LAUNCHERS[op]
     if name == "torch":
         return False
-    kinds = [(t, (torch.float32,)) for t in tensors if t.is_floating_point()]
+    # float64 has no kernel: torch is its only implementation
+    fits = all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
     if rows is not None:
-        tensors, kinds = (*tensors, rows), [*kinds, (rows, (torch.float32, torch.bfloat16))]
+        fits, tensors = fits and rows.dtype in (torch.float32, torch.bfloat16), (*tensors, rows)
     places = {t.device for t in tensors} or {torch.device(PLACES[name] or "cpu")}
     place = places.pop()
-    # float64 has no kernel: torch is its only implementation
-    fits = not places and all(t.dtype in kind for t, kind in kinds)
+    fits = fits and not places
     if name == "auto":
         return fits and place.type in ("cpu", "cuda") and _can_be_had(place, launchers)
     kernels = library_for(place if place.type == PLACES[name] else torch.device(PLACES[name]))  # or BuildError

@@ -29,10 +29,9 @@ def encode(rows, ids, rotation=None, centroids=None, lists=None):
     """Sign codes [n, ceil(d / 64)] int64 of rows ids [n] of rows [N, d]: bit j is bit j % 64 of word j // 64.
 
     rows are in float32 or bfloat16. A row is normalised, its list's centroid is taken off (centroids [nlist, d] with
-    lists [n]), it is multiplied by rotation [d, d], and bit j says whether number j is above 0. Without
-    centroids the length of a row cannot change a sign, so it is not looked at. Numbers within rounding of 0 can have
-    another sign than in plain torch.
-    Raises ValueError, and BuildError where nothing can be built.
+    lists [n]), it is multiplied by rotation [d, d], and bit j says whether number j is above 0. Without centroids the
+    length of a row cannot change a sign, so it is not looked at. Numbers within rounding of 0 can have another sign
+    than in plain torch. Raises ValueError, and BuildError where nothing can be built.
     """
     half = _check_encode(rows, ids, rotation, centroids, lists)
     words = words_for(rows.shape[1])

@@ -31,7 +31,7 @@ static int step_rows(const Optimizer& optimizer, const Ids& rows, const double* 
         if (age > 0) optimizer.catch_up(id * d, d, table + age * Optimizer::COLUMNS);
         optimizer.move(id * d, d, a);
         rows.last[id] = step;
-        if (codes) sign_code(optimizer.arrays[0] + id * d, d, codes + a * words);
+        if (codes) signs::pack_row(optimizer.arrays[0] + id * d, d, words, codes + a * words);
     }
     return NONE;
 }

@@ -4,6 +4,7 @@
 // kept by the caller, annsoftmax_ref/optim.py, where the formulas are derived.
 #pragma once
 #include "numbers.h"
+#include "signs.h"
 #include "threads.h"
 
 #include <algorithm>
@@ -34,16 +35,6 @@ static int check(const Ids& rows, int64_t step, int64_t window) {
         problem = std::max(problem, found);
     }
     return problem;
-}
-
-// bit j % 64 of code[j / 64] = row[j] > 0
-static void sign_code(const float* row, int64_t d, int64_t* code) {
-    for (int64_t first = 0; first < d; first += 64) {
-        const int64_t n = std::min<int64_t>(64, d - first);
-        uint64_t word = 0;
-        for (int64_t j = 0; j < n; j++) word |= uint64_t(row[first + j] > 0.0f) << j;
-        code[first / 64] = int64_t(word);
-    }
 }
 
 // ------------------------------------------------------------------------------------------- SGD with momentum

@@ -48,11 +48,6 @@ struct Halves {
                 arrays[i][id * d + j] =
                     round_at_random(row[i][j], mixed(state + uint64_t(j + 1) * 0x9E3779B97F4A7C15u) >> 16 * i);
     }
-
-    void sign(int64_t offset, int64_t d, int64_t* code, float* row) const {  // of what was rounded
-        for (int64_t j = 0; j < d; j++) row[j] = numbers::widen(arrays[0][offset + j]);
-        sign_code(row, d, code);
-    }
 };
 
 // As step_rows, or as catch_up_rows where nothing `moves`. The optimizer's own arrays are not looked at.
@@ -75,7 +70,7 @@ static int update_halves(Optimizer optimizer, const Halves<Optimizer::ARRAYS>& h
             if (moves) optimizer.move(0, d, a);
             halves.write(id, d, optimizer.arrays);
             rows.last[id] = step;
-            if (codes) halves.sign(id * d, d, codes + a * words, row.data());
+            if (codes) signs::pack_row(halves.arrays[0] + id * d, d, words, codes + a * words);  // of what was rounded
         }
     }
     return NONE;

@@ -6,6 +6,7 @@ import argparse
 
 from annsoftmax_ref.commands.parser import subcommand
 from annsoftmax_ref.experiments import records
+from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.planning import memory, times
 
 GB = 1e9
@@ -77,25 +78,17 @@ def make_plan(job: memory.Training, gpu: str, beside: float) -> dict:
 def report(row: dict) -> str:
     """The plan as text."""
     moment = max(row["step"], key=row["step"].get)
-    memory_lines = [f"| {part} | {count / GB:.2f} |" for part, count in row["kept"].items()]
-    time_lines = [f"| {stage} | {ms:.3f} |" for stage, ms in row["stages_ms"].items()]
+    parts = row["kept"] | {f"beside it in a step, at most ({moment})": row["step"][moment], "**all**": row["total"]}
+    times_ms = row["stages_ms"] | {"**all**": row["step_ms"], "an exact softmax, fused": row["full_ms"]}
     fits = "fits" if row["total"] <= row["room"] else "does NOT fit"
     return "\n".join(
         [
             f"{row['classes']:,} classes of {row['dim']} numbers in {row['storage']}, {row['optimizer']}; batches of "
             f"{row['batch']}: {row['sets']} x {row['active']:,} active classes",
             "",
-            "| memory | GB |",
-            "|---|---|",
-            *memory_lines,
-            f"| beside it in a step, at most ({moment}) | {row['step'][moment] / GB:.2f} |",
-            f"| **all** | **{row['total'] / GB:.2f}** |",
+            grid(["memory", "GB"], [[part, f"{count / GB:.2f}"] for part, count in parts.items()]),
             "",
-            f"| stage, by a model for {row['gpu']} | ms |",
-            "|---|---|",
-            *time_lines,
-            f"| **all** | **{row['step_ms']:.3f}** |",
-            f"| an exact softmax, fused | {row['full_ms']:.3f} |",
+            grid([f"stage, by a model for {row['gpu']}", "ms"], [[name, f"{ms:.3f}"] for name, ms in times_ms.items()]),
             "",
             f"{row['total'] / GB:.1f} GB {fits} into {row['room'] / GB:.1f} GB ({row['gpu']}, "
             f"{row['beside_gib']:g} GiB left to others); about {row['largest']:,} classes would.",

@@ -24,7 +24,7 @@ class Objective(nn.Module):
     recipe_margin: float | None = None  # that ``training.default_recipe`` writes down; None: the default
     kernel: int | None = None  # of ``kernels_inline.softmax_ops.KINDS``, which computes this formula; never inherited
     takes_bias = False  # whether a bias of each class makes sense in its logits
-    others_as_one = True  # whether other classes matter by the sum of their exponentials alone; see ``own_and_others``
+    others_as_one = True  # whether other classes matter by the sum of their exponentials alone: ``loss_of_sums``
     needs_all_classes = False  # whether its value is meant over all classes, and no others may be left out
 
     def __init_subclass__(cls, **kwargs):
@@ -77,6 +77,14 @@ class Objective(nn.Module):
         generator: of what an objective draws at random (the head's, so that a saved head draws on as before).
         """
         return self(cosines(x, directions), target, offset)
+
+    def loss_of_sums(self, own: Tensor, others: Tensor) -> Tensor:
+        """own [b], the logit of each sample's class, others [b], log sum e^logit of all others -> loss of each [b].
+
+        What ``forward`` makes of all columns, where ``others_as_one``: to the sum, one column is as good as many.
+        """
+        own_place = torch.zeros(len(own), dtype=torch.int64, device=own.device)
+        return self(torch.stack([own, others], dim=1) / self.scale, own_place)
 
     def check_options(self, bias: bool, class_weights: bool) -> None:
         """ValueError where the head is asked for a bias or class weights that this objective cannot honour."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from annsoftmax_ref.beyond.flat import STRIDE
 from annsoftmax_ref.list_sizes import default_nprobe
 from annsoftmax_ref.planning.memory import BUFFERS, ID, Training
 
@@ -16,7 +17,6 @@ ROWS, PRODUCTS = 0.8, 0.6
 # Pairs of 512-bit codes a second: 4,992 TOP/s of binary tensor cores, from the A100's data sheet. Those of the
 # H100 and H200 do not name a rate; the instruction is the same.
 PAIRS = 4.9e12
-STRIDE = 8  # a flat search measures its thresholds on every eighth class
 
 
 @dataclass(frozen=True)
