@@ -217,7 +217,7 @@ def make_tables() -> dict[str, Table]:
             timed=True,
         ),
         "converged": Table(
-            "And when full softmax is trained to its end (20,000 pairs, 1/10 and 1/100)?",
+            "And when full softmax is trained to its end (20,000 pairs, 1/10 and 1/50)?",
             converged_cells(),
             report_converged,
             timed=True,
