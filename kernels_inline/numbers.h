@@ -29,8 +29,8 @@ inline float float_of(uint32_t bits) {
     return x;
 }
 
-// bfloat16 is the upper half of a float32; a uint16_t holds it here. Rows of a weight are in either; all arithmetic is in
-// float32.
+// bfloat16 is the upper half of a float32; a uint16_t holds it here. Rows of a weight are in either; all arithmetic is
+// in float32.
 inline float widen(float x) { return x; }
 inline float widen(uint16_t x) { return float_of(uint32_t(x) << 16); }
 

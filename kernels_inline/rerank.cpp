@@ -125,8 +125,8 @@ void rerank(const float* queries, const T* rows, const int64_t* ids, int64_t B, 
 
 // queries [B, d] of length 1, rows [N, d] of any length (bfloat16 if `half`), ids [B, k] (-1: none).
 // Out: ids_out [B, k] by (-cosine, id), -1 last; cosines_out [B, k], -inf for -1.
-extern "C" int64_t rerank(const float* queries, const void* rows, int64_t half, const int64_t* ids, int64_t B, int64_t k,
-                          int64_t d, int64_t* ids_out, float* cosines_out) {
+extern "C" int64_t rerank(const float* queries, const void* rows, int64_t half, const int64_t* ids, int64_t B,
+                          int64_t k, int64_t d, int64_t* ids_out, float* cosines_out) {
     const int64_t N = B * k ? *std::max_element(ids, ids + B * k) + 1 : 0;
     if (N == 0) {                // no candidate at all
         std::fill(ids_out, ids_out + B * k, -1);

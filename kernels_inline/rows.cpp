@@ -63,8 +63,8 @@ int64_t row_sgd(float* weight, float* momentum, int64_t* last, int64_t N, int64_
             const float* grad, const double* table, int64_t window, int64_t step, double lr, double mu, double decay,
             int64_t nesterov, int64_t* codes) {
     const rows::Ids named{ids, A, N, d, last};
-    if (!momentum)
-        return rows::step_rows(rows::PlainSgd{{weight}, grad, float(lr), float(decay)}, named, table, window, step, codes);
+    const rows::PlainSgd plain{{weight}, grad, float(lr), float(decay)};
+    if (!momentum) return rows::step_rows(plain, named, table, window, step, codes);
     const rows::Sgd sgd{{weight, momentum}, grad, float(lr), float(mu), float(decay), nesterov != 0};
     return rows::step_rows(sgd, named, table, window, step, codes);
 }

@@ -102,7 +102,8 @@ struct AdamW {
 
     // w = R w - m S1^2 / (S1 sqrt(v) + S2 eps), divided through by S1. Without any gradient yet, 0 / tiny = 0.
     void catch_up(int64_t offset, int64_t d, const double* entry) const {
-        float *__restrict w = arrays[0] + offset, *__restrict m = arrays[1] + offset, *__restrict v = arrays[2] + offset;
+        float *__restrict w = arrays[0] + offset;
+        float *__restrict m = arrays[1] + offset, *__restrict v = arrays[2] + offset;
         const float shrink = float(entry[0]), keep_m = float(entry[1]), keep_v = float(entry[2]);
         const float drift = float(entry[3]), floor = float(entry[3] > 0 ? entry[4] / entry[3] * eps : 0.0);
         for (int64_t j = 0; j < d; j++) {
@@ -113,7 +114,8 @@ struct AdamW {
     }
 
     void move(int64_t offset, int64_t d, int64_t a) const {
-        float *__restrict w = arrays[0] + offset, *__restrict m = arrays[1] + offset, *__restrict v = arrays[2] + offset;
+        float *__restrict w = arrays[0] + offset;
+        float *__restrict m = arrays[1] + offset, *__restrict v = arrays[2] + offset;
         const float* __restrict gradient = grad + a * d;
         const float tiny = float(eps);
         for (int64_t j = 0; j < d; j++) {

@@ -19,7 +19,9 @@ __device__ __forceinline__ void store4(float4 x, uint16_t* p) {
 }
 __device__ __forceinline__ float dot4(float4 x, float4 y) { return (x.x * y.x + x.y * y.y) + (x.z * y.z + x.w * y.w); }
 
-__device__ __forceinline__ float4 add4(float4 x, float4 y) { return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w); }
+__device__ __forceinline__ float4 add4(float4 x, float4 y) {
+    return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
+}
 
 // f(numbers), where these are bfloat16 if `half`, else float32. On the host.
 template <class F>

@@ -4,7 +4,8 @@
 // A candidate becomes one number of 64 bits that sorts as wanted: (-cosine, id), -1 last. The first kernel makes these
 // numbers, the second sorts those of each query and takes them apart again.
 //
-//   bytes moved       4 d read for each candidate (2 d of rows in bfloat16), at random rows; the queries come from the L2 cache; 28 B k besides
+//   bytes moved       4 d read for each candidate (2 d of rows in bfloat16), at random rows; the queries come from the
+//                     L2 cache; 28 B k besides
 //
 // INDEX OF VERSIONS
 //   rerank_1          naive: a thread a candidate: neighbouring threads read addresses that lie in different rows

@@ -279,8 +279,8 @@ int64_t step_rows(int64_t version, const Work<Optimizer, Stored, moves>& work, v
 }
 
 // ---- Launchers ------------------------------------------------------------------------------------------------------
-// weight, momentum, average, square [N, d]; last [N]; ids [A]; grad [A, d] float32; table [window + 1, 4 or 5];
-// codes [A, ceil(d / 64)] or null; momentum null: there is none (mu 0); bf16 as uint16_t, with the seed of its rounding before codes or at the end.
+// weight, momentum (null: mu is 0), average, square [N, d]; last [N]; ids [A]; grad [A, d] float32; table [window + 1, 4
+// or 5]; codes [A, ceil(d / 64)] or null; bf16 as uint16_t, the seed of its rounding before codes or at the end.
 
 AdamW adamw_of(int64_t step, double lr, double beta1, double beta2, double eps, double weight_decay) {
     const double rate = lr / (1.0 - pow(beta1, double(step))), lift = 1.0 / sqrt(1.0 - pow(beta2, double(step)));
