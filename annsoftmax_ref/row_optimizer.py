@@ -83,7 +83,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             state["table"] = self.identity().repeat(WINDOW + 1, 1)
         wanted, codes = row_state(weight).wants_codes, None
         if fused is not None:
-            codes = fused.step(*self._rows(weight, state, ids), grad.float(), *self._by_age(weight, state),
+            codes = fused.step(*self._rows(weight, state, ids), grad.to(weight.dtype), *self._by_age(weight, state),
                                *self.numbers(group), *self._seeds(weight), wanted)  # fmt: skip
         else:
             row, buffers = self._read(weight, state, ids)

@@ -16,6 +16,7 @@ from torch import Tensor
 from annsoftmax_ref import backend
 from annsoftmax_ref.row_parameter import catch_up, row_state, unwatched
 from kernels_inline.head_ops import (
+    filled_union_rows,
     gather_normalise,
     merge_normalise_backward,
     merge_rows,
@@ -39,8 +40,9 @@ def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
 class Named(NamedTuple):
     """The rows that G sets name, each once, and where they are named.
 
-    classes [G, A], ascending in each row; ids [U]: those of any set, ascending. Row ids[u] is named at the places
-    ``places[starts[u] : starts[u + 1]]`` of the flat ``classes``, ascending; a single set has neither.
+    classes [G, A], ascending in each row; ids [U]: those of any set, ascending; on a GPU filled up with rows of none,
+    so that U is known. Row ids[u] is named at the places ``places[starts[u] : starts[u + 1]]`` of the flat ``classes``,
+    ascending; a single set has neither.
     """
 
     classes: Tensor
@@ -60,6 +62,8 @@ def name_rows(classes: Tensor, num_rows: int) -> Named:
     """classes [G, A], ascending in each row -> which rows they are."""
     if len(classes) == 1:
         return Named(classes, classes[0])
+    if classes.is_cuda:  # whose answer how many there are would be waited for
+        return Named(classes, *filled_union_rows(classes, num_rows))
     union = union_rows if backend.runs(union_rows, classes) else union_rows_torch
     return Named(classes, *union(classes, num_rows))
 
@@ -159,7 +163,8 @@ def _of_earlier_rows(grad: Tensor, named: Named, unit: Tensor, norms: Tensor) ->
     """The same where the rows have moved since: from the unit rows [G A, d] and norms [G A] of the forward pass."""
     grad, unit, norms = grad.float(), unit.float(), norms.unsqueeze(1)
     if named.starts is not None:
-        grad, first = merge_rows(grad, named.starts, named.places), named.places[named.starts[:-1]]
+        firsts = named.starts[:-1].clamp_max(len(named.places) - 1)  # of a row that is named nowhere, any place
+        grad, first = merge_rows(grad, named.starts, named.places), named.places[firsts]
         unit, norms = unit[first], norms[first]
     turned = grad - (grad * unit).sum(dim=1, keepdim=True) * unit
     return torch.where(norms > 1e-12, turned, grad) / norms  # at the clamp, rows were divided by a constant

@@ -6,7 +6,7 @@
 //   union_rows          reads P = G A ids, 8 P; writes U distinct ones, where each begins and P places: 8 (2 U + P)
 //   merge_normalise_backward  reads 4 P d gradients (2 P d in bfloat16), 4 U d weights and 8 (2 U + P) of the union;
 //                       writes 4 U d gradients. A row's gradients are added in the order of the groups, by one thread.
-// Weights may be in bfloat16: then 2 bytes of each are read, and everything else is as it was.
+// Weights may be in bfloat16, and the gradient of rows with them: then 2 bytes of each are read and written.
 //
 // Every entry point returns 0 (union_rows: U), or a code if an id (or a place) is not as it should be; then nothing has
 // been written.
@@ -44,15 +44,30 @@ static void normalise_row_backward(float* grad, const W* row, int64_t d, float n
     for (int64_t j = 0; j < d; j++) grad[j] = (grad[j] - along * widen(row[j])) / norm;
 }
 
-template <class W>
-static void normalise_backward(float* grad, const uint16_t* slope, const W* weight, int64_t d, const int64_t* ids,
-                               int64_t A, const float* norms) {
-#pragma omp parallel for schedule(static) if (threads::pay(12 * A * d))
-    for (int64_t a = 0; a < A; a++) {
-        prefetch(weight + ids[std::min(a + AHEAD, A - 1)] * d, d);
-        if (slope)
-            for (int64_t j = 0; j < d; j++) grad[a * d + j] = widen(slope[a * d + j]);
-        normalise_row_backward(grad + a * d, weight + ids[a] * d, d, norms[a]);
+// Where a row of float32 is worked on: at its place if it is to stay float32, else in `spare`, to be `put` there.
+static float* workplace(float* place, float*) { return place; }
+static float* workplace(uint16_t*, float* spare) { return spare; }
+static void put(const float*, int64_t, float*) {}
+static void put(const float* row, int64_t d, uint16_t* place) {
+    for (int64_t j = 0; j < d; j++) narrow(row[j], place + j);
+}
+
+// slope null: grad, float32, is the gradient of unit rows, too.
+template <class W, class G>
+static void normalise_backward(G* grad, const uint16_t* slope, const W* weight, int64_t d, const int64_t* ids, int64_t A,
+                               const float* norms) {
+#pragma omp parallel if (threads::pay(12 * A * d))
+    {
+        std::vector<float> spare(d);
+#pragma omp for schedule(static)
+        for (int64_t a = 0; a < A; a++) {
+            prefetch(weight + ids[std::min(a + AHEAD, A - 1)] * d, d);
+            float* row = workplace(grad + a * d, spare.data());
+            if (slope)
+                for (int64_t j = 0; j < d; j++) row[j] = widen(slope[a * d + j]);
+            normalise_row_backward(row, weight + ids[a] * d, d, norms[a]);
+            put(row, d, grad + a * d);
+        }
     }
 }
 
@@ -113,14 +128,20 @@ static void sum_rows(const T* slope, int64_t d, const int64_t* places, int64_t c
 
 template <class T, class W>
 static void merge_normalise_backward(const T* slope, const W* weight, int64_t d, const int64_t* ids, int64_t U,
-                                     const int64_t* starts, const int64_t* places, const float* norms, float* grad) {
-#pragma omp parallel for schedule(static) if (threads::pay((4 * starts[U] + 8 * U) * d))
-    for (int64_t u = 0; u < U; u++) {
-        const int64_t later = std::min(u + AHEAD, U - 1), *at = places + starts[u];
-        prefetch(weight + ids[later] * d, d);
-        for (int64_t i = starts[later]; i < starts[later + 1]; i++) prefetch(slope + places[i] * d, d);
-        sum_rows(slope, d, at, starts[u + 1] - starts[u], grad + u * d);
-        normalise_row_backward(grad + u * d, weight + ids[u] * d, d, norms[at[0]]);
+                                     const int64_t* starts, const int64_t* places, const float* norms, W* grad) {
+#pragma omp parallel if (threads::pay((4 * starts[U] + 8 * U) * d))
+    {
+        std::vector<float> spare(d);
+#pragma omp for schedule(static)
+        for (int64_t u = 0; u < U; u++) {
+            const int64_t later = std::min(u + AHEAD, U - 1), *at = places + starts[u];
+            prefetch(weight + ids[later] * d, d);
+            for (int64_t i = starts[later]; i < starts[later + 1]; i++) prefetch(slope + places[i] * d, d);
+            float* row = workplace(grad + u * d, spare.data());
+            sum_rows(slope, d, at, starts[u + 1] - starts[u], row);
+            normalise_row_backward(row, weight + ids[u] * d, d, norms[at[0]]);
+            put(row, d, grad + u * d);
+        }
     }
 }
 
@@ -140,12 +161,14 @@ int64_t gather_normalise(const void* weight, int64_t half_weight, int64_t N, int
 }
 
 // grad [A, d], with respect to the unit rows of weight[ids] -> in place, with respect to the rows themselves.
-// Where `slope` [A, d] (bfloat16) is not null, it holds the former and grad receives the latter.
-int64_t normalise_backward(float* grad, const uint16_t* slope, const void* weight, int64_t half_weight, int64_t N,
+// Where `slope` [A, d] (bfloat16) is not null, it holds the former and grad, of the weight's kind, receives the latter.
+int64_t normalise_backward(void* grad, const uint16_t* slope, const void* weight, int64_t half_weight, int64_t N,
                            int64_t d, const int64_t* ids, int64_t A, const float* norms) {
     if (!head::inside(ids, A, N)) return 1;
-    numbers::typed(weight, half_weight,
-                   [&](auto* rows) { head::normalise_backward(grad, slope, rows, d, ids, A, norms); });
+    numbers::typed(weight, half_weight, [&](auto* rows) {
+        if (slope) head::normalise_backward(numbers::same_kind(rows, grad), slope, rows, d, ids, A, norms);
+        else head::normalise_backward(static_cast<float*>(grad), slope, rows, d, ids, A, norms);
+    });
     return 0;
 }
 
@@ -160,17 +183,19 @@ int64_t union_rows(const int64_t* classes, int64_t G, int64_t A, int64_t N, int6
 }
 
 // slope [P, d] (bfloat16 if `half`), with respect to unit rows of weight; ids [U], starts [U + 1] and places [P] as
-// union_rows gives them, norms [P] -> grad [U, d]: each row's slopes added up, with respect to the row itself.
+// union_rows gives them, norms [P] -> grad [U, d], of the weight's kind: each row's slopes added up, with respect to the
+// row itself.
 // Returns 1 for an id outside 0..N-1, 2 for starts that do not ascend from 0 to P, 3 for a place outside 0..P-1.
 int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t half_weight, int64_t N,
                                  int64_t d, const int64_t* ids, int64_t U, const int64_t* starts,
-                                 const int64_t* places, int64_t P, const float* norms, float* grad) {
+                                 const int64_t* places, int64_t P, const float* norms, void* grad) {
     if (!head::inside(ids, U, N)) return 1;
     if (!head::cuts(starts, U, P)) return 2;
     if (!head::inside(places, P, P)) return 3;
     numbers::typed(slope, half, [&](auto* slopes) {
         numbers::typed(weight, half_weight, [&](auto* rows) {
-            head::merge_normalise_backward(slopes, rows, d, ids, U, starts, places, norms, grad);
+            head::merge_normalise_backward(slopes, rows, d, ids, U, starts, places, norms,
+                                           numbers::same_kind(rows, grad));
         });
     });
     return 0;

@@ -56,11 +56,11 @@ def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
 
 @kernel_op("normalise_backward", needs=("normalise_backward",))
 def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor) -> Tensor:
-    """``normalise_backward_`` for a gradient slope [A, d] in bfloat16 -> a new one in float32, in one pass."""
+    """``normalise_backward_`` for a gradient slope [A, d] in bfloat16 -> a new one of the weight's kind."""
     kind = _check_rows(weight, ids)
     check("slope", slope, torch.bfloat16, (len(ids), weight.shape[1]))
     check("norms", norms, torch.float32, (len(ids),))
-    grad = slope.new_empty(slope.shape, dtype=torch.float32)
+    grad = slope.new_empty(slope.shape, dtype=weight.dtype)
     _run("normalise_backward", "ids", len(weight), grad, slope, weight, kind, *weight.shape, ids, len(ids), norms)
     return grad
 
@@ -85,12 +85,31 @@ def union_rows(classes: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
 def union_rows_torch(classes: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """``union_rows`` in plain torch, by sorting."""
     check("classes", classes, torch.int64, ("G", "A"))
-    if not classes.is_cuda:  # a GPU would have to be waited for
-        inside = bool(((classes >= 0) & (classes < num_rows)).all())
-        if not (inside and (classes.diff(dim=1) > 0).all()):
-            raise ValueError(_fault_of_classes(inside, num_rows))
+    inside = bool(((classes >= 0) & (classes < num_rows)).all())
+    if not (inside and (classes.diff(dim=1) > 0).all()):
+        raise ValueError(_fault_of_classes(inside, num_rows))
     ids, owner, counts = classes.view(-1).unique(return_inverse=True, return_counts=True)
     return ids, F.pad(counts.cumsum(0), (1, 0)), owner.argsort(stable=True)
+
+
+def filled_union_rows(classes: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``union_rows`` of a size that does not depend on the values: min(G A, num_rows) rows, the lowest that no group
+    names among them, which are named at no place (starts repeats).
+
+    So a GPU is not waited for, and values are not looked at. Their gradient is 0: an optimizer that equals the dense
+    one does with them what it would do anyway.
+    """
+    check("classes", classes, torch.int64, ("G", "A"))
+    flat, size = classes.view(-1), min(classes.numel(), num_rows)
+    counts = flat.new_zeros(num_rows, dtype=torch.int32).scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
+    free = counts == 0
+    room = size - (num_rows - free.sum())
+    taken = ~free | (free.cumsum(0) <= room)
+    # Each row that is taken goes to its place; the others, all of them, behind the last one.
+    place = torch.where(taken, taken.cumsum(0) - 1, size)
+    everyone = torch.arange(num_rows, device=flat.device)
+    ids = flat.new_empty(size + 1).scatter_(0, place, everyone)[:size]
+    return ids, F.pad(counts[ids].cumsum(0), (1, 0)), flat.argsort(stable=True)
 
 
 @kernel_op("merge_normalise_backward", needs=("merge_normalise_backward",))
@@ -100,8 +119,9 @@ def merge_normalise_backward(
     """``normalise_backward`` of ``merge_rows(slope, starts, places)``, in one pass.
 
     slope [P, d] float32 or bfloat16, the gradient of unit rows; ids [U], starts [U + 1] and places [P] int64 as
-    ``union_rows`` gives them; weight [N, d] and norms [P], where norms holds the same number at all places of
-    a row -> grad [U, d] float32, that of weight[ids]. Raises ValueError, BuildError.
+    ``union_rows`` gives them, or on a GPU ``filled_union_rows``; weight [N, d] and norms [P], where norms holds the
+    same number at all places of a row -> grad [U, d] of the weight's kind, that of weight[ids]: 0 of a row without a
+    place. Raises ValueError, BuildError.
     """
     half, kind = _check_merge(slope, weight, ids, starts, places, norms)
     grad = _empty_sums(weight, ids)
@@ -161,7 +181,7 @@ def _empty_units(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tenso
 
 
 def _empty_sums(weight: Tensor, ids: Tensor) -> Tensor:
-    return weight.new_empty(ids.shape[0], weight.shape[1], dtype=torch.float32)
+    return weight.new_empty(ids.shape[0], weight.shape[1])
 
 
 @gather_normalise.register_fake
@@ -176,7 +196,7 @@ def _(grad, weight, ids, norms):
 
 @normalise_backward.register_fake
 def _(slope, weight, ids, norms):
-    return slope.new_empty(slope.shape, dtype=torch.float32)
+    return slope.new_empty(slope.shape, dtype=weight.dtype)
 
 
 @union_rows.register_fake

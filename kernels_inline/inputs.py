@@ -193,7 +193,7 @@ def _table(columns: int, device):
 
 def row_step(buffers: int, dtype, s, device):
     rows, words = _rows(s, device, buffers, dtype), -(-s["d"] // 64)
-    grad = _normal(s["A"], s["d"], device=device, scale=0.1)
+    grad = _normal(s["A"], s["d"], device=device, scale=0.1).to(dtype)
     hyper = (0.1, 0.9, 0.01, 0) if buffers == 1 else (0.01, 0.9, 0.999, 1e-8, 0.01)
     seed = [] if dtype == torch.float32 else [11]
     codes = torch.empty(s["A"], words, dtype=torch.int64, device=device)

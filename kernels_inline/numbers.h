@@ -41,6 +41,12 @@ inline void narrow(float x, uint16_t* out) {
     *out = uint16_t(x == x ? even >> 16 : 0x7fc0);             // a NaN stays one
 }
 
+// Memory to write to as numbers of the kind of others.
+template <class T>
+T* same_kind(const T*, void* memory) {
+    return static_cast<T*>(memory);
+}
+
 // f(numbers), where these are bfloat16 if `half`, else float32.
 template <class F>
 auto typed(const void* numbers, int64_t half, F f) {

@@ -118,7 +118,7 @@ LISTS_LARGE = dict(nlist=1024, used=976, capacity=1024, W=8)
 def _row_kernel(optimizer: str, buffers: tuple[str, ...], moves: bool, half: bool) -> Kernel:
     name = f"row_{optimizer}" + ("" if moves else "_catch_up") + ("_bf16" if half else "")
     dtype, each = (torch.bfloat16, 2) if half else (torch.float32, 4)
-    width = 2 * (1 + len(buffers)) * each + (4 if moves else 0)
+    width = (2 * (1 + len(buffers)) + moves) * each
     make = inputs.row_step if moves else inputs.row_catch_up
     return Kernel(
         name, functools.partial(make, len(buffers), dtype), ("codes",) if moves else (), ROWS_SMALL, ROWS_LARGE,

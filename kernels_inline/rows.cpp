@@ -91,13 +91,13 @@ int64_t row_adamw_catch_up(float* weight, float* average, float* square, int64_t
 }
 
 int64_t row_sgd_bf16(uint16_t* weight, uint16_t* momentum, int64_t* last, int64_t N, int64_t d, const int64_t* ids,
-                     int64_t A, const float* grad, const double* table, int64_t window, int64_t step, double lr,
+                     int64_t A, const uint16_t* grad, const double* table, int64_t window, int64_t step, double lr,
                      double mu, double decay, int64_t nesterov, int64_t seed, int64_t* codes) {
     const rows::Ids named{ids, A, N, d, last};
-    const rows::PlainSgd plain{{}, grad, float(lr), float(decay)};
-    if (!momentum) return rows::update_halves<true>(plain, {{weight}, seed, step}, named, table, window, codes);
-    const rows::Sgd sgd{{}, grad, float(lr), float(mu), float(decay), nesterov != 0};
-    return rows::update_halves<true>(sgd, {{weight, momentum}, seed, step}, named, table, window, codes);
+    const rows::PlainSgd plain{{}, nullptr, float(lr), float(decay)};
+    if (!momentum) return rows::update_halves(plain, {{weight}, seed, step}, named, grad, table, window, codes);
+    const rows::Sgd sgd{{}, nullptr, float(lr), float(mu), float(decay), nesterov != 0};
+    return rows::update_halves(sgd, {{weight, momentum}, seed, step}, named, grad, table, window, codes);
 }
 
 int64_t row_sgd_catch_up_bf16(uint16_t* weight, uint16_t* momentum, int64_t* last, int64_t N, int64_t d,
@@ -105,26 +105,25 @@ int64_t row_sgd_catch_up_bf16(uint16_t* weight, uint16_t* momentum, int64_t* las
                               int64_t seed) {
     const rows::Ids named{ids, A, N, d, last};
     const rows::PlainSgd plain{{}, nullptr, 0, 0};
-    if (!momentum) return rows::update_halves<false>(plain, {{weight}, seed, step}, named, table, window);
+    if (!momentum) return rows::update_halves(plain, {{weight}, seed, step}, named, nullptr, table, window);
     const rows::Sgd sgd{{}, nullptr, 0.0f, 0.0f, 0.0f, false};
-    return rows::update_halves<false>(sgd, {{weight, momentum}, seed, step}, named, table, window);
+    return rows::update_halves(sgd, {{weight, momentum}, seed, step}, named, nullptr, table, window);
 }
 
 int64_t row_adamw_bf16(uint16_t* weight, uint16_t* average, uint16_t* square, int64_t* last, int64_t N, int64_t d,
-                       const int64_t* ids, int64_t A, const float* grad, const double* table, int64_t window,
+                       const int64_t* ids, int64_t A, const uint16_t* grad, const double* table, int64_t window,
                        int64_t step, double lr, double beta1, double beta2, double eps, double weight_decay,
                        int64_t seed, int64_t* codes) {
-    const auto adamw = rows::adamw_of(nullptr, nullptr, nullptr, grad, step, lr, beta1, beta2, eps, weight_decay);
-    return rows::update_halves<true>(adamw, {{weight, average, square}, seed, step}, {ids, A, N, d, last}, table,
-                                     window, codes);
+    const auto adamw = rows::adamw_of(nullptr, nullptr, nullptr, nullptr, step, lr, beta1, beta2, eps, weight_decay);
+    return rows::update_halves(adamw, {{weight, average, square}, seed, step}, {ids, A, N, d, last}, grad, table, window,
+                               codes);
 }
 
 int64_t row_adamw_catch_up_bf16(uint16_t* weight, uint16_t* average, uint16_t* square, int64_t* last, int64_t N,
                                 int64_t d, const int64_t* ids, int64_t A, const double* table, int64_t window,
                                 int64_t step, double eps, int64_t seed) {
     const rows::AdamW adamw{{}, nullptr, eps, 1, 0, 0, 0, 0, 0, 0};
-    return rows::update_halves<false>(adamw, {{weight, average, square}, seed, step}, {ids, A, N, d, last}, table,
-                                      window);
+    return rows::update_halves(adamw, {{weight, average, square}, seed, step}, {ids, A, N, d, last}, nullptr, table, window);
 }
 
 }

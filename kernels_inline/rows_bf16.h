@@ -1,8 +1,8 @@
 // The steps of rows.h for weights and buffers in bfloat16, which take half the memory.
 //
 //   kernel                   bytes moved (A rows of d numbers)
-//   row_sgd_bf16             reads 2 A d each of weight and momentum, 4 A d of the gradient; writes 4 A d: 12 A d
-//   row_adamw_bf16           16 A d
+//   row_sgd_bf16             reads 2 A d each of weight, momentum, gradient; writes 2 A d each of two: 10 A d
+//   row_adamw_bf16           14 A d
 //   row_sgd_catch_up_bf16    8 d for each row that lags
 //   row_adamw_catch_up_bf16  12 d for each row that lags
 //
@@ -50,16 +50,19 @@ struct Halves {
     }
 };
 
-// As step_rows, or as catch_up_rows where nothing `moves`. The optimizer's own arrays are not looked at.
-template <bool moves, class Optimizer>
+// As step_rows by grad [A, d], or as catch_up_rows where it is null. What the optimizer itself points to is not looked at.
+template <class Optimizer>
 static int update_halves(Optimizer optimizer, const Halves<Optimizer::ARRAYS>& halves, const Ids& rows,
-                         const double* table, int64_t window, int64_t* codes = nullptr) {
+                         const uint16_t* grad, const double* table, int64_t window, int64_t* codes = nullptr) {
+    const bool moves = grad != nullptr;
     const int64_t step = halves.step, before = step - moves, d = rows.d, words = (d + 63) / 64;
     if (const int problem = check(rows, before, window)) return problem;
 #pragma omp parallel firstprivate(optimizer) if (threads::pay(12 * rows.A * d))
     {
-        std::vector<float> row(Optimizer::ARRAYS * d);  // widened
+        std::vector<float> row((Optimizer::ARRAYS + 1) * d);  // and its gradient, widened
         for (int64_t i = 0; i < Optimizer::ARRAYS; i++) optimizer.arrays[i] = row.data() + i * d;
+        float* gradient = row.data() + Optimizer::ARRAYS * d;
+        optimizer.grad = gradient;
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < rows.A; a++) {
             prefetch(halves.arrays, rows.ids[std::min(a + numbers::AHEAD, rows.A - 1)] * d, d);
@@ -67,7 +70,10 @@ static int update_halves(Optimizer optimizer, const Halves<Optimizer::ARRAYS>& h
             if (!moves && age == 0) continue;
             halves.read(id * d, d, optimizer.arrays);
             if (age > 0) optimizer.catch_up(0, d, table + age * Optimizer::COLUMNS);
-            if (moves) optimizer.move(0, d, a);
+            if (moves) {
+                for (int64_t j = 0; j < d; j++) gradient[j] = numbers::widen(grad[a * d + j]);
+                optimizer.move(0, d, 0);
+            }
             halves.write(id, d, optimizer.arrays);
             rows.last[id] = step;
             if (codes) signs::pack_row(halves.arrays[0] + id * d, d, words, codes + a * words);  // of what was rounded

@@ -10,7 +10,7 @@ Agrawal, Gopalakrishnan and Narayanan, "Deep Learning with Limited Numerical Pre
 The random bits are a hash of (seed, step, row, column), so they need no state, do not depend on the order in which rows
 are done, and are the same on every device. The arithmetic in between is float32, every operation rounded by itself.
 
-Common arguments: as in ``rows_ops``, with weight and buffers [N, d] bfloat16, grad [A, d] float32, and
+Common arguments: as in ``rows_ops``, with weight and buffers [N, d] and grad [A, d] in bfloat16, and
 ``seed``. A row that is up to date is not rounded again, so every rounding has random bits of its own.
 """
 
@@ -118,7 +118,7 @@ def row_sgd_bf16_(
     """Catch up, then one step of torch.optim.SGD (momentum mu, coupled decay) -> codes."""
     for some, slope in zip(ids.split(ROWS), grad.split(ROWS), strict=True):
         parts = sgd_catch_up(*_read(some, weight, momentum), table[step - 1 - last[some]])
-        parts = sgd_move(*parts, slope, lr, mu, weight_decay, nesterov)
+        parts = sgd_move(*parts, slope.float(), lr, mu, weight_decay, nesterov)
         _write(some, (weight, momentum), parts, last, step, seed)
     return _codes(weight, ids, with_codes)
 
@@ -129,7 +129,7 @@ def row_adamw_bf16_(
     """Catch up, then one step of torch.optim.AdamW -> codes."""
     for some, slope in zip(ids.split(ROWS), grad.split(ROWS), strict=True):
         parts = adamw_catch_up(*_read(some, weight, exp_avg, exp_avg_sq), table[step - 1 - last[some]], eps)
-        parts = adamw_move(*parts, slope, step, lr, beta1, beta2, eps, weight_decay)
+        parts = adamw_move(*parts, slope.float(), step, lr, beta1, beta2, eps, weight_decay)
         _write(some, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
     return _codes(weight, ids, with_codes)
 

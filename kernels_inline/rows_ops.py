@@ -10,8 +10,8 @@ ascending and distinct. grad [A, d]. ``step`` is the number of this step, from 1
 Where ``with_codes``, the sign codes of the rows as they are afterwards are returned: [A, ceil(d / 64)] int64, bit j of
 a row = weight[j] > 0 in bit j % 64 of word j // 64; else [0, ceil(d / 64)].
 
-``..._bf16_`` are the same for weight and buffers in bfloat16, rounded at random; their twins in plain torch are in
-``rows_bf16``.
+``..._bf16_`` are the same for weight, buffers and gradient in bfloat16, rounded at random; their twins in plain torch
+are in ``rows_bf16``.
 
 All raise ValueError before anything changes, and BuildError where nothing can be built.
 """
@@ -175,7 +175,7 @@ def _step(
     launcher: str, weight, buffers: dict[str, Tensor | None], last, ids, grad, table, step, hyper, with_codes
 ) -> Tensor:
     _check(launcher, weight, buffers, last, ids, table)
-    check("grad", grad, torch.float32, (len(ids), weight.shape[1]))
+    check("grad", grad, weight.dtype, (len(ids), weight.shape[1]))
     codes = _empty_codes(weight, ids, with_codes)
     rows = weight, *buffers.values(), last, *weight.shape, ids, len(ids)
     _run(launcher, *rows, grad, table, len(table) - 1, step, *hyper, codes if with_codes else None)

@@ -76,9 +76,10 @@ def _ladder(dry: bool) -> list[list]:
 
 def _steps(dry: bool) -> list[list]:
     """Full softmax beside a million classes; ten million rows and their momentum leave room for one head."""
+    exact = ["full"] if dry else ["full", "full_compiled"]  # which is compiled for half a minute
     sizes = [
-        (1_000_000, 512, 0.1, ["full", "random", "ann"]),
-        (1_000_000, 512, 0.01, ["full", "random", "ann"]),
+        (1_000_000, 512, 0.1, [*exact, "random", "ann", "ann_bf16"]),
+        (1_000_000, 512, 0.01, [*exact, "random", "ann", "ann_bf16"]),
         (10_000_000, 1024, 0.01, ["ann"]),
     ]
     if dry:
@@ -101,11 +102,21 @@ def _training(dry: bool) -> list[list]:
     return [_annsoftmax(dry, "bench", "training", *heads, *size)]
 
 
+def _capacity(dry: bool) -> list[list]:
+    sizes = [(3000, "bf16")] if dry else [(1_000_000, "fp32"), (30_000_000, "bf16")]
+    return [
+        _annsoftmax(dry, "bench", "capacity", "--classes", classes, "--storage", storage, "--rate", 0.01,
+                    "--dim", 32 if dry else 512, "--batch", 32 if dry else 512)
+        for classes, storage in sizes
+    ]  # fmt: skip
+
+
 SECTIONS = {
     "tests": Section("the tests of the kernels and of a head on the GPU, and what doctor says", 420, _tests),
     "sanitizer": Section("memcheck and racecheck of every kernel", 460, _sanitizer),
     "ladder": Section("every version of every kernel beside the ceilings of the device", 460, _ladder),
     "steps": Section("whole head steps at a million and ten million classes", 420, _steps),
+    "capacity": Section("30 million classes in bfloat16: the memory that was planned, and a step", 460, _capacity),
     "compare": Section("training at 100,000 classes with each head", 460, _compare),
     "training": Section("whole steps of training at a million classes, backbone included", 300, _training),
 }

@@ -1,7 +1,8 @@
 """The heads that ``annsoftmax bench step`` times: ours, and the strongest fair forms of the others.
 
 All of them take one whole step on embeddings [B, d] and labels [B]: loss, gradient of the embeddings, and the weights
-moved by SGD with momentum 0.9. Weights are float32; the matrix products are in bfloat16 with ``half``, for all.
+moved by SGD with momentum 0.9. Weights are float32 (of ``ann_bf16`` bfloat16); the matrix products are in bfloat16
+with ``half``, for all.
 """
 
 from __future__ import annotations
@@ -98,10 +99,10 @@ class Step:
 
 
 class HeadStep(Step):
-    """One of our heads with RowSGD; selector: of a class that is ``timed``."""
+    """One of our heads with RowSGD; selector: of a class that is ``timed``; dtype: of its weight and momentum."""
 
-    def __init__(self, selector: Selector, weight: Tensor, half: bool):
-        self.head = SoftmaxHead(*weight.shape, selector, CrossEntropy(SCALE), device=weight.device)
+    def __init__(self, selector: Selector, weight: Tensor, half: bool, dtype: torch.dtype = torch.float32):
+        self.head = SoftmaxHead(*weight.shape, selector, CrossEntropy(SCALE), device=weight.device, dtype=dtype)
         with torch.no_grad():
             self.head.weight.copy_(weight)
         self.optimizer = RowSGD(self.head.parameters(), LR, MOMENTUM)
@@ -139,16 +140,25 @@ class FullByHand(Step):
 
     Against ``F.normalize``, ``matmul``, ``F.cross_entropy``, autograd and ``torch.optim.SGD`` (the AllClasses head) it
     never makes unit rows [N, d] (the row lengths scale the logits instead), keeps one [B, N] matrix and changes it
-    in place from cosines to the gradient, and moves the weights in place.
+    in place from cosines to the gradient, and moves the weights in place. compiled: both parts by ``torch.compile``,
+    which joins the passes between the matrix products; the first step takes half a minute.
     """
 
-    def __init__(self, weight: Tensor, half: bool):
+    def __init__(self, weight: Tensor, half: bool, compiled: bool = False):
         self.weight, self.momentum, self.half = weight.clone(), torch.zeros_like(weight), half
         self.phases: dict[str, float] = {}
+        if compiled:
+            self._gradients, self._move = (torch.compile(f, dynamic=False) for f in (self._gradients, self._move))
 
     @torch.no_grad()
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
-        unit = F.normalize(x, dim=1)
+        dx, dw = self._gradients(x, labels)
+        self._move(dw)
+        return dx
+
+    def _gradients(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        length = x.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        unit = x / length
         per_cosine = SCALE / self.weight.norm(dim=1).clamp_min_(1e-12)  # [N], scale / |w|
         kind = torch.bfloat16 if self.half else x.dtype
         narrow, queries = self.weight.to(kind), unit.to(kind)
@@ -162,9 +172,11 @@ class FullByHand(Step):
         # The part of dw along w only changes its length, which the loss does not see.
         along = torch.einsum("nd,nd->n", dw, self.weight) * (per_cosine / SCALE) ** 2
         dw.addcmul_(self.weight, along.unsqueeze(1), value=-1)
+        return (dx - (dx * unit).sum(dim=1, keepdim=True) * unit) / length, dw
+
+    def _move(self, dw: Tensor) -> None:
         self.momentum.mul_(MOMENTUM).add_(dw)
         self.weight.add_(self.momentum, alpha=-LR)
-        return (dx - (dx * unit).sum(dim=1, keepdim=True) * unit) / x.norm(dim=1, keepdim=True)
 
 
 class LinearCrossEntropy(Step):
@@ -217,10 +229,10 @@ def make_step(name: str, weight: Tensor, rate: float, half: bool, groups: int | 
     """
     if name not in STEPS:
         raise ValueError(f"head is {name!r}; it should be one of {', '.join(STEPS)}")
-    kind, options = WEIGHTED.get(name, (name, {}))
+    kind, options = VARIANTS.get(name, (name, {}))
     if kind in SAMPLING:
         selector = timed(SAMPLING[kind])(rate, groups=groups, **(nearest | options if kind == "ann" else {}))
-        return HeadStep(selector, weight, half)
+        return HeadStep(selector, weight, half, torch.bfloat16 if name in STORED_IN_HALF else torch.float32)
     return WHOLE[name](weight, rate, half)
 
 
@@ -231,17 +243,20 @@ SAMPLING: dict[str, type[Selector]] = {
     "knn": LabelGraphClasses,
     "ann": NearestClasses,
 }
-WEIGHTED = {"ann_priority": ("ann", {"priority": True}), "ann_tail": ("ann", {"tail": 0.1})}
+VARIANTS = {"ann_priority": ("ann", {"priority": True}), "ann_tail": ("ann", {"tail": 0.1}), "ann_bf16": ("ann", {})}
+STORED_IN_HALF = ("ann_bf16",)
 WHOLE: dict[str, Callable[[Tensor, float, bool], Step]] = {
     "full": lambda weight, rate, half: FullByHand(weight, half),
+    "full_compiled": lambda weight, rate, half: FullByHand(weight, half, compiled=True),
     "full_autograd": lambda weight, rate, half: HeadStep(timed(AllClasses)(), weight, half),
     "linear_cross_entropy": lambda weight, rate, half: LinearCrossEntropy(weight, half, chunked=False),
     "linear_cross_entropy_chunked": lambda weight, rate, half: LinearCrossEntropy(weight, half, chunked=True),
     "random_dense": lambda weight, rate, half: RandomDense(weight, half, rate),
 }
-STEPS = (*WHOLE, *SAMPLING, *WEIGHTED)
+STEPS = (*WHOLE, *SAMPLING, *VARIANTS)
+EXACT = tuple(name for name in WHOLE if name != "random_dense")  # heads that score all classes
 
 
 def rate_of(name: str, rate: float) -> float:
     """The share of the classes that the head of that name scores."""
-    return rate if name in (*SAMPLING, *WEIGHTED, "random_dense") else 1.0
+    return rate if name in (*SAMPLING, *VARIANTS, "random_dense") else 1.0

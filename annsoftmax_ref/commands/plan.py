@@ -1,12 +1,18 @@
-"""``annsoftmax plan``: the memory of a head, part by part, and a model of its step's time on a GPU."""
+"""``annsoftmax plan``: the memory of a head, part by part, and a model of its step's time on a GPU; ``annsoftmax bench
+capacity``: the same head made and trained, and what it takes."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
+from annsoftmax_ref.bench import capacity
+from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.commands.parser import subcommand
 from annsoftmax_ref.experiments import records
 from annsoftmax_ref.experiments.reports import grid
+from annsoftmax_ref.experiments.runs import STORAGES
+from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.planning import memory, times
 
 GB = 1e9
@@ -19,31 +25,61 @@ def add_plan(commands) -> None:
         "plan",
         _plan,
         "the memory that a head will take, and its step's time on a GPU by a model, before anything is allocated",
-        "annsoftmax plan --classes 30000000 --dim 512 --storage bfloat16 --rate 0.01 --gpu h100-80gb",
+        "annsoftmax plan --classes 30000000 --dim 512 --storage bf16 --rate 0.01 --gpu h100-80gb",
     )
-    parser.add_argument("--classes", type=int, required=True)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--groups", type=int, help="active sets a batch; default: by the rule")
-    parser.add_argument(
-        "--storage", default="float32", choices=list(memory.STORAGES), help="of weights and the optimizer's buffers"
-    )
-    parser.add_argument(
-        "--products", default="bfloat16", choices=list(memory.STORAGES), help="of the matrix products (autocast)"
-    )
-    parser.add_argument("--optimizer", default="sgd", choices=list(memory.BUFFERS))
-    parser.add_argument("--flat", type=int, default=0, help="as NearestClasses': 1 or 2 for a search without lists")
+    _add_job(parser)
     parser.add_argument("--gpu", default="h100-80gb", choices=list(times.CARDS))
     parser.add_argument(
         "--beside", type=float, default=4.0, metavar="GIB", help="memory for the backbone, its activations and CUDA"
     )
 
 
+def add_capacity(commands) -> None:
+    """Add the command to the sub-parsers ``commands``."""
+    parser = subcommand(
+        commands,
+        "capacity",
+        _capacity,
+        "make one head, train some steps, and set the memory that it takes beside what plan counts",
+        "annsoftmax bench capacity --classes 30000000 --storage bf16 --rate 0.01",
+    )
+    _add_job(parser)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def _capacity(arguments: argparse.Namespace) -> None:
+    check_positive_int("rounds", arguments.rounds)
+    device = find_device(arguments.device)
+    row = capacity.bench_capacity(_job(arguments), device, arguments.rounds)
+    if arguments.json != "-":
+        print(capacity.table(row))
+    if arguments.json:
+        records.write_record(records.make_record([row], device), arguments.json)
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what is to be trained: ``planning.memory.Training``'s."""
+    parser.add_argument("--classes", type=int, required=True)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--groups", type=int, help="active sets a batch; default: by the rule")
+    parser.add_argument(
+        "--storage", default="fp32", choices=list(STORAGES), help="of weights and the optimizer's buffers"
+    )
+    parser.add_argument("--products", default="bf16", choices=list(STORAGES), help="of the matrix products (autocast)")
+    parser.add_argument("--optimizer", default="sgd", choices=list(memory.BUFFERS))
+    parser.add_argument("--flat", type=int, default=0, help="as NearestClasses': 1 or 2 for a search without lists")
+
+
+def _job(arguments: argparse.Namespace) -> memory.Training:
+    names = [field.name for field in dataclasses.fields(memory.Training)]
+    return memory.Training(**{name: getattr(arguments, name) for name in names})
+
+
 def _plan(arguments: argparse.Namespace) -> None:
-    names = ("classes", "dim", "batch", "rate", "groups", "storage", "products", "optimizer", "flat")
-    job = memory.Training(**{name: getattr(arguments, name) for name in names})
-    row = make_plan(job, arguments.gpu, arguments.beside)
+    row = make_plan(_job(arguments), arguments.gpu, arguments.beside)
     if arguments.json != "-":
         print(report(row))
     if arguments.json:

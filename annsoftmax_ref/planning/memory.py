@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-
 from annsoftmax_ref.active_sets import active_count
 from annsoftmax_ref.checks import check_from_0, check_positive_int, check_rate
+from annsoftmax_ref.experiments.runs import STORAGES
 from annsoftmax_ref.grouping import groups_by_rule
 from annsoftmax_ref.list_sizes import default_nlist
 from annsoftmax_ref.lists import SLACK
 from kernels_inline.bits import words_for
 
-STORAGES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BUFFERS = {"sgd": 1, "sgd_without_momentum": 0, "adamw": 2}  # of an optimizer, each of the weight's size
 ID = 8  # bytes of a class id
 LARGEST_LIST = 1.1  # over the mean, of rows that are spread evenly; 3.7 of rows in clusters (bench.vectors)
@@ -27,7 +25,7 @@ class Training:
     """A head to be trained: NearestClasses over classes N of dim d, by batches of B samples.
 
     groups: active sets a batch; None: by the rule. storage: of weights and the optimizer's buffers. products: what the
-    matrix products are taken in (bfloat16: autocast). flat: as NearestClasses' (0: inverted lists).
+    matrix products are taken in (bf16: autocast). flat: as NearestClasses' (0: inverted lists).
     """
 
     classes: int
@@ -35,8 +33,8 @@ class Training:
     batch: int = 512
     rate: float = 0.1
     groups: int | None = None
-    storage: str = "float32"
-    products: str = "bfloat16"
+    storage: str = "fp32"
+    products: str = "bf16"
     optimizer: str = "sgd"
     flat: int = 0
 
@@ -112,17 +110,17 @@ def moments(job: Training) -> dict[str, int]:
     unit = rows * d * job.product_width  # unit rows, and later their gradient
     logits = job.batch * job.active * job.product_width
     union = 0 if job.sets == 1 else ids + 2 * job.named * ID  # places, starts and ids
-    # One set whose unit rows are in float32 has its gradient in place.
-    own = 0 if job.sets == 1 and job.product_width == 4 else job.named * d * 4
+    gradient = job.named * d * job.width
+    # One set has its gradient in place of the unit rows', if they are of one kind.
+    in_place = job.sets == 1 and job.product_width == job.width == 4
     # On the CPU the library turns bfloat16 logits around before it multiplies by them.
     turned = logits if job.product_width == 2 and job.sets == 1 else 0
-    rounded = job.named * d * job.width if job.width < 4 else 0  # the gradient as the weight's kind
     return {
         "search": job.classes * 4 + ids,
         "logits": ids + union + unit + logits,
         "gradient of unit rows": ids + union + 2 * unit + logits + turned,
-        "gradient of rows": ids + union + 2 * unit + own,
-        "update": ids + union + rounded + job.named * d * 4,
+        "gradient of rows": ids + union + 2 * unit + (0 if in_place else gradient),
+        "update": ids + union + gradient + job.named * job.words * 8,
     }
 
 

@@ -44,8 +44,8 @@ def stages(job: Training, card: Card) -> dict[str, float]:
         "unit rows": _moved(card, rows * d * (job.width + job.product_width)),
         "products": _multiplied(job, card, job.active),
         "margin and softmax": _moved(card, 3 * B * job.active * job.product_width),
-        "gradient of rows": _moved(card, rows * d * job.product_width + job.named * d * (job.width + 4)),
-        "update and codes": _moved(card, job.named * (d * (4 + _updated(job)) + job.words * 8)),
+        "gradient of rows": _moved(card, rows * d * job.product_width + job.named * d * 2 * job.width),
+        "update and codes": _moved(card, job.named * (d * _updated(job) + job.words * 8)),
     }
 
 
@@ -56,7 +56,7 @@ def full_stages(job: Training, card: Card) -> dict[str, float]:
         "unit rows": _moved(card, N * d * (job.width + job.product_width)),
         "products": _multiplied(job, card, N),
         "softmax": _moved(card, 3 * job.batch * N * job.product_width),
-        "update": _moved(card, N * d * (job.product_width + _updated(job))),
+        "update": _moved(card, N * d * (job.product_width + _updated(job) - job.width)),
     }
 
 
@@ -76,8 +76,8 @@ def _search(job: Training, card: Card) -> dict[str, float]:
 
 
 def _updated(job: Training) -> int:
-    """Bytes of a row's number that an update reads and writes."""
-    return 2 * job.width * (1 + BUFFERS[job.optimizer])
+    """Bytes of a row's number that an update moves: it reads weight, buffers and gradient, and writes the former."""
+    return job.width * (3 + 2 * BUFFERS[job.optimizer])
 
 
 def _moved(card: Card, count: float) -> float:
@@ -86,5 +86,5 @@ def _moved(card: Card, count: float) -> float:
 
 def _multiplied(job: Training, card: Card, classes: int) -> float:
     """Three products of a batch with so many classes a sample: logits, and the gradients of both sides."""
-    rate = card.bfloat16 if job.products == "bfloat16" else card.float32
+    rate = card.bfloat16 if job.products == "bf16" else card.float32
     return 3 * 2 * job.batch * classes * job.dim / (rate * 1e12 * PRODUCTS) * 1e3

@@ -7,7 +7,7 @@
 //   merge_normalise_backward  reads 4 P d gradients (half: 2 P d), 4 U d weights and 8 (2 U + P) of the union; writes
 //                       4 U d gradients
 //
-// Weights may be in bfloat16: then 2 bytes of each are read.
+// Weights may be in bfloat16, and the gradient of rows with them: then 2 bytes of each are read and written.
 //
 // INDEX OF VERSIONS
 //   gather_normalise_1    a thread a row: neighbouring threads read addresses that lie a whole row apart
@@ -101,7 +101,8 @@ static int64_t launch_gather_normalise(int64_t version, Rows<W> rows, T* unit, f
 
 // ---- normalise_backward -------------------------------------------------------------------------------------------
 // The gradient g of a unit row u = w / |w| becomes the one of w: (g - (g.u) u) / |w|. At the floor, u = w / floor, and
-// g is only divided. slope [A, d] holds g and grad [A, d] receives the result; they may be the same.
+// g is only divided. slope [A, d] holds g and grad [A, d] receives the result; they may be the same. The result is of the
+// weight's kind, or in place float.
 
 // (g.u) / |w|, where dot = g.w
 __device__ float along(double dot, float norm) { return norm > NORM_FLOOR ? float(dot / norm / norm) : 0.0f; }
@@ -112,8 +113,8 @@ __device__ float4 across4(float4 g, float share, float4 x, float norm) {
                        (g.w - share * x.w) / norm);
 }
 
-template <class W, class T>
-__global__ void normalise_backward_1(Rows<W> rows, const float* norms, const T* slope, float* grad) {
+template <class W, class T, class G>
+__global__ void normalise_backward_1(Rows<W> rows, const float* norms, const T* slope, G* grad) {
     const int64_t a = global_thread();
     if (a >= rows.A) return;
     const W* row = rows.row(a);
@@ -122,11 +123,11 @@ __global__ void normalise_backward_1(Rows<W> rows, const float* norms, const T* 
     for (int j = 0; j < rows.d; ++j) dot += double(widen(slope[a * rows.d + j])) * widen(row[j]);
     const float share = along(dot, norm);
     for (int j = 0; j < rows.d; ++j)
-        grad[a * rows.d + j] = (widen(slope[a * rows.d + j]) - share * widen(row[j])) / norm;
+        narrow((widen(slope[a * rows.d + j]) - share * widen(row[j])) / norm, grad + a * rows.d + j);
 }
 
-template <class W, class T>
-__global__ void normalise_backward_2(Rows<W> rows, const float* norms, const T* slope, float* grad) {
+template <class W, class T, class G>
+__global__ void normalise_backward_2(Rows<W> rows, const float* norms, const T* slope, G* grad) {
     const int64_t a = global_warp();
     if (a >= rows.A) return;
     const W* row = rows.row(a);
@@ -135,11 +136,11 @@ __global__ void normalise_backward_2(Rows<W> rows, const float* norms, const T* 
     for (int j = lane_id(); j < rows.d; j += WARP) dot += widen(slope[a * rows.d + j]) * widen(row[j]);
     const float share = along(warp_sum(double(dot)), norm);
     for (int j = lane_id(); j < rows.d; j += WARP)
-        grad[a * rows.d + j] = (widen(slope[a * rows.d + j]) - share * widen(row[j])) / norm;
+        narrow((widen(slope[a * rows.d + j]) - share * widen(row[j])) / norm, grad + a * rows.d + j);
 }
 
-template <class W, class T>
-__global__ void normalise_backward_3(Rows<W> rows, const float* norms, const T* slope, float* grad) {
+template <class W, class T, class G>
+__global__ void normalise_backward_3(Rows<W> rows, const float* norms, const T* slope, G* grad) {
     const int64_t a = global_warp();
     if (a >= rows.A) return;
     const W* row = rows.row(a);
@@ -153,23 +154,24 @@ __global__ void normalise_backward_3(Rows<W> rows, const float* norms, const T* 
     }
 }
 
-template <class W, class T>
-static int64_t launch_normalise_backward(int64_t version, Rows<W> rows, const float* norms, const T* slope, float* grad,
+template <class W, class T, class G>
+static int64_t launch_normalise_backward(int64_t version, Rows<W> rows, const float* norms, const T* slope, G* grad,
                                          void* stream) {
     if (version < 1 || version > 3) return NO_SUCH_VERSION;
     if (rows.A == 0) return launch_error();
     if (version == 3 && !(rows.fours() && aligned16(slope) && aligned16(grad))) version = 2;
     const int64_t warps = blocks_for(rows.A * WARP, THREADS);
     if (version == 1)
-        LAUNCH((normalise_backward_1<W, T>), blocks_for(rows.A, THREADS), THREADS, 0, stream, rows, norms, slope, grad);
-    if (version == 2) LAUNCH((normalise_backward_2<W, T>), warps, THREADS, 0, stream, rows, norms, slope, grad);
-    if (version == 3) LAUNCH((normalise_backward_3<W, T>), warps, THREADS, 0, stream, rows, norms, slope, grad);
+        LAUNCH((normalise_backward_1<W, T, G>), blocks_for(rows.A, THREADS), THREADS, 0, stream, rows, norms, slope, grad);
+    if (version == 2) LAUNCH((normalise_backward_2<W, T, G>), warps, THREADS, 0, stream, rows, norms, slope, grad);
+    if (version == 3) LAUNCH((normalise_backward_3<W, T, G>), warps, THREADS, 0, stream, rows, norms, slope, grad);
     return launch_error();
 }
 
 // ---- merge_normalise_backward -------------------------------------------------------------------------------------
 // normalise_backward of the sum over slope [P, d] at places starts[u]..starts[u + 1] - 1, in that order -> grad [U, d].
-// A lane keeps the sum of its numbers in grad: none but itself reads them again.
+// The sums are made twice, the second time from the L2 cache: between them is what all lanes found. A row may be named at
+// no place.
 
 // The union of the groups' rows: where each is named, and the lengths [P] at these places.
 template <class W>
@@ -179,50 +181,53 @@ struct Union {
     const int64_t* places;
     const float* norms;
 
-    __device__ float norm(int64_t u) const { return norms[places[starts[u]]]; }
+    __device__ float norm(int64_t u) const { return starts[u] < starts[u + 1] ? norms[places[starts[u]]] : 1.0f; }
+
+    // Number j of the sum for row u, or 4 numbers from j on.
+    template <class T>
+    __device__ float sum(const T* slope, int64_t u, int j) const {
+        float sum = 0;
+        for (int64_t p = starts[u]; p < starts[u + 1]; ++p) sum += widen(slope[places[p] * rows.d + j]);
+        return sum;
+    }
+    template <class T>
+    __device__ float4 sum4(const T* slope, int64_t u, int j) const {
+        float4 sum = make_float4(0, 0, 0, 0);
+        for (int64_t p = starts[u]; p < starts[u + 1]; ++p) sum = add4(sum, load4(slope + places[p] * rows.d + j));
+        return sum;
+    }
 };
 
 template <class W, class T>
-__global__ void merge_normalise_backward_1(Union<W> merged, const T* slope, float* grad) {
+__global__ void merge_normalise_backward_1(Union<W> merged, const T* slope, W* grad) {
     const int64_t u = global_warp();
     if (u >= merged.rows.A) return;
     const int d = merged.rows.d;
     const W* row = merged.rows.row(u);
     const float norm = merged.norm(u);
-    const int64_t *first = merged.places + merged.starts[u], *end = merged.places + merged.starts[u + 1];
     float dot = 0;
-    for (int j = lane_id(); j < d; j += WARP) {
-        float sum = 0;
-        for (const int64_t* p = first; p < end; ++p) sum += widen(slope[*p * d + j]);
-        grad[u * d + j] = sum;
-        dot += sum * widen(row[j]);
-    }
+    for (int j = lane_id(); j < d; j += WARP) dot += merged.sum(slope, u, j) * widen(row[j]);
     const float share = along(warp_sum(double(dot)), norm);
-    for (int j = lane_id(); j < d; j += WARP) grad[u * d + j] = (grad[u * d + j] - share * widen(row[j])) / norm;
+    for (int j = lane_id(); j < d; j += WARP)
+        narrow((merged.sum(slope, u, j) - share * widen(row[j])) / norm, grad + u * d + j);
 }
 
 template <class W, class T>
-__global__ void merge_normalise_backward_2(Union<W> merged, const T* slope, float* grad) {
+__global__ void merge_normalise_backward_2(Union<W> merged, const T* slope, W* grad) {
     const int64_t u = global_warp();
     if (u >= merged.rows.A) return;
     const int d = merged.rows.d;
     const W* row = merged.rows.row(u);
     const float norm = merged.norm(u);
-    const int64_t *first = merged.places + merged.starts[u], *end = merged.places + merged.starts[u + 1];
     float dot = 0;
-    for (int j = 4 * lane_id(); j < d; j += 4 * WARP) {
-        float4 sum = make_float4(0, 0, 0, 0);
-        for (const int64_t* p = first; p < end; ++p) sum = add4(sum, load4(slope + *p * d + j));
-        store4(sum, grad + u * d + j);
-        dot += dot4(sum, load4(row + j));
-    }
+    for (int j = 4 * lane_id(); j < d; j += 4 * WARP) dot += dot4(merged.sum4(slope, u, j), load4(row + j));
     const float share = along(warp_sum(double(dot)), norm);
     for (int j = 4 * lane_id(); j < d; j += 4 * WARP)
-        store4(across4(load4(grad + u * d + j), share, load4(row + j), norm), grad + u * d + j);
+        store4(across4(merged.sum4(slope, u, j), share, load4(row + j), norm), grad + u * d + j);
 }
 
 template <class W, class T>
-static int64_t launch_merge(int64_t version, Union<W> merged, const T* slope, float* grad, void* stream) {
+static int64_t launch_merge(int64_t version, Union<W> merged, const T* slope, W* grad, void* stream) {
     if (version < 1 || version > 2) return NO_SUCH_VERSION;
     if (merged.rows.A == 0) return launch_error();
     if (version == 2 && !(merged.rows.fours() && aligned16(slope) && aligned16(grad))) version = 1;
@@ -243,24 +248,28 @@ extern "C" int64_t gather_normalise_v(int64_t version, const void* weight, int64
     });
 }
 
-// Where `slope` is not null, it holds the gradient in bfloat16 and grad receives the result; else grad is both.
-extern "C" int64_t normalise_backward_v(int64_t version, float* grad, const uint16_t* slope, const void* weight,
+// Where `slope` is not null, it holds the gradient in bfloat16 and grad, of the weight's kind, receives the result; else
+// grad is both, float.
+extern "C" int64_t normalise_backward_v(int64_t version, void* grad, const uint16_t* slope, const void* weight,
                                         int64_t half_weight, int64_t N, int64_t d, const int64_t* ids, int64_t A,
                                         const float* norms, void* stream) {
     return typed(weight, half_weight, [&](auto* stored) {
         const Rows rows{stored, ids, A, int(d)};
-        return slope ? launch_normalise_backward(version, rows, norms, slope, grad, stream)
-                     : launch_normalise_backward(version, rows, norms, static_cast<const float*>(grad), grad, stream);
+        if (slope) return launch_normalise_backward(version, rows, norms, slope, same_kind(stored, grad), stream);
+        float* both = static_cast<float*>(grad);
+        return launch_normalise_backward(version, rows, norms, static_cast<const float*>(both), both, stream);
     });
 }
 
 extern "C" int64_t merge_normalise_backward_v(int64_t version, const void* slope, int64_t half, const void* weight,
                                               int64_t half_weight, int64_t N, int64_t d, const int64_t* ids, int64_t U,
                                               const int64_t* starts, const int64_t* places, int64_t P,
-                                              const float* norms, float* grad, void* stream) {
+                                              const float* norms, void* grad, void* stream) {
     return typed(weight, half_weight, [&](auto* stored) {
         const Union merged{Rows{stored, ids, U, int(d)}, starts, places, norms};
-        return typed(slope, half, [&](auto* slopes) { return launch_merge(version, merged, slopes, grad, stream); });
+        return typed(slope, half, [&](auto* slopes) {
+            return launch_merge(version, merged, slopes, same_kind(stored, grad), stream);
+        });
     });
 }
 
@@ -270,7 +279,7 @@ extern "C" int64_t gather_normalise(const void* weight, int64_t half_weight, int
     return gather_normalise_v(3, weight, half_weight, N, d, ids, A, half, unit, norms, stream);
 }
 
-extern "C" int64_t normalise_backward(float* grad, const uint16_t* slope, const void* weight, int64_t half_weight,
+extern "C" int64_t normalise_backward(void* grad, const uint16_t* slope, const void* weight, int64_t half_weight,
                                       int64_t N, int64_t d, const int64_t* ids, int64_t A, const float* norms,
                                       void* stream) {
     return normalise_backward_v(3, grad, slope, weight, half_weight, N, d, ids, A, norms, stream);
@@ -278,7 +287,7 @@ extern "C" int64_t normalise_backward(float* grad, const uint16_t* slope, const 
 
 extern "C" int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t half_weight,
                                             int64_t N, int64_t d, const int64_t* ids, int64_t U, const int64_t* starts,
-                                            const int64_t* places, int64_t P, const float* norms, float* grad,
+                                            const int64_t* places, int64_t P, const float* norms, void* grad,
                                             void* stream) {
     return merge_normalise_backward_v(2, slope, half, weight, half_weight, N, d, ids, U, starts, places, P, norms,
                                       grad, stream);

@@ -23,6 +23,12 @@ __device__ __forceinline__ float4 add4(float4 x, float4 y) {
     return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
 }
 
+// Memory to write to as numbers of the kind of others.
+template <class T>
+T* same_kind(const T*, void* memory) {
+    return static_cast<T*>(memory);
+}
+
 // f(numbers), where these are bfloat16 if `half`, else float32. On the host.
 template <class F>
 auto typed(const void* numbers, int64_t half, F f) {

@@ -6,7 +6,7 @@
 //   row_adamw           reads four and writes three arrays of 4 A d: 28 A d
 //   row_sgd_catch_up    16 d for each row that lags: two arrays, read and written
 //   row_adamw_catch_up  24 d for each row that lags: three arrays, read and written
-//   ..._bf16            sgd 12 A d, adamw 16 A d; catch-up 8 d and 12 d
+//   ..._bf16            sgd 10 A d, adamw 14 A d; catch-up 8 d and 12 d
 // To this come 16 to 24 bytes a row for its id and its last step, and d / 8 bytes for its sign code if asked for.
 //
 // INDEX OF VERSIONS (all launchers share the three kernels)
@@ -142,7 +142,7 @@ struct Work {
     int64_t d;
     const int64_t* ids;                  // [A]
     int64_t A;
-    const float* grad;                   // [A, d]
+    const Stored* grad;                  // [A, d]
     const double* table;                 // by age
     int64_t step, seed;
     int64_t* codes;                      // [A, words], or null
@@ -195,7 +195,8 @@ __device__ bool update_in_memory(const Work<Optimizer, Stored, moves>& work, con
     const int64_t place = row.id * work.d + j;
     Stored* buffers[Optimizer::BUFFERS];
     for (int i = 0; i < Optimizer::BUFFERS; ++i) buffers[i] = work.buffers[i] ? work.buffers[i] + place : nullptr;
-    return update(work, row, j, moves ? work.grad[row.a * work.d + j] : 0.0f, work.weight[place], buffers);
+    const float gradient = moves ? loaded(work.grad[row.a * work.d + j]).value : 0.0f;
+    return update(work, row, j, gradient, work.weight[place], buffers);
 }
 
 template <class Optimizer, class Stored, bool moves>
@@ -243,8 +244,7 @@ __global__ void step_rows_3(Work<Optimizer, Stored, moves> work) {
         const int64_t j = first + 4 * lane_id(), place = row.id * work.d + j;
         unsigned bits = 0;
         if (j < work.d) {
-            float4 g = {0, 0, 0, 0};
-            if (moves) g = *reinterpret_cast<const float4*>(work.grad + a * work.d + j);
+            const float4 g = moves ? load4(work.grad + a * work.d + j) : make_float4(0, 0, 0, 0);
             Vector w = *reinterpret_cast<const Vector*>(work.weight + place), b[Optimizer::BUFFERS];
             for (int i = 0; i < Optimizer::BUFFERS; ++i)
                 b[i] = work.buffers[i] ? *reinterpret_cast<const Vector*>(work.buffers[i] + place) : Vector{};
@@ -279,8 +279,8 @@ int64_t step_rows(int64_t version, const Work<Optimizer, Stored, moves>& work, v
 }
 
 // ---- Launchers ------------------------------------------------------------------------------------------------------
-// weight, momentum (null: mu is 0), average, square [N, d]; last [N]; ids [A]; grad [A, d] float32; table [window + 1, 4
-// or 5]; codes [A, ceil(d / 64)] or null; bf16 as uint16_t, the seed of its rounding before codes or at the end.
+// weight, momentum (null: mu is 0), average, square [N, d]; last [N]; ids [A]; grad [A, d]; table [window + 1, 4 or 5];
+// codes [A, ceil(d / 64)] or null; bf16 as uint16_t, the seed of its rounding before codes or at the end.
 
 AdamW adamw_of(int64_t step, double lr, double beta1, double beta2, double eps, double weight_decay) {
     const double rate = lr / (1.0 - pow(beta1, double(step))), lift = 1.0 / sqrt(1.0 - pow(beta2, double(step)));
@@ -352,7 +352,7 @@ extern "C" int64_t row_adamw_catch_up(float* weight, float* average, float* squa
 }
 
 extern "C" int64_t row_sgd_bf16_v(int64_t version, uint16_t* weight, uint16_t* momentum, int64_t* last, int64_t N,
-                                  int64_t d, const int64_t* ids, int64_t A, const float* grad, const double* table,
+                                  int64_t d, const int64_t* ids, int64_t A, const uint16_t* grad, const double* table,
                                   int64_t window, int64_t step, double lr, double mu, double decay, int64_t nesterov,
                                   int64_t seed, int64_t* codes, void* stream) {
     const Work<Sgd, uint16_t, true> work =
@@ -362,7 +362,7 @@ extern "C" int64_t row_sgd_bf16_v(int64_t version, uint16_t* weight, uint16_t* m
 }
 
 extern "C" int64_t row_sgd_bf16(uint16_t* weight, uint16_t* momentum, int64_t* last, int64_t N, int64_t d,
-                                const int64_t* ids, int64_t A, const float* grad, const double* table, int64_t window,
+                                const int64_t* ids, int64_t A, const uint16_t* grad, const double* table, int64_t window,
                                 int64_t step, double lr, double mu, double decay, int64_t nesterov, int64_t seed,
                                 int64_t* codes, void* stream) {
     return row_sgd_bf16_v(3, weight, momentum, last, N, d, ids, A, grad, table, window, step, lr, mu, decay,
@@ -385,7 +385,7 @@ extern "C" int64_t row_sgd_catch_up_bf16(uint16_t* weight, uint16_t* momentum, i
 
 extern "C" int64_t row_adamw_bf16_v(int64_t version, uint16_t* weight, uint16_t* average, uint16_t* square,
                                     int64_t* last, int64_t N, int64_t d, const int64_t* ids, int64_t A,
-                                    const float* grad, const double* table, int64_t window, int64_t step, double lr,
+                                    const uint16_t* grad, const double* table, int64_t window, int64_t step, double lr,
                                     double beta1, double beta2, double eps, double weight_decay, int64_t seed,
                                     int64_t* codes, void* stream) {
     const Work<AdamW, uint16_t, true> work =
@@ -395,7 +395,7 @@ extern "C" int64_t row_adamw_bf16_v(int64_t version, uint16_t* weight, uint16_t*
 }
 
 extern "C" int64_t row_adamw_bf16(uint16_t* weight, uint16_t* average, uint16_t* square, int64_t* last, int64_t N,
-                                  int64_t d, const int64_t* ids, int64_t A, const float* grad, const double* table,
+                                  int64_t d, const int64_t* ids, int64_t A, const uint16_t* grad, const double* table,
                                   int64_t window, int64_t step, double lr, double beta1, double beta2, double eps,
                                   double weight_decay, int64_t seed, int64_t* codes, void* stream) {
     return row_adamw_bf16_v(3, weight, average, square, last, N, d, ids, A, grad, table, window, step, lr, beta1,

@@ -145,14 +145,14 @@ def test_bench_step_times_every_head_and_its_phases(capsys):
 @pytest.mark.parametrize("half", [False, True])
 def test_all_heads_of_the_benchmark_compute_the_same_gradient(half):
     """With every class active they are one function, so the comparison is of equals."""
-    from annsoftmax_ref.bench.heads import STEPS, make_step
+    from annsoftmax_ref.bench.heads import STEPS, STORED_IN_HALF, make_step
 
     vectors, labels = clustered_vectors(700, 32, 16), torch.arange(16)
     names = [name for name in STEPS if "linear" not in name or hasattr(torch.nn.functional, "linear_cross_entropy")]
     gradients = {name: make_step(name, vectors.rows, 1.0, half, groups=1)(vectors.queries, labels) for name in names}
     for name, gradient in gradients.items():
         difference = (gradient - gradients["full"]).norm() / gradients["full"].norm()
-        assert difference < (0.03 if half else 1e-5), name
+        assert difference < (0.03 if half or name in STORED_IN_HALF else 1e-5), name
 
 
 def test_bench_growth_fits_an_exponent(capsys):

@@ -4,7 +4,7 @@ import pytest
 
 from annsoftmax_ref.cli import main
 
-CALL = ["plan", "--classes", "30000000", "--storage", "bfloat16", "--rate", "0.01"]
+CALL = ["plan", "--classes", "30000000", "--storage", "bf16", "--rate", "0.01"]
 
 
 def test_plan_prints_memory_and_times(capsys):

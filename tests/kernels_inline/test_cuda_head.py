@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from cuda_runners import RUNNERS, is_poisoned, poisoned, runner, versions
 from kernel_examples import assert_not_worse, assert_rounded_once
 
-from kernels_inline.head_ops import merge_rows, union_rows_torch
+from kernels_inline.head_ops import filled_union_rows, merge_rows, union_rows_torch
 
 DIMS = [1, 31, 33, 64, 100, 130, 516]
 halves = pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
@@ -128,11 +128,29 @@ def test_weights_in_bfloat16_give_what_their_values_give(head, version, dim, hal
         kind = stored.dtype == torch.bfloat16
         unit, norms = poisoned(21, dim, dtype=type_of(half)), poisoned(21, dtype=torch.float32)
         assert head("gather_normalise_v", version, stored, kind, 21, dim, ids, 21, half, unit, norms) == 0
-        slope, grad = torch.ones_like(unit), torch.ones(21, dim)
+        slope, grad = torch.ones_like(unit), torch.ones(21, dim, dtype=stored.dtype if half else torch.float32)
         arguments = grad, slope if half else None, stored, kind, 21, dim, ids, 21, norms
         assert head("normalise_backward_v", version, *arguments) == 0
         results.append((unit, norms, grad))
-    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    for ours, exact in zip(*results, strict=True):
+        assert torch.equal(ours, exact.to(ours.dtype))
+
+
+@version_of("merge_normalise_backward")
+@pytest.mark.parametrize("dim", [33, 64])
+@halves
+def test_rows_that_no_group_names_have_no_gradient(head, version, dim, half):
+    slope, _, weight, *_ = groups_of_rows(dim, half)
+    classes = torch.stack([torch.randperm(21)[:8].sort().values for _ in range(3)])
+    norms = weight[classes.flatten()].norm(dim=1).clamp(min=1e-12)
+    grads = []
+    for union in (union_rows_torch, filled_union_rows):
+        ids, starts, places = union(classes, 21)
+        grads.append(poisoned(len(ids), dim, dtype=torch.float32))
+        arguments = slope, half, weight, False, 21, dim, ids, len(ids), starts, places, 24, norms
+        assert head("merge_normalise_backward_v", version, *arguments, grads[-1]) == 0
+        grads[-1] = torch.zeros(21, dim).index_copy(0, ids, grads[-1])
+    assert torch.equal(*grads)
 
 
 @version_of("merge_normalise_backward")
@@ -142,10 +160,10 @@ def test_a_merge_over_weights_in_bfloat16(head, version, dim, half):
     slope, _, weight, _, *rest = groups_of_rows(dim, half)
     weight, grads = weight.bfloat16(), []
     for stored in (weight, weight.float()):
-        grads.append(poisoned(rest[3], dim, dtype=torch.float32))
+        grads.append(poisoned(rest[3], dim, dtype=stored.dtype))
         arguments = slope, half, stored, stored.dtype == torch.bfloat16, *rest
         assert head("merge_normalise_backward_v", version, *arguments, grads[-1]) == 0
-    assert torch.equal(*grads)
+    assert torch.equal(grads[0], grads[1].bfloat16())
 
 
 # -------------------------------------------------------------------------------------------------- launchers

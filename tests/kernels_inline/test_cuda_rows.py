@@ -48,6 +48,7 @@ class CudaRows(Rows):
     def kernel_step(self, ids, grad, with_codes=True):
         self.step_number += 1
         codes = poisoned(len(ids), (grad.shape[1] + 63) // 64, dtype=torch.int64) if with_codes else None
+        grad = grad.to(self.weight.dtype)
         self.launch(self.name, ids, grad, self.table, len(self.table) - 1, self.step_number, *self.hyper(), codes)
         self.advance()
         return codes
@@ -59,7 +60,7 @@ class CudaRows(Rows):
     def twin_step(self, ids, grad):
         """The same by kernels_inline.rows_bf16."""
         self.step_number += 1
-        state = self.weight, *self.buffers, self.last, ids, grad, self.table, self.step_number
+        state = self.weight, *self.buffers, self.last, ids, grad.bfloat16(), self.table, self.step_number
         step = rows_bf16.row_sgd_bf16_ if self.name == "row_sgd" else rows_bf16.row_adamw_bf16_
         codes = step(*state, *self.hyper(), self.seed, True)
         self.advance()

@@ -11,6 +11,7 @@ from kernel_examples import assert_not_worse, error
 from annsoftmax_ref import reference as ref
 from kernels_inline import build
 from kernels_inline.head_ops import (
+    filled_union_rows,
     gather_normalise,
     merge_normalise_backward,
     merge_rows,
@@ -261,4 +262,22 @@ def test_weights_in_bfloat16_give_what_their_values_give(flags, d, half):
             normalise_backward_(alone, rows, classes.flatten(), norms)
             from_half = normalise_backward(unit.bfloat16(), rows, classes.flatten(), norms)
         results.append((unit, norms, merged, alone, from_half))
-    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    for ours, exact in zip(*results, strict=True):
+        assert torch.equal(ours, exact.to(ours.dtype))
+    assert results[0][2].dtype == results[0][4].dtype == torch.bfloat16  # gradients of the weight are of its kind
+
+
+@quick
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(1, 60), st.integers(0, 99))
+def test_a_filled_union_is_the_union_and_the_lowest_others(groups, size, rows, seed):
+    generator, size = torch.Generator().manual_seed(seed), min(size, rows)
+    drawn = [torch.randperm(rows, generator=generator)[:size].sort().values for _ in range(groups)]
+    classes = torch.stack(drawn)
+    ids, starts, places = filled_union_rows(classes, rows)
+    exact, exact_starts, exact_places = union_rows_torch(classes, rows)
+    named = starts.diff() > 0
+    assert len(ids) == min(classes.numel(), rows) and (ids.diff() > 0).all()
+    assert torch.equal(ids[named], exact) and torch.equal(places, exact_places)
+    assert torch.equal(starts.diff()[named], exact_starts.diff())
+    others = sorted(set(range(rows)) - set(exact.tolist()))
+    assert ids[~named].tolist() == others[: len(ids) - len(exact)]

@@ -179,7 +179,7 @@ def without_momentum(step, catch_up, dtype, momentum, weight_decay, *seed):
     table = torch.tensor([[(1 - 0.1 * weight_decay) ** k, 0, 0, 0] for k in range(9)], dtype=torch.float64)
     ids, grad = draw_rows(30, 70, generator)
     codes = step(
-        weight, momentum, last, ids, grad, table, 3, 0.1, 0.0, weight_decay, False, *seed, True
+        weight, momentum, last, ids, grad.to(dtype), table, 3, 0.1, 0.0, weight_decay, False, *seed, True
     )  # fmt: skip
     catch_up(weight, momentum, last, torch.arange(30), table, 5, *seed)
     return weight, codes, last
@@ -239,7 +239,7 @@ def test_bfloat16_rows_keep_nan_and_infinity_and_give_their_codes():
     weight, momentum = torch.ones(1, 4).bfloat16(), torch.zeros(1, 4).bfloat16()
     last, table = torch.zeros(1, dtype=torch.int64), torch.tensor([[1.0, 0, 0, 1]], dtype=torch.float64)
     codes = row_sgd_bf16_(
-        weight, momentum, last, torch.tensor([0]), grad, table, 1, 1.0, 0.0, 0.0, False, 1, True
+        weight, momentum, last, torch.tensor([0]), grad.bfloat16(), table, 1, 1.0, 0.0, 0.0, False, 1, True
     )  # fmt: skip
     assert momentum[0, :2].isnan().all() and momentum[0, 2:].tolist() == [torch.inf, -torch.inf]
     assert codes.item() == 0b1000 and last.item() == 1

@@ -33,5 +33,5 @@ def test_fewer_classes_and_narrower_numbers_take_less(gpu):
     def ms(**change):
         return sum(stages(Training(**{"classes": 1_000_000} | change), CARDS[gpu]).values())
 
-    assert ms(rate=0.01) < ms() < ms(groups=8) and ms(storage="bfloat16") < ms() < ms(products="float32")
+    assert ms(rate=0.01) < ms() < ms(groups=8) and ms(storage="bf16") < ms() < ms(products="fp32")
     assert ms(flat=1) < ms(flat=2) < ms()
