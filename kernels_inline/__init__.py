@@ -6,7 +6,8 @@ A stage has one stem, from top to bottom:
     STEM.cpp      their functions for the CPU, with the headers that they include; not every stage has them
     cuda/STEM.cu  the same functions for GPUs, from naive to fast
 
-``registry`` lists every kernel with inputs for tests and benchmarks. What runs is decided in ``dispatch``, by the
-backend that was asked for in ``choice``; ``build`` makes the C++ library, ``cuda/`` those for GPUs, and ``compiler`` is
-what both stand on. Importing this package compiles nothing; ``build.why_not()`` says why C++ kernels cannot run here.
+``registry`` lists every kernel (``measured_kernel``) with inputs for tests and benchmarks. What runs is decided in
+``dispatch``, by the backend that was asked for in ``choice``; ``build`` makes the C++ library, ``cuda/`` those for
+GPUs, and ``compiler`` is what both stand on. Importing this package compiles nothing; ``build.why_not()`` says why C++
+kernels cannot run here.
 """

@@ -23,11 +23,21 @@ def check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | str,
         raise ValueError(f"{name} is {described(tensor)}; it should be {wanted}")
 
 
-def check_rows(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> bool:
-    """``check`` of the rows of a weight, in float32 or bfloat16 -> whether in bfloat16."""
-    half = tensor.dtype == torch.bfloat16
-    check(name, tensor, torch.bfloat16 if half else torch.float32, shape)
-    return half
+# Of rows of a weight; a launcher is given the number of theirs.
+ROW_KINDS = (torch.float32, torch.bfloat16, torch.float8_e4m3fn)
+
+
+def check_rows(name: str, tensor: Tensor, shape: tuple[int | str, ...], kinds: int = len(ROW_KINDS)) -> int:
+    """``check`` of the rows of a weight, in one of the first ``kinds`` of ROW_KINDS -> its number there."""
+    known = ROW_KINDS[:kinds]
+    kind = known.index(tensor.dtype) if tensor.dtype in known else 0
+    check(name, tensor, known[kind], shape)
+    return kind
+
+
+def gradient_kind(rows: Tensor) -> torch.dtype:
+    """What the gradient of rows of a weight is in: float32 beside float32, else bfloat16."""
+    return torch.bfloat16 if rows.dtype == torch.float8_e4m3fn else rows.dtype
 
 
 def described(tensor: Tensor) -> str:

@@ -13,9 +13,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from torch import Tensor
+
 BACKENDS = ("auto", "torch", "cpp", "cuda", "emulator")
 
 _forced: list[str] = []  # by ``use``, innermost last
+_as_on_a_gpu = False
 
 
 def current() -> str:
@@ -31,6 +34,22 @@ def use(name: str) -> Iterator[None]:
         yield
     finally:
         _forced.pop()
+
+
+def shapes_are_fixed(tensor: Tensor) -> bool:
+    """Whether no shape is to depend on values of such tensors: on a GPU, whose host would have to wait for them."""
+    return tensor.is_cuda or _as_on_a_gpu
+
+
+@contextlib.contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Inside the block, tensors on the CPU are treated so, too: for tests."""
+    global _as_on_a_gpu
+    _as_on_a_gpu = True
+    try:
+        yield
+    finally:
+        _as_on_a_gpu = False
 
 
 def _checked(name: str) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kernels_inline import build
+from kernels_inline.checks import ROW_KINDS
 from kernels_inline.choice import current
 from kernels_inline.compiler import BuildError
 from kernels_inline.cuda import library
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 def runs(op: KernelOp | None = None, *tensors: Tensor, rows: Tensor | None = None) -> bool:
     """Whether the op's kernels are to take these tensors: all on one device, floating-point ones in float32.
 
-    rows: of a weight, for ops that read them in bfloat16, too.
+    rows: of a weight, for ops that read them in all ``checks.ROW_KINDS``.
     An op with a launcher that a library does not have is torch's on that library's device. Without an op: whether
     there are kernels at all. Raises BuildError, with the reason, where a backend was asked for by name and cannot be
     built.
@@ -43,7 +44,7 @@ def runs(op: KernelOp | None = None, *tensors: Tensor, rows: Tensor | None = Non
     # float64 has no kernel: torch is its only implementation
     fits = all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
     if rows is not None:
-        fits, tensors = fits and rows.dtype in (torch.float32, torch.bfloat16), (*tensors, rows)
+        fits, tensors = fits and rows.dtype in ROW_KINDS, (*tensors, rows)
     places = {t.device for t in tensors} or {torch.device(PLACES[name] or "cpu")}
     place = places.pop()
     fits = fits and not places
@@ -75,13 +76,20 @@ def call(name: str, *arguments: Tensor | int | float | None) -> int:
     Tensors are passed as pointers to their first element (None: a null pointer), so they must be contiguous; that,
     and their sizes, are for the caller to check. int and bool become int64_t, float double. Tensors on a GPU go to
     the CUDA library, on the present stream; those on the CPU to the C++ library, or under the backend "emulator" to
-    the CUDA kernels run on the CPU. Raises ValueError for tensors on several devices, BuildError, and RuntimeError
+    the CUDA kernels run on the CPU. Pinned memory of the host goes with those on a GPU, which reads and writes it where
+    it lies. Raises ValueError for tensors on several devices, BuildError, and RuntimeError
     for an error of CUDA's.
     """
-    places = {argument.device for argument in arguments if isinstance(argument, Tensor)} or {torch.device("cpu")}
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    on_gpu = any(tensor.is_cuda for tensor in tensors)
+    places = {t.device for t in tensors if not (on_gpu and is_pinned(t))} or {torch.device("cpu")}
     if len(places) > 1:
         raise ValueError(f"the tensors for {name} are on {', '.join(sorted(map(str, places)))}; one device is needed")
     return library_for(places.pop()).call(name, *arguments)
+
+
+def is_pinned(tensor: Tensor) -> bool:
+    return not tensor.is_cuda and tensor.is_pinned()
 
 
 def library_for(place: torch.device):

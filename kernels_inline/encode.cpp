@@ -61,26 +61,26 @@ void sign_codes(const T* rows, const int64_t* ids, const float* centroids, const
 
 }  // namespace encode
 
-// Of rows [num_rows, dim], in bfloat16 if `half`: codes [count, words] of rows ids [count] (null: row i is i). With
+// Of rows [num_rows, dim], of this kind: codes [count, words] of rows ids [count] (null: row i is i). With
 // centroids [nlist, dim] and lists [count]: of the normalised row minus its list's centroid. Without, the length of a
 // row cannot change a sign and is not computed.
-extern "C" int64_t sign_codes(const void* rows, int64_t half, const int64_t* ids, const float* centroids,
+extern "C" int64_t sign_codes(const void* rows, int64_t kind, const int64_t* ids, const float* centroids,
                               const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
                               int64_t words, int64_t* codes) {
     const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
     if (error) return error;
-    numbers::typed(rows, half,
+    numbers::typed_rows(rows, kind,
                    [&](auto* stored) { encode::sign_codes(stored, ids, centroids, lists, count, dim, words, codes); });
     return encode::OK;
 }
 
-// out [count, dim]: rows ids (bfloat16 if `half`), normalised, minus their lists' centroids if these are given.
-extern "C" int64_t gather_unit_rows(const void* rows, int64_t half, const int64_t* ids, const float* centroids,
+// out [count, dim]: rows ids (of this kind), normalised, minus their lists' centroids if these are given.
+extern "C" int64_t gather_unit_rows(const void* rows, int64_t kind, const int64_t* ids, const float* centroids,
                                     const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
                                     float* out) {
     const int64_t error = encode::check(ids, count, num_rows, lists, nlist);
     if (error) return error;
-    numbers::typed(rows, half, [&](auto* stored) {
+    numbers::typed_rows(rows, kind, [&](auto* stored) {
 #pragma omp parallel for schedule(static) if (threads::pay(12 * count * dim))
         for (int64_t i = 0; i < count; ++i)
             encode::unit_row(stored + ids[i] * dim, centroids ? centroids + lists[i] * dim : nullptr, dim,

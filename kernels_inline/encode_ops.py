@@ -84,9 +84,9 @@ def _run(launcher: str, *arguments) -> None:
         raise ValueError(ERRORS[code])
 
 
-def _check_encode(rows, ids, rotation, centroids, lists) -> bool:
-    """Whether rows are in bfloat16."""
-    half = check_rows("rows", rows, ("N", "d"))
+def _check_encode(rows, ids, rotation, centroids, lists) -> int:
+    """The kind of rows."""
+    kind = check_rows("rows", rows, ("N", "d"))
     check("ids", ids, torch.int64, ("n",))
     dim = rows.shape[1]
     if rotation is not None:
@@ -96,4 +96,4 @@ def _check_encode(rows, ids, rotation, centroids, lists) -> bool:
     if centroids is not None:
         check("centroids", centroids, torch.float32, ("nlist", dim))
         check("lists", lists, torch.int64, (len(ids),))
-    return half
+    return kind

@@ -6,7 +6,7 @@
 //   union_rows          reads P = G A ids, 8 P; writes U distinct ones, where each begins and P places: 8 (2 U + P)
 //   merge_normalise_backward  reads 4 P d gradients (2 P d in bfloat16), 4 U d weights and 8 (2 U + P) of the union;
 //                       writes 4 U d gradients. A row's gradients are added in the order of the groups, by one thread.
-// Weights may be in bfloat16, and the gradient of rows with them: then 2 bytes of each are read and written.
+// Weights may be in bfloat16 or e4m3, 2 or 1 bytes a number, and then the gradient of rows is in bfloat16.
 //
 // Every entry point returns 0 (union_rows: U), or a code if an id (or a place) is not as it should be; then nothing has
 // been written.
@@ -111,24 +111,24 @@ static int64_t union_rows(const int64_t* classes, int64_t G, int64_t A, int64_t 
     return U;
 }
 
-// Whether starts [U + 1] cut places [P] into U parts, none of them empty.
+// Whether starts [U + 1] cut places [P] into U parts, which may be empty.
 static bool cuts(const int64_t* starts, int64_t U, int64_t P) {
     bool ok = starts[0] == 0 && starts[U] == P;
-    for (int64_t u = 0; u < U; u++) ok &= starts[u] < starts[u + 1];
+    for (int64_t u = 0; u < U; u++) ok &= starts[u] <= starts[u + 1];
     return ok;
 }
 
-// grad [d] = the sum of the rows of slope [P, d] at places [count]
+// grad [d] = the sum of the rows of slope [P, d] at places [count]; 0 if there are none
 template <class T>
 static void sum_rows(const T* slope, int64_t d, const int64_t* places, int64_t count, float* grad) {
-    for (int64_t j = 0; j < d; j++) grad[j] = widen(slope[places[0] * d + j]);
+    for (int64_t j = 0; j < d; j++) grad[j] = count ? widen(slope[places[0] * d + j]) : 0.0f;
     for (int64_t i = 1; i < count; i++)
         for (int64_t j = 0; j < d; j++) grad[j] += widen(slope[places[i] * d + j]);
 }
 
-template <class T, class W>
+template <class T, class W, class G>
 static void merge_normalise_backward(const T* slope, const W* weight, int64_t d, const int64_t* ids, int64_t U,
-                                     const int64_t* starts, const int64_t* places, const float* norms, W* grad) {
+                                     const int64_t* starts, const int64_t* places, const float* norms, G* grad) {
 #pragma omp parallel if (threads::pay((4 * starts[U] + 8 * U) * d))
     {
         std::vector<float> spare(d);
@@ -139,7 +139,7 @@ static void merge_normalise_backward(const T* slope, const W* weight, int64_t d,
             for (int64_t i = starts[later]; i < starts[later + 1]; i++) prefetch(slope + places[i] * d, d);
             float* row = workplace(grad + u * d, spare.data());
             sum_rows(slope, d, at, starts[u + 1] - starts[u], row);
-            normalise_row_backward(row, weight + ids[u] * d, d, norms[at[0]]);
+            if (starts[u] < starts[u + 1]) normalise_row_backward(row, weight + ids[u] * d, d, norms[at[0]]);
             put(row, d, grad + u * d);
         }
     }
@@ -149,11 +149,11 @@ static void merge_normalise_backward(const T* slope, const W* weight, int64_t d,
 
 extern "C" {
 
-// weight [N, d] (bfloat16 if `half_weight`), ids [A] -> unit [A, d] (bfloat16 if `half`), norms [A], at least 1e-12
-int64_t gather_normalise(const void* weight, int64_t half_weight, int64_t N, int64_t d, const int64_t* ids, int64_t A,
+// weight [N, d] (of this kind), ids [A] -> unit [A, d] (bfloat16 if `half`), norms [A], at least 1e-12
+int64_t gather_normalise(const void* weight, int64_t kind, int64_t N, int64_t d, const int64_t* ids, int64_t A,
                          int64_t half, void* unit, float* norms) {
     if (!head::inside(ids, A, N)) return 1;
-    numbers::typed(weight, half_weight, [&](auto* rows) {
+    numbers::typed_rows(weight, kind, [&](auto* rows) {
         if (half) head::gather_normalise(rows, d, ids, A, static_cast<uint16_t*>(unit), norms);
         else head::gather_normalise(rows, d, ids, A, static_cast<float*>(unit), norms);
     });
@@ -162,11 +162,11 @@ int64_t gather_normalise(const void* weight, int64_t half_weight, int64_t N, int
 
 // grad [A, d], with respect to the unit rows of weight[ids] -> in place, with respect to the rows themselves.
 // Where `slope` [A, d] (bfloat16) is not null, it holds the former and grad, of the weight's kind, receives the latter.
-int64_t normalise_backward(void* grad, const uint16_t* slope, const void* weight, int64_t half_weight, int64_t N,
+int64_t normalise_backward(void* grad, const uint16_t* slope, const void* weight, int64_t kind, int64_t N,
                            int64_t d, const int64_t* ids, int64_t A, const float* norms) {
     if (!head::inside(ids, A, N)) return 1;
-    numbers::typed(weight, half_weight, [&](auto* rows) {
-        if (slope) head::normalise_backward(numbers::same_kind(rows, grad), slope, rows, d, ids, A, norms);
+    numbers::typed_rows(weight, kind, [&](auto* rows) {
+        if (slope) head::normalise_backward(numbers::gradient_of(rows, grad), slope, rows, d, ids, A, norms);
         else head::normalise_backward(static_cast<float*>(grad), slope, rows, d, ids, A, norms);
     });
     return 0;
@@ -186,16 +186,16 @@ int64_t union_rows(const int64_t* classes, int64_t G, int64_t A, int64_t N, int6
 // union_rows gives them, norms [P] -> grad [U, d], of the weight's kind: each row's slopes added up, with respect to the
 // row itself.
 // Returns 1 for an id outside 0..N-1, 2 for starts that do not ascend from 0 to P, 3 for a place outside 0..P-1.
-int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t half_weight, int64_t N,
+int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t kind, int64_t N,
                                  int64_t d, const int64_t* ids, int64_t U, const int64_t* starts,
                                  const int64_t* places, int64_t P, const float* norms, void* grad) {
     if (!head::inside(ids, U, N)) return 1;
     if (!head::cuts(starts, U, P)) return 2;
     if (!head::inside(places, P, P)) return 3;
     numbers::typed(slope, half, [&](auto* slopes) {
-        numbers::typed(weight, half_weight, [&](auto* rows) {
+        numbers::typed_rows(weight, kind, [&](auto* rows) {
             head::merge_normalise_backward(slopes, rows, d, ids, U, starts, places, norms,
-                                           numbers::same_kind(rows, grad));
+                                           numbers::gradient_of(rows, grad));
         });
     });
     return 0;

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels_inline.checks import check, check_rows
+from kernels_inline.checks import check, check_rows, gradient_kind
 from kernels_inline.dispatch import call
 from kernels_inline.kernel_op import kernel_op
 
 MERGE_ERRORS = {
     1: "ids holds a value out of range; all should lie in 0..N-1, the rows of weight [N, d]",
-    2: "starts should ascend from 0 to P, the number of places, without repeats",
+    2: "starts should ascend from 0 to P, the number of places",
     3: "places holds a value out of range; all should lie in 0..P-1, the rows of slope [P, d]",
 }
 
@@ -56,11 +56,11 @@ def normalise_backward_(grad: Tensor, weight: Tensor, ids: Tensor, norms: Tensor
 
 @kernel_op("normalise_backward", needs=("normalise_backward",))
 def normalise_backward(slope: Tensor, weight: Tensor, ids: Tensor, norms: Tensor) -> Tensor:
-    """``normalise_backward_`` for a gradient slope [A, d] in bfloat16 -> a new one of the weight's kind."""
+    """``normalise_backward_`` for a gradient slope [A, d] in bfloat16 -> a new one, ``gradient_kind(weight)``."""
     kind = _check_rows(weight, ids)
     check("slope", slope, torch.bfloat16, (len(ids), weight.shape[1]))
     check("norms", norms, torch.float32, (len(ids),))
-    grad = slope.new_empty(slope.shape, dtype=weight.dtype)
+    grad = slope.new_empty(slope.shape, dtype=gradient_kind(weight))
     _run("normalise_backward", "ids", len(weight), grad, slope, weight, kind, *weight.shape, ids, len(ids), norms)
     return grad
 
@@ -119,9 +119,9 @@ def merge_normalise_backward(
     """``normalise_backward`` of ``merge_rows(slope, starts, places)``, in one pass.
 
     slope [P, d] float32 or bfloat16, the gradient of unit rows; ids [U], starts [U + 1] and places [P] int64 as
-    ``union_rows`` gives them, or on a GPU ``filled_union_rows``; weight [N, d] and norms [P], where norms holds the
-    same number at all places of a row -> grad [U, d] of the weight's kind, that of weight[ids]: 0 of a row without a
-    place. Raises ValueError, BuildError.
+    ``union_rows`` or ``filled_union_rows`` gives them; weight [N, d] and norms [P], where norms holds the same number
+    at all places of a row -> grad [U, d], ``gradient_kind(weight)``, that of weight[ids]: 0 of a row without a place.
+    Raises ValueError, BuildError.
     """
     half, kind = _check_merge(slope, weight, ids, starts, places, norms)
     grad = _empty_sums(weight, ids)
@@ -145,16 +145,16 @@ def merge_rows(slope: Tensor, starts: Tensor, places: Tensor) -> Tensor:
     return total.index_add_(0, owner, slope.index_select(0, places).to(dtype))
 
 
-def _check_rows(weight: Tensor, ids: Tensor) -> bool:
-    """Whether weight is in bfloat16."""
+def _check_rows(weight: Tensor, ids: Tensor) -> int:
+    """The kind of weight."""
     check("ids", ids, torch.int64, ("A",))
     return check_rows("weight", weight, ("N", "d"))
 
 
-def _check_merge(slope, weight, ids, starts, places, norms) -> tuple[bool, bool]:
-    """Whether slope, and whether weight, is in bfloat16."""
+def _check_merge(slope, weight, ids, starts, places, norms) -> tuple[int, int]:
+    """The kinds of slope and weight."""
     kind = _check_rows(weight, ids)
-    half = check_rows("slope", slope, ("P", weight.shape[1]))
+    half = check_rows("slope", slope, ("P", weight.shape[1]), kinds=2)
     check("starts", starts, torch.int64, (len(ids) + 1,))
     check("places", places, torch.int64, (len(slope),))
     check("norms", norms, torch.float32, (len(slope),))
@@ -181,7 +181,7 @@ def _empty_units(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tenso
 
 
 def _empty_sums(weight: Tensor, ids: Tensor) -> Tensor:
-    return weight.new_empty(ids.shape[0], weight.shape[1])
+    return weight.new_empty(ids.shape[0], weight.shape[1], dtype=gradient_kind(weight))
 
 
 @gather_normalise.register_fake
@@ -196,7 +196,7 @@ def _(grad, weight, ids, norms):
 
 @normalise_backward.register_fake
 def _(slope, weight, ids, norms):
-    return slope.new_empty(slope.shape, dtype=weight.dtype)
+    return slope.new_empty(slope.shape, dtype=gradient_kind(weight))
 
 
 @union_rows.register_fake

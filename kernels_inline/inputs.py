@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from kernels_inline.checks import ROW_KINDS, gradient_kind
 from kernels_inline.head_ops import union_rows_torch
 
 WINDOW = 64  # ages in the tables of the row optimizers
@@ -79,8 +80,8 @@ def write_codes(s, device):
     codes = torch.zeros(n, words, dtype=torch.int64, device=device)
     slot_codes = torch.zeros(s["nlist"], words, s["capacity"], dtype=torch.int64, device=device)
     written, ids = torch.zeros(n, dtype=torch.int32, device=device), _picks(n, s["A"], device)
-    fresh = _codes(s["A"], words, device=device)
-    return [codes, slot_codes, written, assignment, place, ids, fresh, s["A"], n, words, s["capacity"], 7]
+    fresh, clock = _codes(s["A"], words, device=device), torch.tensor(7, dtype=torch.int32, device=device)
+    return [codes, slot_codes, written, assignment, place, ids, fresh, s["A"], n, words, s["capacity"], clock]
 
 
 def gather_normalise(s, device):
@@ -144,7 +145,8 @@ def _flat(s, device):
 def flat_thresholds(s, device):
     planes, codes, most = _flat(s, device)
     thresholds = torch.empty(s["B"], dtype=torch.int32, device=device)
-    return [planes, codes, s["B"], s["P"], s["W"], s["N"], most, s["k"], s["stride"], 0, thresholds]
+    first = torch.zeros((), dtype=torch.int64, device=device)
+    return [planes, codes, s["B"], s["P"], s["W"], s["N"], most, s["k"], s["stride"], first, thresholds]
 
 
 def flat_map(s, device):
@@ -175,13 +177,21 @@ def select_map(s, device):
     return [scores, labels, s["b"], s["count"], s["N"], classes, targets]
 
 
-def _rows(s, device, buffers: int, dtype=torch.float32):
-    """Weight, buffers, last, N, d, ids, A of a row optimizer; rows lag by 0 to 3 steps."""
+def _rows(s, device, buffers: int, dtype=torch.float32, eight: bool = False):
+    """Weight, its kind, buffers, of SGD their scales, last, N, d, ids, A of a row optimizer; rows lag by 0 to 3 steps.
+
+    eight: momentum in int8.
+    """
     weight = _normal(s["N"], s["d"], device=device).to(dtype)
-    first = _normal(s["N"], s["d"], device=device, scale=0.01).to(dtype)
-    held = [first, (first.float().square() + 1e-4).to(dtype)][:buffers]
+    first, kept = _normal(s["N"], s["d"], device=device, scale=0.01), gradient_kind(weight)
+    held = [first.to(kept), (first.square() + 1e-4).to(kept)][:buffers]
+    if eight:
+        held = [(first * 2000).clamp(-127, 127).to(torch.int8), torch.full((s["N"],), 0.0005, device=device)]
+    elif buffers == 1:
+        held.append(None)
     last = STEP - 1 - torch.arange(s["N"], device=device) % 4
-    return [weight, *held, last, s["N"], s["d"], _picks(s["N"], s["A"], device), s["A"]]
+    ids = _picks(s["N"], s["A"], device)
+    return [weight, ROW_KINDS.index(dtype), *held, last, s["N"], s["d"], ids, s["A"]]
 
 
 def _table(columns: int, device):
@@ -191,19 +201,24 @@ def _table(columns: int, device):
     return torch.cat([0.999**age, 0.9**age, 0.999**age, 0.01 * age, 0.02 * age], dim=1)
 
 
-def row_step(buffers: int, dtype, s, device):
-    rows, words = _rows(s, device, buffers, dtype), -(-s["d"] // 64)
-    grad = _normal(s["A"], s["d"], device=device, scale=0.1).to(dtype)
-    hyper = (0.1, 0.9, 0.01, 0) if buffers == 1 else (0.01, 0.9, 0.999, 1e-8, 0.01)
-    seed = [] if dtype == torch.float32 else [11]
+def row_step(buffers: int, dtype, eight: bool, s, device):
+    rows, words = _rows(s, device, buffers, dtype, eight), -(-s["d"] // 64)
+    grad = _normal(s["A"], s["d"], device=device, scale=0.1).to(gradient_kind(rows[0]))
     codes = torch.empty(s["A"], words, dtype=torch.int64, device=device)
-    return [*rows, grad, _table(3 + buffers, device), WINDOW, STEP, *hyper, *seed, codes]
+    return [*rows, grad, *_steps(buffers, device), codes]
 
 
-def row_catch_up(buffers: int, dtype, s, device):
-    eps, seed = [] if buffers == 1 else [1e-8], [] if dtype == torch.float32 else [11]
-    return [*_rows(s, device, buffers, dtype), _table(3 + buffers, device), WINDOW, STEP, *eps, *seed]
+def row_catch_up(buffers: int, dtype, eight: bool, s, device):
+    return [*_rows(s, device, buffers, dtype, eight), *_steps(buffers, device)]
 
 
-def lag_again(buffers: int, arguments: list) -> None:
-    arguments[1 + buffers].fill_(STEP - 1)
+def _steps(buffers: int, device):
+    """Table, window, numbers and seed of a row optimizer."""
+    sgd = STEP, 0.1, 0.9, 0.01, 0
+    adamw = STEP, 1e-8, 1 - 0.01 * 0.01, 0.01 / (1 - 0.9**STEP), (1 - 0.999**STEP) ** -0.5, 0.9, 0.1, 0.999, 0.001
+    numbers = torch.tensor(sgd if buffers == 1 else adamw, dtype=torch.float64, device=device)
+    return _table(3 + buffers, device), WINDOW, numbers, 11
+
+
+def lag_again(arguments: list) -> None:
+    arguments[4].fill_(STEP - 1)  # of both optimizers: weight, kind, momentum and scales or average and square, last

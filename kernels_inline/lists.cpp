@@ -14,10 +14,10 @@
 #include <vector>
 
 // ids [n] distinct, fresh [n, W] -> codes [N, W] and slot_codes [nlist, W, capacity] at (assignment[id], place[id]),
-// written[id] = clock. Returns 1, with nothing written, if an id is outside 0..N-1.
+// written[id] = *clock. Returns 1, with nothing written, if an id is outside 0..N-1.
 extern "C" int64_t write_codes(int64_t* codes, int64_t* slot_codes, int32_t* written, const int64_t* assignment,
                                const int64_t* place, const int64_t* ids, const int64_t* fresh, int64_t n, int64_t N,
-                               int64_t W, int64_t capacity, int64_t clock) {
+                               int64_t W, int64_t capacity, const int32_t* clock) {
     for (int64_t i = 0; i < n; ++i)
         if (ids[i] < 0 || ids[i] >= N) return 1;
 #pragma omp parallel for schedule(static) if (threads::pay(128 * n * W))
@@ -28,7 +28,7 @@ extern "C" int64_t write_codes(int64_t* codes, int64_t* slot_codes, int32_t* wri
             codes[id * W + w] = fresh[i * W + w];
             slot[w * capacity] = fresh[i * W + w];
         }
-        written[id] = static_cast<int32_t>(clock);
+        written[id] = *clock;
     }
     return 0;
 }

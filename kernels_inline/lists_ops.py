@@ -24,10 +24,10 @@ def write_codes_(
     place: Tensor,
     ids: Tensor,
     fresh: Tensor,
-    clock: int,
+    clock: Tensor,
 ) -> None:
     """codes [N, W] i64, slot_codes [nlist, W, capacity] i64, written [N] i32; assignment, place [N] i64: where each
-    row stands; ids [n] distinct, fresh [n, W]: the new codes of these rows; clock: what to note in ``written``."""
+    row stands; ids [n] distinct, fresh [n, W]: their new codes; clock [] i32: what to note in ``written``."""
     check("codes", codes, torch.int64, ("N", "W"))
     n, words = codes.shape
     check("slot_codes", slot_codes, torch.int64, ("nlist", words, "capacity"))
@@ -36,6 +36,7 @@ def write_codes_(
     check("place", place, torch.int64, (n,))
     check("ids", ids, torch.int64, ("n",))
     check("fresh", fresh, torch.int64, (len(ids), words))
+    check("clock", clock, torch.int32, ())
     if call(
         "write_codes", codes, slot_codes, written, assignment, place, ids, fresh, len(ids), n, words,
         slot_codes.shape[2], clock,

@@ -29,10 +29,16 @@ inline float float_of(uint32_t bits) {
     return x;
 }
 
-// bfloat16 is the upper half of a float32; a uint16_t holds it here. Rows of a weight are in either; all arithmetic is
-// in float32.
+// bfloat16 is the upper half of a float32; a uint16_t holds it here, and a uint8_t float8_e4m3fn: a sign, 4 bits of
+// exponent (bias 7), 3 of mantissa, no infinity, and NaN where these seven are all 1. Rows of a weight are in any of the
+// three, logits and gradients in the first two; all arithmetic is in float32.
 inline float widen(float x) { return x; }
 inline float widen(uint16_t x) { return float_of(uint32_t(x) << 16); }
+inline float widen(uint8_t x) {
+    const uint32_t size = x & 0x7f, normal = (size << 20) + (120u << 23), small = bits_of(float(size) * 0x1p-9f);
+    const uint32_t bits = size == 0x7f ? 0x7fc00000 : size < 8 ? small : normal;
+    return float_of(bits | uint32_t(x & 0x80) << 24);
+}
 
 inline void narrow(float x, float* out) { *out = x; }
 inline void narrow(float x, uint16_t* out) {
@@ -41,16 +47,21 @@ inline void narrow(float x, uint16_t* out) {
     *out = uint16_t(x == x ? even >> 16 : 0x7fc0);             // a NaN stays one
 }
 
-// Memory to write to as numbers of the kind of others.
-template <class T>
-T* same_kind(const T*, void* memory) {
-    return static_cast<T*>(memory);
-}
+// Memory of the gradient of rows: of their kind, or of those in 8 bits bfloat16.
+inline float* gradient_of(const float*, void* memory) { return static_cast<float*>(memory); }
+inline uint16_t* gradient_of(const uint16_t*, void* memory) { return static_cast<uint16_t*>(memory); }
+inline uint16_t* gradient_of(const uint8_t*, void* memory) { return static_cast<uint16_t*>(memory); }
 
 // f(numbers), where these are bfloat16 if `half`, else float32.
 template <class F>
 auto typed(const void* numbers, int64_t half, F f) {
     return half ? f(static_cast<const uint16_t*>(numbers)) : f(static_cast<const float*>(numbers));
+}
+
+// f(rows) of a weight, whose kind is 0 for float32, 1 for bfloat16, 2 for e4m3.
+template <class F>
+auto typed_rows(const void* rows, int64_t kind, F f) {
+    return kind == 2 ? f(static_cast<const uint8_t*>(rows)) : typed(rows, kind, f);
 }
 
 // e^x for LOWEST <= x <= 0, with a relative error below 1.5e-7; 0 below -87.7, where e^x nears the smallest normal

@@ -7,106 +7,17 @@ A kernel's arguments here are those of its launcher, without the version and wit
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kernels_inline import build, inputs, rows_bf16
-from kernels_inline.cuda import sources
+from kernels_inline import inputs, rows_rounded
 from kernels_inline.flat_ops import flat_map_torch
 from kernels_inline.flat_threshold_ops import flat_thresholds_torch
+from kernels_inline.measured_kernel import Kernel
 from kernels_inline.select_ops import select_map_torch
 
-POISON = 0xCD
 CEILINGS = ("popcount_rate", "binary_mma_rate")  # launchers that measure the machine (ceilings.cu)
-# How far a number may be from the expected one: sums of up to 512 float32 numbers in another order, and exponentials.
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """name: of the launcher. index: of its kernels in the index of its file, if another one.
-
-    make(size, device) -> the arguments. results: the launcher's parameters that are only written. changed: those that
-    are read and written. small and large: sizes, for the emulator and to fill a GPU. moved(size): bytes read and
-    written by an ideal kernel. counted(size): bits of two codes that are compared. expected({parameter: argument}) ->
-    the results and the changed ones, in the launcher's order; None: the C++ function of the same name gives them.
-    rearm(arguments): before each launch after the first, where a second one would do less.
-    unordered: parameters that are not compared, since equal scores in another rounding change their order.
-    """
-
-    name: str
-    make: Callable[[dict, torch.device], list]
-    results: tuple[str, ...]
-    small: dict
-    large: dict
-    moved: Callable[..., int]
-    changed: tuple[str, ...] = ()
-    counted: Callable[..., int] | None = None
-    expected: Callable[[dict], list[Tensor]] | None = None
-    rearm: Callable[[list], None] | None = None
-    index: str = ""
-    unordered: tuple[str, ...] = ()
-
-    @property
-    def file(self):
-        return sources.launcher_files()[self.name]
-
-    def versions(self) -> dict[int, str]:
-        """{number: what it does}, from the index at the head of its file."""
-        found = re.findall(rf"^//\s+{self.index or self.name}_(\d+)\s+(\S.*)$", self.file.read_text(), re.MULTILINE)
-        return {int(number): text for number, text in found}
-
-    def inputs(self, size: dict, device: torch.device | str = "cpu") -> list:
-        """The arguments, the results poisoned."""
-        arguments = self.make(size, torch.device(device))
-        for name in self.results:
-            arguments[self.parameters.index(name)].view(torch.uint8).fill_(POISON)
-        return arguments
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """The names of the launcher's parameters, without the stream."""
-        return _parameters(self.name)
-
-    def outputs(self, arguments: list) -> dict[str, Tensor]:
-        """The results and the changed arguments, in the launcher's order."""
-        named = zip(self.parameters, arguments, strict=True)
-        return {name: argument for name, argument in named if name in (*self.results, *self.changed)}
-
-    def expected_outputs(self, arguments: list) -> list[Tensor]:
-        """What a launch with these arguments must leave behind; the arguments stay as they are."""
-        copies = [a.cpu().clone() if isinstance(a, Tensor) else a for a in arguments]
-        if self.expected is not None:
-            return self.expected(dict(zip(self.parameters, copies, strict=True)))
-        build.CppLibrary(build.load()).call(self.name, *copies)
-        return list(self.outputs(copies).values())
-
-    def wrong(self, arguments: list, expected: list[Tensor]) -> str | None:
-        """One sentence on the first output that is not as expected, or None."""
-        for (name, ours), theirs in zip(self.outputs(arguments).items(), expected, strict=True):
-            if name in self.unordered:
-                continue
-            ours, exact = ours.cpu(), not theirs.is_floating_point()
-            same = torch.equal(ours, theirs) if exact else torch.allclose(ours, theirs, RELATIVE, ABSOLUTE)
-            if not same:
-                return f"{self.name}: {name} is not as expected at {_first_difference(ours, theirs)}"
-        return None
-
-
-@functools.cache
-def _parameters(launcher: str) -> tuple[str, ...]:
-    *parameters, _ = sources.launchers(sources.launcher_files()[launcher].read_text())[launcher]
-    return tuple(re.search(r"\w+$", parameter).group() for parameter in parameters)
-
-
-def _first_difference(a: Tensor, b: Tensor):
-    differing = (a != b) if not a.is_floating_point() else ~torch.isclose(a, b, RELATIVE, ABSOLUTE)
-    return differing.nonzero()[0].tolist()
-
 
 # ---- The list -------------------------------------------------------------------------------------------------------
 # 72: rows begin at multiples of 16 bytes, as the last versions want it, and end within a word of the code.
@@ -115,28 +26,38 @@ LISTS_SMALL = dict(nlist=6, used=40, capacity=48, W=2)
 LISTS_LARGE = dict(nlist=1024, used=976, capacity=1024, W=8)
 
 
-def _row_kernel(optimizer: str, buffers: tuple[str, ...], moves: bool, half: bool) -> Kernel:
-    name = f"row_{optimizer}" + ("" if moves else "_catch_up") + ("_bf16" if half else "")
-    dtype, each = (torch.bfloat16, 2) if half else (torch.float32, 4)
-    width = (2 * (1 + len(buffers)) + moves) * each
-    make = inputs.row_step if moves else inputs.row_catch_up
+# Of a row kernel: the weight's kind and bytes, those of a buffer and of the gradient, whether the momentum is in int8.
+STORED = {
+    "": (torch.float32, 4, 4, 4, False),
+    "_bf16": (torch.bfloat16, 2, 2, 2, False),
+    "_e4m3": (torch.float8_e4m3fn, 1, 2, 2, False),
+    "_e4m3_int8": (torch.float8_e4m3fn, 1, 1, 2, True),
+}
+
+
+def _row_kernel(optimizer: str, buffers: tuple[str, ...], moves: bool, stored: str) -> Kernel:
+    launcher = f"row_{optimizer}" + ("" if moves else "_catch_up")
+    dtype, weight, buffer, gradient, eight = STORED[stored]
+    count = 1 if optimizer == "sgd" else 2
+    width = 2 * (weight + count * buffer) + moves * gradient
+    make = functools.partial(inputs.row_step if moves else inputs.row_catch_up, count, dtype, eight)
+    changed = tuple(name for name in ("weight", *buffers, "last") if name != "scales" or eight)
     return Kernel(
-        name, functools.partial(make, len(buffers), dtype), ("codes",) if moves else (), ROWS_SMALL, ROWS_LARGE,
-        lambda N, d, A: A * (width * d + 24) + (8 * A * -(-d // 64) if moves else 0),
-        ("weight", *buffers, "last"), rearm=functools.partial(inputs.lag_again, len(buffers)), index="step_rows",
-        expected=functools.partial(_row_twin, name, buffers, moves) if half else None,
+        launcher + stored, make, ("codes",) if moves else (), ROWS_SMALL, ROWS_LARGE,
+        lambda N, d, A: A * (width * d + 24 + 8 * eight) + (8 * A * -(-d // 64) if moves else 0),
+        changed, rearm=inputs.lag_again, index="step_rows",
+        expected=functools.partial(_row_twin, launcher, buffers, changed, moves) if stored else None,
+        launcher=launcher,
     )  # fmt: skip
 
 
-def _row_twin(name: str, buffers: tuple[str, ...], moves: bool, given: dict) -> list[Tensor]:
-    """By rows_bf16, which takes the same hyper-parameters in the same order, those after the step."""
-    changed = [given[n] for n in ("weight", *buffers, "last")]
-    names = list(given)
-    hyper = [given[n] for n in names[names.index("step") + 1 :] if n != "codes"]
+def _row_twin(launcher: str, buffers: tuple[str, ...], changed, moves: bool, given: dict) -> list[Tensor]:
+    """By rows_rounded."""
+    rows = [given[n] for n in ("weight", *buffers, "last")]
     gradient, with_codes = ([given["grad"]], [True]) if moves else ([], [])
-    twin = getattr(rows_bf16, f"{name}_")
-    codes = twin(*changed, given["ids"], *gradient, given["table"], given["step"], *hyper, *with_codes)
-    return [*changed, codes] if moves else changed
+    twin = getattr(rows_rounded, f"{launcher}_torch")
+    codes = twin(*rows, given["ids"], *gradient, given["table"], given["numbers"], given["seed"], *with_codes)
+    return [*(given[n] for n in changed), *([codes] if moves else [])]
 
 
 def _scan_bits(B, nprobe, used, W, **_):
@@ -187,7 +108,7 @@ KERNELS = [
         ROWS_SMALL,
         ROWS_LARGE,
         lambda N, d, A: A * (8 * d + 12),
-    ),
+    ),  # fmt: skip
     Kernel(
         "normalise_backward",
         inputs.normalise_backward,
@@ -196,7 +117,7 @@ KERNELS = [
         ROWS_LARGE,
         lambda N, d, A: A * (12 * d + 12),
         changed=("grad",),
-    ),
+    ),  # fmt: skip
     Kernel(
         "merge_normalise_backward",
         inputs.merge_normalise_backward,
@@ -274,10 +195,11 @@ KERNELS = [
         expected=lambda a: list(select_map_torch(a["map"], a["labels"], a["count"])),
     ),
     *(
-        _row_kernel(optimizer, buffers, moves, half)
-        for half in (False, True)
-        for optimizer, buffers in (("sgd", ("momentum",)), ("adamw", ("average", "square")))
+        _row_kernel(optimizer, buffers, moves, stored)
+        for stored in STORED
+        for optimizer, buffers in (("sgd", ("momentum", "scales")), ("adamw", ("average", "square")))
         for moves in (True, False)
+        if optimizer == "sgd" or "int8" not in stored
     ),
 ]
 

@@ -123,9 +123,9 @@ void rerank(const float* queries, const T* rows, const int64_t* ids, int64_t B, 
 
 }  // namespace reranking
 
-// queries [B, d] of length 1, rows [N, d] of any length (bfloat16 if `half`), ids [B, k] (-1: none).
+// queries [B, d] of length 1, rows [N, d] of any length (of this kind), ids [B, k] (-1: none).
 // Out: ids_out [B, k] by (-cosine, id), -1 last; cosines_out [B, k], -inf for -1.
-extern "C" int64_t rerank(const float* queries, const void* rows, int64_t half, const int64_t* ids, int64_t B,
+extern "C" int64_t rerank(const float* queries, const void* rows, int64_t kind, const int64_t* ids, int64_t B,
                           int64_t k, int64_t d, int64_t* ids_out, float* cosines_out) {
     const int64_t N = B * k ? *std::max_element(ids, ids + B * k) + 1 : 0;
     if (N == 0) {                // no candidate at all
@@ -133,7 +133,7 @@ extern "C" int64_t rerank(const float* queries, const void* rows, int64_t half, 
         std::fill(cosines_out, cosines_out + B * k, -INFINITY);
         return 0;
     }
-    numbers::typed(rows, half,
+    numbers::typed_rows(rows, kind,
                    [&](auto* stored) { reranking::rerank(queries, stored, ids, B, k, d, N, ids_out, cosines_out); });
     return 0;
 }

@@ -23,7 +23,7 @@ def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     Best first, ties to the lower id, -1 with cosine -inf last.
     """
     check("queries", queries, torch.float32, ("B", "d"))
-    half = check_rows("rows", rows, ("N", queries.shape[1]))
+    kind = check_rows("rows", rows, ("N", queries.shape[1]))
     check("ids", ids, torch.int64, (len(queries), "k"))
     # On a GPU the values are not looked at, as the answer would have to be waited for.
     if ids.numel() and not ids.is_cuda and (int(ids.max()) >= len(rows) or int(ids.min()) < -1):
@@ -31,7 +31,7 @@ def rerank(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
             f"ids holds values from {int(ids.min())} to {int(ids.max())}; they should be from -1 to {len(rows) - 1}"
         )
     ordered, cosines = torch.empty_like(ids), queries.new_empty(ids.shape)
-    call("rerank", queries, rows, half, ids, len(ids), ids.shape[1], queries.shape[1], ordered, cosines)
+    call("rerank", queries, rows, kind, ids, len(ids), ids.shape[1], queries.shape[1], ordered, cosines)
     return ordered, cosines
 
 

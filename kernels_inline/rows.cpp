@@ -8,13 +8,15 @@
 // To this come 16 to 24 bytes a row for its id and its last step, and d / 8 bytes for its sign code if asked for.
 //
 // A row goes through the steps it missed, its step with the gradient and its sign code while it lies in the L1
-// cache (rows.h; in bfloat16: rows_bf16.h).
+// cache (rows.h; with less memory: rows_rounded.h).
 //
 // Every entry point returns 0, or why it did nothing: 1 an id is outside 0..N-1, 2 the ids do not ascend (a row
 // named twice would be two threads' work), 3 a row's age is not in the table.
 
 #include "rows.h"
-#include "rows_bf16.h"
+#include "rows_rounded.h"
+
+#include <type_traits>
 
 namespace rows {
 
@@ -51,79 +53,86 @@ static int catch_up_rows(const Optimizer& optimizer, const Ids& rows, const doub
     return NONE;
 }
 
+// A launcher's arguments: arrays of this kind (numbers.h), a step by grad [A, d] if it `moves`, else a catch-up.
+struct Call {
+    int64_t kind;
+    float* scales;
+    Ids rows;
+    bool moves;
+    const void* grad;
+    const double* table;
+    int64_t window;
+    const double* numbers;
+    int64_t seed;
+    int64_t* codes;
+};
+
+template <class Buffer, class Optimizer, class Weight, int64_t n>
+static int rounded(const Call& call, Optimizer optimizer, Weight* weight, void* const (&held)[n]) {
+    Rounded<Weight, Buffer, n> stored{weight, {}, call.scales, call.seed, int64_t(call.numbers[0])};
+    for (int64_t i = 1; i < n; i++) stored.buffers[i - 1] = static_cast<Buffer*>(held[i]);
+    auto* grad = numbers::gradient_of(weight, const_cast<void*>(call.grad));
+    return update_rounded(optimizer, stored, call.rows, call.moves, grad, call.table, call.window, call.codes);
+}
+
+// held: the weight, and its buffers
+template <class Optimizer, int64_t n>
+static int run(const Call& call, Optimizer optimizer, void* const (&held)[n]) {
+    if (call.kind == 0 && !call.scales) {
+        for (int64_t i = 0; i < n; i++) optimizer.arrays[i] = static_cast<float*>(held[i]);
+        optimizer.grad = static_cast<const float*>(call.grad);
+        const int64_t step = int64_t(call.numbers[0]);
+        return call.moves ? step_rows(optimizer, call.rows, call.table, call.window, step, call.codes)
+                          : catch_up_rows(optimizer, call.rows, call.table, call.window, step);
+    }
+    return numbers::typed_rows(held[0], call.kind, [&](auto* rows) {
+        auto* weight = const_cast<std::remove_const_t<std::remove_pointer_t<decltype(rows)>>*>(rows);
+        return call.scales ? rounded<int8_t>(call, optimizer, weight, held)
+                           : rounded<uint16_t>(call, optimizer, weight, held);
+    });
+}
+
+static int sgd(const Call& call, void* weight, void* momentum) {
+    return momentum ? run(call, Sgd(call.numbers), {weight, momentum}) : run(call, PlainSgd(call.numbers), {weight});
+}
+
 }  // namespace rows
 
 // --------------------------------------------------------------------------------------------- entry points
-// weight, momentum, average, square [N, d]; last [N]; ids [A]; grad [A, d]; table [window + 1, 4 or 5];
-// codes [A, ceil(d / 64)] or null; momentum null: there is none (mu 0); with _bf16, uint16_t stands for bfloat16
+// weight [N, d] of this kind (numbers.h); momentum, average, square [N, d], float32 beside float32, else bfloat16;
+// momentum null: there is none (mu 0); scales [N]: those of the rows of a momentum in int8, or null; last [N]; ids [A];
+// grad [A, d], float32 or bfloat16; table [window + 1, 4 or 5]; codes [A, ceil(d / 64)] or null; seed: of the rounding.
+// numbers: of SGD step, lr, mu, decay, nesterov; of AdamW step, eps, 1 - lr * decay, lr / (1 - beta1^t),
+// 1 / sqrt(1 - beta2^t), beta1, 1 - beta1, beta2, 1 - beta2.
 
 extern "C" {
 
-int64_t row_sgd(float* weight, float* momentum, int64_t* last, int64_t N, int64_t d, const int64_t* ids, int64_t A,
-            const float* grad, const double* table, int64_t window, int64_t step, double lr, double mu, double decay,
-            int64_t nesterov, int64_t* codes) {
-    const rows::Ids named{ids, A, N, d, last};
-    const rows::PlainSgd plain{{weight}, grad, float(lr), float(decay)};
-    if (!momentum) return rows::step_rows(plain, named, table, window, step, codes);
-    const rows::Sgd sgd{{weight, momentum}, grad, float(lr), float(mu), float(decay), nesterov != 0};
-    return rows::step_rows(sgd, named, table, window, step, codes);
+int64_t row_sgd(void* weight, int64_t kind, void* momentum, float* scales, int64_t* last, int64_t N, int64_t d,
+                const int64_t* ids, int64_t A, const void* grad, const double* table, int64_t window,
+                const double* numbers, int64_t seed, int64_t* codes) {
+    return rows::sgd({kind, scales, {ids, A, N, d, last}, true, grad, table, window, numbers, seed, codes}, weight,
+                     momentum);
 }
 
-int64_t row_sgd_catch_up(float* weight, float* momentum, int64_t* last, int64_t N, int64_t d, const int64_t* ids,
-                     int64_t A, const double* table, int64_t window, int64_t step) {
-    const rows::Ids named{ids, A, N, d, last};
-    if (!momentum) return rows::catch_up_rows(rows::PlainSgd{{weight}, nullptr, 0, 0}, named, table, window, step);
-    const rows::Sgd sgd{{weight, momentum}, nullptr, 0.0f, 0.0f, 0.0f, false};
-    return rows::catch_up_rows(sgd, named, table, window, step);
+int64_t row_sgd_catch_up(void* weight, int64_t kind, void* momentum, float* scales, int64_t* last, int64_t N, int64_t d,
+                         const int64_t* ids, int64_t A, const double* table, int64_t window, const double* numbers,
+                         int64_t seed) {
+    return rows::sgd({kind, scales, {ids, A, N, d, last}, false, nullptr, table, window, numbers, seed, nullptr}, weight,
+                     momentum);
 }
 
-int64_t row_adamw(float* weight, float* average, float* square, int64_t* last, int64_t N, int64_t d, const int64_t* ids,
-              int64_t A, const float* grad, const double* table, int64_t window, int64_t step, double lr,
-              double beta1, double beta2, double eps, double weight_decay, int64_t* codes) {
-    const auto adamw = rows::adamw_of(weight, average, square, grad, step, lr, beta1, beta2, eps, weight_decay);
-    return rows::step_rows(adamw, {ids, A, N, d, last}, table, window, step, codes);
+int64_t row_adamw(void* weight, int64_t kind, void* average, void* square, int64_t* last, int64_t N, int64_t d,
+                  const int64_t* ids, int64_t A, const void* grad, const double* table, int64_t window,
+                  const double* numbers, int64_t seed, int64_t* codes) {
+    return rows::run({kind, nullptr, {ids, A, N, d, last}, true, grad, table, window, numbers, seed, codes},
+                     rows::AdamW(numbers), {weight, average, square});
 }
 
-int64_t row_adamw_catch_up(float* weight, float* average, float* square, int64_t* last, int64_t N, int64_t d,
-                       const int64_t* ids, int64_t A, const double* table, int64_t window, int64_t step, double eps) {
-    const rows::AdamW adamw{{weight, average, square}, nullptr, eps, 1, 0, 0, 0, 0, 0, 0};
-    return rows::catch_up_rows(adamw, {ids, A, N, d, last}, table, window, step);
-}
-
-int64_t row_sgd_bf16(uint16_t* weight, uint16_t* momentum, int64_t* last, int64_t N, int64_t d, const int64_t* ids,
-                     int64_t A, const uint16_t* grad, const double* table, int64_t window, int64_t step, double lr,
-                     double mu, double decay, int64_t nesterov, int64_t seed, int64_t* codes) {
-    const rows::Ids named{ids, A, N, d, last};
-    const rows::PlainSgd plain{{}, nullptr, float(lr), float(decay)};
-    if (!momentum) return rows::update_halves(plain, {{weight}, seed, step}, named, grad, table, window, codes);
-    const rows::Sgd sgd{{}, nullptr, float(lr), float(mu), float(decay), nesterov != 0};
-    return rows::update_halves(sgd, {{weight, momentum}, seed, step}, named, grad, table, window, codes);
-}
-
-int64_t row_sgd_catch_up_bf16(uint16_t* weight, uint16_t* momentum, int64_t* last, int64_t N, int64_t d,
-                              const int64_t* ids, int64_t A, const double* table, int64_t window, int64_t step,
-                              int64_t seed) {
-    const rows::Ids named{ids, A, N, d, last};
-    const rows::PlainSgd plain{{}, nullptr, 0, 0};
-    if (!momentum) return rows::update_halves(plain, {{weight}, seed, step}, named, nullptr, table, window);
-    const rows::Sgd sgd{{}, nullptr, 0.0f, 0.0f, 0.0f, false};
-    return rows::update_halves(sgd, {{weight, momentum}, seed, step}, named, nullptr, table, window);
-}
-
-int64_t row_adamw_bf16(uint16_t* weight, uint16_t* average, uint16_t* square, int64_t* last, int64_t N, int64_t d,
-                       const int64_t* ids, int64_t A, const uint16_t* grad, const double* table, int64_t window,
-                       int64_t step, double lr, double beta1, double beta2, double eps, double weight_decay,
-                       int64_t seed, int64_t* codes) {
-    const auto adamw = rows::adamw_of(nullptr, nullptr, nullptr, nullptr, step, lr, beta1, beta2, eps, weight_decay);
-    return rows::update_halves(adamw, {{weight, average, square}, seed, step}, {ids, A, N, d, last}, grad, table, window,
-                               codes);
-}
-
-int64_t row_adamw_catch_up_bf16(uint16_t* weight, uint16_t* average, uint16_t* square, int64_t* last, int64_t N,
-                                int64_t d, const int64_t* ids, int64_t A, const double* table, int64_t window,
-                                int64_t step, double eps, int64_t seed) {
-    const rows::AdamW adamw{{}, nullptr, eps, 1, 0, 0, 0, 0, 0, 0};
-    return rows::update_halves(adamw, {{weight, average, square}, seed, step}, {ids, A, N, d, last}, nullptr, table, window);
+int64_t row_adamw_catch_up(void* weight, int64_t kind, void* average, void* square, int64_t* last, int64_t N, int64_t d,
+                           const int64_t* ids, int64_t A, const double* table, int64_t window, const double* numbers,
+                           int64_t seed) {
+    return rows::run({kind, nullptr, {ids, A, N, d, last}, false, nullptr, table, window, numbers, seed, nullptr},
+                     rows::AdamW(numbers), {weight, average, square});
 }
 
 }

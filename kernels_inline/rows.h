@@ -1,4 +1,4 @@
-// The steps of an optimizer on one row of float32, and what rows in bfloat16 (rows_bf16.h) share with it.
+// The steps of an optimizer on one row of float32, and what rows that take less memory (rows_rounded.h) share with it.
 //
 // The steps that a row missed have a closed form, one entry of `table` for each number of them (its age); the table is
 // kept by the caller, annsoftmax_ref/optim.py, where the formulas are derived.
@@ -37,9 +37,10 @@ static int check(const Ids& rows, int64_t step, int64_t window) {
     return problem;
 }
 
-// ------------------------------------------------------------------------------------------- SGD with momentum
+// Of every optimizer: `arrays` are the weight and its buffers, [N, d] each; `numbers` what a step is made of, the step's
+// own number first.
 
-// Of either optimizer: `arrays` are the weight and its buffers, [N, d] each.
+// ------------------------------------------------------------------------------------------- SGD with momentum
 
 struct Sgd {
     static constexpr int64_t ARRAYS = 2, COLUMNS = 4;  // of the table: ww, wv, vw, vv
@@ -47,6 +48,9 @@ struct Sgd {
     const float* grad;
     float lr, mu, decay;
     bool nesterov;
+
+    explicit Sgd(const double* numbers)
+        : lr(float(numbers[1])), mu(float(numbers[2])), decay(float(numbers[3])), nesterov(numbers[4] != 0) {}
 
     // The steps missed are linear in (w, v): their product is one 2 x 2 matrix for all elements.
     void catch_up(int64_t offset, int64_t d, const double* entry) const {
@@ -77,6 +81,8 @@ struct PlainSgd {
     const float* grad;
     float lr, decay;
 
+    explicit PlainSgd(const double* numbers) : lr(float(numbers[1])), decay(float(numbers[3])) {}
+
     void catch_up(int64_t offset, int64_t d, const double* entry) const {
         float* __restrict w = arrays[0] + offset;
         const float ww = float(entry[0]);
@@ -99,6 +105,10 @@ struct AdamW {
     double eps;
     float decay, rate, lift;               // 1 - lr * weight_decay, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
     float beta1, rest1, beta2, rest2;      // rest = 1 - beta: not in float, where 1 - 0.999 loses five digits
+
+    explicit AdamW(const double* numbers)
+        : eps(numbers[1]), decay(float(numbers[2])), rate(float(numbers[3])), lift(float(numbers[4])),
+          beta1(float(numbers[5])), rest1(float(numbers[6])), beta2(float(numbers[7])), rest2(float(numbers[8])) {}
 
     // w = R w - m S1^2 / (S1 sqrt(v) + S2 eps), divided through by S1. Without any gradient yet, 0 / tiny = 0.
     void catch_up(int64_t offset, int64_t d, const double* entry) const {
@@ -126,14 +136,6 @@ struct AdamW {
         }
     }
 };
-
-static AdamW adamw_of(float* weight, float* average, float* square, const float* grad, int64_t step, double lr,
-                      double beta1, double beta2, double eps, double weight_decay) {
-    const double rate = lr / (1.0 - std::pow(beta1, double(step)));
-    const double lift = 1.0 / std::sqrt(1.0 - std::pow(beta2, double(step)));
-    return {{weight, average, square}, grad, eps, float(1.0 - lr * weight_decay), float(rate), float(lift),
-            float(beta1), float(1.0 - beta1), float(beta2), float(1.0 - beta2)};
-}
 
 template <class Stored, int64_t n>
 __attribute__((always_inline)) inline void prefetch(Stored* const (&arrays)[n], int64_t offset, int64_t d) {

@@ -1,4 +1,4 @@
-// The sign code of a row, float32 or bfloat16: bit j % 64 of word j / 64 says whether number j is above 0.
+// The sign code of a row, float32, bfloat16 or e4m3: bit j % 64 of word j / 64 says whether number j is above 0.
 #pragma once
 #include "numbers.h"
 
@@ -37,6 +37,13 @@ uint64_t sign_word(const T* x, int64_t count) {
         word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(load8(x + i), _mm256_setzero_ps(), _CMP_GT_OQ))) << i;
 #endif
     for (; i < count; ++i) word |= uint64_t(numbers::widen(x[i]) > 0) << i;
+    return word;
+}
+
+// Of e4m3: all from 1, the smallest above 0, to 0x7e, the largest that is a number.
+inline uint64_t sign_word(const uint8_t* x, int64_t count) {
+    uint64_t word = 0;
+    for (int64_t i = 0; i < count; ++i) word |= uint64_t(uint8_t(x[i] - 1) < 0x7e) << i;
     return word;
 }
 

@@ -163,7 +163,8 @@ class Rows:
         self.weight = weight.to(dtype)
         self.twin = optimizer([torch.nn.Parameter(torch.zeros(1))], **options)
         self.group = self.twin.param_groups[0]
-        self.buffers = [torch.zeros_like(self.weight) for _ in self.twin.buffers]
+        self.buffers = [torch.zeros_like(self.weight) for name in self.twin.buffers if name != "momentum_scale"]
+        self.scales = [None] if optimizer is RowSGD else []  # of momentum in int8
         self.last = torch.zeros(len(weight), dtype=torch.int64)
         self.table = self.twin.identity().repeat(WINDOW + 1, 1)
         self.step_number = 0
@@ -172,13 +173,13 @@ class Rows:
         self.catch_up(ids)
         self.step_number += 1
         parts = [x[ids] for x in (self.weight, *self.buffers)]
-        self.twin.move(parts[0], grad.to(self.weight.dtype), parts[1:], self.group, self.step_number)
+        self.twin.move(parts[0], grad.to(self.weight.dtype), [*parts[1:], *self.scales], self.group, self.step_number)
         self.write(ids, parts)
         self.advance()
 
     def catch_up(self, ids):
         parts = [x[ids] for x in (self.weight, *self.buffers)]
-        self.twin.apply(self.table[self.step_number - self.last[ids]], parts[0], parts[1:], self.group)
+        self.twin.apply(self.table[self.step_number - self.last[ids]], parts[0], [*parts[1:], *self.scales], self.group)
         self.write(ids, parts)
 
     def write(self, ids, parts):
@@ -189,23 +190,20 @@ class Rows:
     def advance(self):
         self.table = self.twin.advanced(self.table, self.group, self.step_number)
 
+    def numbers(self):
+        return torch.tensor(self.twin.numbers(self.group, self.step_number), dtype=torch.float64)
+
     def kernel_step(self, ids, grad, with_codes=True):
         self.step_number += 1
-        common = self.weight, *self.buffers, self.last, ids, grad, self.table, self.step_number
-        g = self.group
-        if isinstance(self.twin, RowSGD):
-            codes = row_sgd_(*common, g["lr"], g["momentum"], g["weight_decay"], g["nesterov"], with_codes)
-        else:
-            codes = row_adamw_(*common, g["lr"], *g["betas"], g["eps"], g["weight_decay"], with_codes)
+        step = row_sgd_ if isinstance(self.twin, RowSGD) else row_adamw_
+        state = self.weight, *self.buffers, *self.scales, self.last, ids, grad, self.table, self.numbers()
+        codes = step(*state, 0, with_codes)
         self.advance()
         return codes
 
     def kernel_catch_up(self, ids):
-        common = self.weight, *self.buffers, self.last, ids, self.table, self.step_number
-        if isinstance(self.twin, RowSGD):
-            row_sgd_catch_up_(*common)
-        else:
-            row_adamw_catch_up_(*common, self.group["eps"])
+        catch_up = row_sgd_catch_up_ if isinstance(self.twin, RowSGD) else row_adamw_catch_up_
+        catch_up(self.weight, *self.buffers, *self.scales, self.last, ids, self.table, self.numbers(), 0)
 
 
 def draw_rows(n, d, generator):

@@ -8,6 +8,7 @@
     struct alignas(sizeof(T) < 8 ? 4 * sizeof(T) : 16) name##4 { T x, y, z, w; };    \
     inline name##2 make_##name##2(T x, T y) { return {x, y}; }                       \
     inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+EMULATOR_VECTORS(signed char, char)
 EMULATOR_VECTORS(unsigned char, uchar)
 EMULATOR_VECTORS(short, short)
 EMULATOR_VECTORS(unsigned short, ushort)

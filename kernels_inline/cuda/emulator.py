@@ -34,7 +34,6 @@ from kernels_inline import compiler
 from kernels_inline.cuda.sources import text_of
 
 FOLDER = Path(__file__).parent
-HEADERS = ("fibers.h", "emulator.h", "builtins.h", "portable.h", "blocks.h", "codes.h", "counting.h")
 # Local names in unnamed namespaces (see `source`), no symbols shared with other libraries, no fused multiply and add
 # where the kernel does not ask for it, so that results are the same on every CPU.
 COMMON = "-std=c++20 -fPIC -fno-gnu-unique -ffp-contract=off -fno-math-errno -Wno-unknown-pragmas"
@@ -143,8 +142,10 @@ def source(sources: str | Path | Sequence[str | Path] = ()) -> str:
     sources = [sources] if isinstance(sources, str | Path) else list(sources) or sorted(FOLDER.glob("*.cu"))
     parts = ['#include "emulator.h"']
     for item in sources:
-        name, text = (item.name, text_of(item)) if isinstance(item, Path) else ("kernel.cu", item)
-        parts.append(f'namespace {Path(name).stem}_cu {{ namespace {{\n#line 1 "{name}"\n{text}\n}} }}')
+        name, text = (
+            (item.stem, text_of(item)) if isinstance(item, Path) else ("kernel", f'#line 1 "kernel.cu"\n{item}')
+        )
+        parts.append(f"namespace {name}_cu {{ namespace {{\n{text}\n}} }}")
     return "\n".join(parts) + "\n"
 
 
@@ -153,7 +154,7 @@ def _load(text: str, variant: str) -> ctypes.CDLL:
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}")
     flags, link_flags = VARIANTS[variant]
-    headers = "\n".join((FOLDER / name).read_text() for name in HEADERS)
+    headers = "\n".join(path.read_text() for path in sorted(FOLDER.glob("*.h")))
 
     def compile(name: str, _: str, flags: str, workplace: str) -> Path:
         main, library = Path(workplace, "main.cpp"), Path(workplace, f"{name}.so")

@@ -270,36 +270,36 @@ extern "C" int64_t row_argmax_v(int64_t version, const float* scores, int64_t co
     return launch_error();
 }
 
-// ---- Launchers: rows are in bfloat16 if `half` --------------------------------------------------------------------
-extern "C" int64_t sign_codes_v(int64_t version, const void* rows, int64_t half, const int64_t* ids,
+// ---- Launchers: rows are of this kind --------------------------------------------------------------------
+extern "C" int64_t sign_codes_v(int64_t version, const void* rows, int64_t kind, const int64_t* ids,
                                 const float* centroids, const int64_t* lists, int64_t count, int64_t num_rows,
                                 int64_t dim, int64_t nlist, int64_t words, int64_t* codes, void* stream) {
-    return typed(rows, half, [&](auto* stored) {
+    return typed_rows(rows, kind, [&](auto* stored) {
         const Rows work{stored, ids, centroids, lists, count, int(dim)};
         return launch_sign_codes(version, work, int(words), codes, stream);
     });
 }
 
-extern "C" int64_t gather_unit_rows_v(int64_t version, const void* rows, int64_t half, const int64_t* ids,
+extern "C" int64_t gather_unit_rows_v(int64_t version, const void* rows, int64_t kind, const int64_t* ids,
                                       const float* centroids, const int64_t* lists, int64_t count, int64_t num_rows,
                                       int64_t dim, int64_t nlist, float* out, void* stream) {
-    return typed(rows, half, [&](auto* stored) {
+    return typed_rows(rows, kind, [&](auto* stored) {
         const Rows work{stored, ids, centroids, lists, count, int(dim)};
         return launch_gather_unit_rows(version, work, out, stream);
     });
 }
 
 // What the ops use: the last versions.
-extern "C" int64_t sign_codes(const void* rows, int64_t half, const int64_t* ids, const float* centroids,
+extern "C" int64_t sign_codes(const void* rows, int64_t kind, const int64_t* ids, const float* centroids,
                               const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
                               int64_t words, int64_t* codes, void* stream) {
-    return sign_codes_v(3, rows, half, ids, centroids, lists, count, num_rows, dim, nlist, words, codes, stream);
+    return sign_codes_v(3, rows, kind, ids, centroids, lists, count, num_rows, dim, nlist, words, codes, stream);
 }
 
-extern "C" int64_t gather_unit_rows(const void* rows, int64_t half, const int64_t* ids, const float* centroids,
+extern "C" int64_t gather_unit_rows(const void* rows, int64_t kind, const int64_t* ids, const float* centroids,
                                     const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
                                     float* out, void* stream) {
-    return gather_unit_rows_v(3, rows, half, ids, centroids, lists, count, num_rows, dim, nlist, out, stream);
+    return gather_unit_rows_v(3, rows, kind, ids, centroids, lists, count, num_rows, dim, nlist, out, stream);
 }
 
 extern "C" int64_t row_argmax(const float* scores, int64_t count, int64_t columns, int64_t* best, void* stream) {

@@ -21,10 +21,9 @@
 //   flat_map_3        as 2, with carry-save adders before the popcounts
 //   flat_map_4        binary tensor cores: 32 classes a warp in registers, all the group's queries in shared memory
 //
-// Version 4 counts the bits that two codes share, since GPUs from sm_90 on know AND only:
-// popcount(a xor b) = popcount(a) + popcount(b) - 2 popcount(a and b). It needs compute capability 8.x or 9.0 and at
-// most 1,024 bits; elsewhere version 3 is taken.
+// Version 4 (fragments.h) needs compute capability 8.x or 9.0 and at most 1,024 bits; elsewhere version 3 is taken.
 #include "launch.h"
+#include "fragments.h"
 
 constexpr int THREADS = 256, QUERIES = 32;   // QUERIES: of a tile of versions 2 and 3, at most
 constexpr int LEVEL = 64, HIGHEST = 254;     // bytes
@@ -100,26 +99,16 @@ __global__ void __launch_bounds__(THREADS, 2) flat_map_3(Flat flat) {
 }
 
 // ---- Version 4 ------------------------------------------------------------------------------------------------------
-// portable.h says which words of A (classes) and B (queries) a lane holds. Any order of the words does, if it is the
-// same for both: word w = 4 step + lane % 4 of 64 bits is here the pair (word t, word t + 4) of 32 bits that mma wants.
-
-// The queries first .. end - 1, at most flat.tile: for each 8 of them, plane and step the words of the 32 lanes, in the
-// order in which they are read. offsets[q] = what the margin of q is if q and the class share no bit and the class has
-// none. In place of a query that is not there: one that is never the nearest.
-template <int planes, int steps>
-__device__ void load_fragments(const Flat& flat, int64_t first, int64_t end, uint64_t* fragments, int* offsets) {
-    const int words = flat.words, count = int(min(int64_t(flat.tile), end - first));
-    for (int i = int(threadIdx.x); i < blocks_for(count, 8) * planes * steps * WARP; i += int(blockDim.x)) {
-        const int lane = i % WARP, step = i / WARP % steps, p = i / (WARP * steps) % planes;
-        const int q = i / (WARP * steps * planes) * 8 + lane / 4, w = 4 * step + lane % 4;
-        fragments[i] = q < count && w < words ? flat.queries[((first + q) * planes + p) * words + w] : 0;
-    }
+// offsets[q] = what the margin of query q is if it shares no bit with a class, and the class has none. In place of a
+// query that is not there: one that is never the nearest.
+template <int planes>
+__device__ void load_offsets(const Flat& flat, int64_t first, int count, int* offsets) {
     for (int q = int(threadIdx.x); q < blocks_for(count, 8) * 8; q += int(blockDim.x)) {
         int offset = NONE;
         if (q < count) {
-            const uint64_t* query = flat.queries + (first + q) * planes * words;
+            const uint64_t* query = flat.queries + (first + q) * planes * flat.words;
             const auto nothing = [](int) { return uint64_t(0); };
-            offset = flat.most - flat.thresholds[first + q] - distance_to<planes, true>(query, words, nothing);
+            offset = flat.most - flat.thresholds[first + q] - distance_to<planes, true>(query, flat.words, nothing);
         }
         offsets[q] = offset;
     }
@@ -129,48 +118,29 @@ template <int planes, int steps>
 __global__ void __launch_bounds__(THREADS, 2) flat_map_4(Flat flat) {
     DYNAMIC_SHARED(uint64_t, fragments);     // [tile / 8, planes, steps, 32]
     int* offsets = reinterpret_cast<int*>(fragments + int64_t(flat.tile) * planes * steps * 4);
-    const int lane = lane_id(), row = lane / 4, column = lane % 4;
+    const int lane = lane_id(), column = lane % 4;
     const int64_t group = blockIdx.y, begin = flat.starts[group], end = flat.starts[group + 1];
     int64_t loaded = -1;
     for (int64_t first_class = blockIdx.x * THREADS; first_class < flat.N; first_class += gridDim.x * THREADS) {
         const int64_t mine = first_class + warp_id() * WARP;     // the first of this warp's 32 classes
-        uint32_t a[2][steps][4];                                 // two fragments of 16 classes
-        // Of the classes mine + row, and 8, 16 and 24 further on.
-        int ones[4] = {0, 0, 0, 0}, margin[4] = {NONE, NONE, NONE, NONE};
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int64_t c = mine + 8 * i + row;
-#pragma unroll
-            for (int step = 0; step < steps; ++step) {
-                const int w = 4 * step + column;
-                const uint64_t word = c < flat.N && w < flat.words ? flat.codes[c * flat.words + w] : 0;
-                a[i / 2][step][i % 2] = uint32_t(word);
-                a[i / 2][step][i % 2 + 2] = uint32_t(word >> 32);
-                ones[i] += __popcll(word);
-            }
-        }
+        Classes<steps> classes;
+        classes.load(flat.words, [&](int at) {
+            return mine + at < flat.N ? flat.codes + (mine + at) * flat.words : nullptr;
+        });
+        int margin[4] = {NONE, NONE, NONE, NONE};
         for (int64_t first = begin; first < end; first += flat.tile) {
+            const int count = int(min(int64_t(flat.tile), end - first));
             if (first != loaded) {                               // nearly always all queries fit, and this is done once
                 __syncthreads();
-                load_fragments<planes, steps>(flat, first, end, fragments, offsets);
+                load_fragments<planes, steps>(flat.queries + first * planes * flat.words, count, flat.words, fragments);
+                load_offsets<planes>(flat, first, count, offsets);
                 __syncthreads();
                 loaded = first;
             }
-            const int eights = mine < flat.N ? int(blocks_for(min(int64_t(flat.tile), end - first), 8)) : 0;
+            const int eights = mine < flat.N ? int(blocks_for(count, 8)) : 0;
             for (int eight = 0; eight < eights; ++eight) {
                 int32_t shared_bits[2][4] = {};
-#pragma unroll
-                for (int p = planes - 1; p >= 0; --p) {
-                    if (p < planes - 1)
-                        for (int i = 0; i < 8; ++i) shared_bits[i / 4][i % 4] *= 2;
-#pragma unroll
-                    for (int step = 0; step < steps; ++step) {
-                        const uint64_t word = fragments[((eight * planes + p) * steps + step) * WARP + lane];
-                        const uint32_t b[2] = {uint32_t(word), uint32_t(word >> 32)};
-                        binary_mma(shared_bits[0], a[0][step], b);
-                        binary_mma(shared_bits[1], a[1][step], b);
-                    }
-                }
+                share_bits<planes>(classes, fragments, eight, shared_bits);
                 const int left = offsets[8 * eight + 2 * column], right = offsets[8 * eight + 2 * column + 1];
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
@@ -179,15 +149,14 @@ __global__ void __launch_bounds__(THREADS, 2) flat_map_4(Flat flat) {
                 }
             }
         }
-        // The four lanes of a row have seen different queries, and different words of the classes.
+        // The four lanes of a row have seen different queries.
+        classes.add_ones();
         int byte = 0;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            for (int apart = 1; apart < 4; apart *= 2) {
+            for (int apart = 1; apart < 4; apart *= 2)
                 margin[i] = max(margin[i], __shfl_xor_sync(ALL_LANES, margin[i], apart));
-                ones[i] += __shfl_xor_sync(ALL_LANES, ones[i], apart);
-            }
-            const int here = byte_of(margin[i] - ((1 << planes) - 1) * ones[i], flat.shift);
+            const int here = byte_of(margin[i] - ((1 << planes) - 1) * classes.ones[i], flat.shift);
             const int taken = __shfl_sync(ALL_LANES, here, lane % 8 * 4);   // so that lane i has that of class mine + i
             if (lane / 8 == i) byte = taken;
         }

@@ -7,7 +7,7 @@
 //   merge_normalise_backward  reads 4 P d gradients (half: 2 P d), 4 U d weights and 8 (2 U + P) of the union; writes
 //                       4 U d gradients
 //
-// Weights may be in bfloat16, and the gradient of rows with them: then 2 bytes of each are read and written.
+// Weights may be in bfloat16 or e4m3, 2 or 1 bytes a number, and then the gradient of rows is in bfloat16.
 //
 // INDEX OF VERSIONS
 //   gather_normalise_1    a thread a row: neighbouring threads read addresses that lie a whole row apart
@@ -198,8 +198,8 @@ struct Union {
     }
 };
 
-template <class W, class T>
-__global__ void merge_normalise_backward_1(Union<W> merged, const T* slope, W* grad) {
+template <class W, class T, class G>
+__global__ void merge_normalise_backward_1(Union<W> merged, const T* slope, G* grad) {
     const int64_t u = global_warp();
     if (u >= merged.rows.A) return;
     const int d = merged.rows.d;
@@ -212,8 +212,8 @@ __global__ void merge_normalise_backward_1(Union<W> merged, const T* slope, W* g
         narrow((merged.sum(slope, u, j) - share * widen(row[j])) / norm, grad + u * d + j);
 }
 
-template <class W, class T>
-__global__ void merge_normalise_backward_2(Union<W> merged, const T* slope, W* grad) {
+template <class W, class T, class G>
+__global__ void merge_normalise_backward_2(Union<W> merged, const T* slope, G* grad) {
     const int64_t u = global_warp();
     if (u >= merged.rows.A) return;
     const int d = merged.rows.d;
@@ -226,22 +226,22 @@ __global__ void merge_normalise_backward_2(Union<W> merged, const T* slope, W* g
         store4(across4(merged.sum4(slope, u, j), share, load4(row + j), norm), grad + u * d + j);
 }
 
-template <class W, class T>
-static int64_t launch_merge(int64_t version, Union<W> merged, const T* slope, W* grad, void* stream) {
+template <class W, class T, class G>
+static int64_t launch_merge(int64_t version, Union<W> merged, const T* slope, G* grad, void* stream) {
     if (version < 1 || version > 2) return NO_SUCH_VERSION;
     if (merged.rows.A == 0) return launch_error();
     if (version == 2 && !(merged.rows.fours() && aligned16(slope) && aligned16(grad))) version = 1;
     const int64_t warps = blocks_for(merged.rows.A * WARP, THREADS);
-    if (version == 1) LAUNCH((merge_normalise_backward_1<W, T>), warps, THREADS, 0, stream, merged, slope, grad);
-    if (version == 2) LAUNCH((merge_normalise_backward_2<W, T>), warps, THREADS, 0, stream, merged, slope, grad);
+    if (version == 1) LAUNCH((merge_normalise_backward_1<W, T, G>), warps, THREADS, 0, stream, merged, slope, grad);
+    if (version == 2) LAUNCH((merge_normalise_backward_2<W, T, G>), warps, THREADS, 0, stream, merged, slope, grad);
     return launch_error();
 }
 
 // ---- Launchers: `half` says that unit or slope is bfloat16 --------------------------------------------------------
-extern "C" int64_t gather_normalise_v(int64_t version, const void* weight, int64_t half_weight, int64_t N, int64_t d,
+extern "C" int64_t gather_normalise_v(int64_t version, const void* weight, int64_t kind, int64_t N, int64_t d,
                                       const int64_t* ids, int64_t A, int64_t half, void* unit, float* norms,
                                       void* stream) {
-    return typed(weight, half_weight, [&](auto* stored) {
+    return typed_rows(weight, kind, [&](auto* stored) {
         const Rows rows{stored, ids, A, int(d)};
         return half ? launch_gather_normalise(version, rows, static_cast<uint16_t*>(unit), norms, stream)
                     : launch_gather_normalise(version, rows, static_cast<float*>(unit), norms, stream);
@@ -251,44 +251,44 @@ extern "C" int64_t gather_normalise_v(int64_t version, const void* weight, int64
 // Where `slope` is not null, it holds the gradient in bfloat16 and grad, of the weight's kind, receives the result; else
 // grad is both, float.
 extern "C" int64_t normalise_backward_v(int64_t version, void* grad, const uint16_t* slope, const void* weight,
-                                        int64_t half_weight, int64_t N, int64_t d, const int64_t* ids, int64_t A,
+                                        int64_t kind, int64_t N, int64_t d, const int64_t* ids, int64_t A,
                                         const float* norms, void* stream) {
-    return typed(weight, half_weight, [&](auto* stored) {
+    return typed_rows(weight, kind, [&](auto* stored) {
         const Rows rows{stored, ids, A, int(d)};
-        if (slope) return launch_normalise_backward(version, rows, norms, slope, same_kind(stored, grad), stream);
+        if (slope) return launch_normalise_backward(version, rows, norms, slope, gradient_of(stored, grad), stream);
         float* both = static_cast<float*>(grad);
         return launch_normalise_backward(version, rows, norms, static_cast<const float*>(both), both, stream);
     });
 }
 
 extern "C" int64_t merge_normalise_backward_v(int64_t version, const void* slope, int64_t half, const void* weight,
-                                              int64_t half_weight, int64_t N, int64_t d, const int64_t* ids, int64_t U,
+                                              int64_t kind, int64_t N, int64_t d, const int64_t* ids, int64_t U,
                                               const int64_t* starts, const int64_t* places, int64_t P,
                                               const float* norms, void* grad, void* stream) {
-    return typed(weight, half_weight, [&](auto* stored) {
+    return typed_rows(weight, kind, [&](auto* stored) {
         const Union merged{Rows{stored, ids, U, int(d)}, starts, places, norms};
         return typed(slope, half, [&](auto* slopes) {
-            return launch_merge(version, merged, slopes, same_kind(stored, grad), stream);
+            return launch_merge(version, merged, slopes, gradient_of(stored, grad), stream);
         });
     });
 }
 
 // What the ops use: the last versions.
-extern "C" int64_t gather_normalise(const void* weight, int64_t half_weight, int64_t N, int64_t d, const int64_t* ids,
+extern "C" int64_t gather_normalise(const void* weight, int64_t kind, int64_t N, int64_t d, const int64_t* ids,
                                     int64_t A, int64_t half, void* unit, float* norms, void* stream) {
-    return gather_normalise_v(3, weight, half_weight, N, d, ids, A, half, unit, norms, stream);
+    return gather_normalise_v(3, weight, kind, N, d, ids, A, half, unit, norms, stream);
 }
 
-extern "C" int64_t normalise_backward(void* grad, const uint16_t* slope, const void* weight, int64_t half_weight,
+extern "C" int64_t normalise_backward(void* grad, const uint16_t* slope, const void* weight, int64_t kind,
                                       int64_t N, int64_t d, const int64_t* ids, int64_t A, const float* norms,
                                       void* stream) {
-    return normalise_backward_v(3, grad, slope, weight, half_weight, N, d, ids, A, norms, stream);
+    return normalise_backward_v(3, grad, slope, weight, kind, N, d, ids, A, norms, stream);
 }
 
-extern "C" int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t half_weight,
+extern "C" int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t kind,
                                             int64_t N, int64_t d, const int64_t* ids, int64_t U, const int64_t* starts,
                                             const int64_t* places, int64_t P, const float* norms, void* grad,
                                             void* stream) {
-    return merge_normalise_backward_v(2, slope, half, weight, half_weight, N, d, ids, U, starts, places, P, norms,
+    return merge_normalise_backward_v(2, slope, half, weight, kind, N, d, ids, U, starts, places, P, norms,
                                       grad, stream);
 }

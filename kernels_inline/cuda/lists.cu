@@ -156,19 +156,19 @@ extern "C" int64_t list_sums_v(int64_t version, const float* rows, const int64_t
 
 // ---- write_codes --------------------------------------------------------------------------------------------------
 // ids [n] distinct, fresh [n, W] -> codes [N, W] and slot_codes [nlist, W, capacity] at (assignment[id], place[id]),
-// written[id] = clock.
+// written[id] = *clock.
 
 struct Lists {
     int64_t *codes, *slot_codes;
     int32_t* written;
     const int64_t *assignment, *place;
     int64_t words, capacity;
-    int32_t clock;
+    const int32_t* clock;
 
     __device__ void write(int64_t id, int64_t w, int64_t word) const {
         codes[id * words + w] = word;
         slot_codes[(assignment[id] * words + w) * capacity + place[id]] = word;
-        if (w == 0) written[id] = clock;
+        if (w == 0) written[id] = *clock;
     }
 };
 
@@ -185,9 +185,9 @@ extern "C" __global__ void write_codes_2(Lists to, const int64_t* ids, const int
 
 extern "C" int64_t write_codes_v(int64_t version, int64_t* codes, int64_t* slot_codes, int32_t* written,
                                  const int64_t* assignment, const int64_t* place, const int64_t* ids,
-                                 const int64_t* fresh, int64_t n, int64_t N, int64_t W, int64_t capacity, int64_t clock,
-                                 void* stream) {
-    const Lists to = {codes, slot_codes, written, assignment, place, W, capacity, int32_t(clock)};
+                                 const int64_t* fresh, int64_t n, int64_t N, int64_t W, int64_t capacity,
+                                 const int32_t* clock, void* stream) {
+    const Lists to = {codes, slot_codes, written, assignment, place, W, capacity, clock};
     if (version < 1 || version > 2) return NO_SUCH_VERSION;
     if (n == 0 || W == 0) return launch_error();
     if (version == 1) LAUNCH(write_codes_1, blocks_for(n, THREADS), THREADS, 0, stream, to, ids, fresh, n);
@@ -203,7 +203,7 @@ extern "C" int64_t list_sums(const float* rows, const int64_t* lists, int64_t co
 
 extern "C" int64_t write_codes(int64_t* codes, int64_t* slot_codes, int32_t* written, const int64_t* assignment,
                                const int64_t* place, const int64_t* ids, const int64_t* fresh, int64_t n, int64_t N,
-                               int64_t W, int64_t capacity, int64_t clock, void* stream) {
+                               int64_t W, int64_t capacity, const int32_t* clock, void* stream) {
     return write_codes_v(2, codes, slot_codes, written, assignment, place, ids, fresh, n, N, W, capacity, clock,
                          stream);
 }

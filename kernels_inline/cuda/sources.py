@@ -9,7 +9,6 @@ from pathlib import Path
 from kernels_inline import compiler
 
 FOLDER = Path(__file__).parent
-_INCLUDE = re.compile(r'^#include "launch.h".*$', re.MULTILINE)
 _LAUNCHER = re.compile(r'^extern "C" int64_t (\w+)\(([^)]*\bvoid\s*\*\s*stream)\)\s*\{', re.MULTILINE)
 _KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^;{]*?\)\s+)?(\w+)\s*\(")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -20,8 +19,9 @@ def files() -> list[Path]:
 
 
 def text_of(path: Path) -> str:
-    """A .cu file without its line that includes launch.h, in whose place another header may come first."""
-    return _INCLUDE.sub("", path.read_text(encoding="utf-8"))
+    """A .cu file without its line that includes launch.h, in whose place another header may come first, and with the
+    other headers that it includes in their places."""
+    return compiler.inlined(path, {"launch.h"})
 
 
 def launchers(text: str) -> dict[str, list[str]]:
@@ -50,5 +50,5 @@ def joined(header: str, paths: Sequence[Path] = ()) -> str:
     """
     parts = [compiler.inlined(FOLDER / header, set())]
     for path in paths or files():
-        parts.append(f'namespace {path.stem}_cu {{\n#line 1 "{path.name}"\n{text_of(path)}\n}}')
+        parts.append(f"namespace {path.stem}_cu {{\n{text_of(path)}\n}}")
     return "\n".join(parts) + "\n"

@@ -23,7 +23,7 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.find() is None, reason="there is no NVRTC
 
 
 def test_every_launcher_is_in_the_registry_and_every_version_in_the_index():
-    names = {name for kernel in registry.KERNELS for name in (kernel.name, f"{kernel.name}_v")}
+    names = {name for kernel in registry.KERNELS for name in (kernel.launcher, f"{kernel.launcher}_v")}
     assert set(sources.launcher_files()) == names | set(registry.CEILINGS)
     for path in sources.files():
         text = path.read_text()
@@ -34,7 +34,7 @@ def test_every_launcher_is_in_the_registry_and_every_version_in_the_index():
                 assert sources.launchers(text)[name[:-2]] == parameters[1:]
     for kernel in registry.KERNELS:
         assert list(kernel.versions()) == list(range(1, len(kernel.versions()) + 1)) != [1], kernel.name
-        parameters = sources.launchers(kernel.file.read_text())[kernel.name]
+        parameters = sources.launchers(kernel.file.read_text())[kernel.launcher]
         arguments = kernel.inputs(kernel.small)
         assert len(arguments) == len(parameters) - 1, kernel.name
         for argument, parameter in zip(arguments, parameters, strict=False):
@@ -118,7 +118,7 @@ def test_the_whole_library_links_and_its_launchers_report_that_there_is_no_gpu(t
     if torch.cuda.is_available():
         return  # the rest is about machines without a GPU
     for kernel in registry.KERNELS:
-        launcher = function_of(loaded, kernel.name)
+        launcher = function_of(loaded, kernel.launcher)
         code = launcher(*map(c_value, kernel.inputs(kernel.small)), ctypes.c_void_p(None))
         assert code in (-35, -100), f"{kernel.name} returned {code}"  # no driver, or no device
     loaded.cuda_error_text.restype = ctypes.c_char_p
@@ -199,15 +199,15 @@ def test_nvrtc_compiles_all_kernels_and_the_launchers_reach_the_driver():
         names = set(sources.kernel_names(kernel.file.read_text()))
         for version in kernel.versions():
             driver.launched.clear(), driver.freed.clear(), driver.rooms.clear()
-            launcher = function_of(library, f"{kernel.name}_v")
+            launcher = function_of(library, f"{kernel.launcher}_v")
             arguments = kernel.inputs(kernel.small)
             code = launcher(ctypes.c_int64(version), *map(c_value, arguments), ctypes.c_void_p(stream))
             assert code == 0 and driver.launched, kernel.name
             for name, grid, block, _, given in driver.launched:
                 assert any(known in name for known in names), name
                 assert given == stream and min(*grid, *block) >= 1 and block[0] % 32 == 0
-            wanted = f"{kernel.index or kernel.name}_{version}"
-            near = f"{kernel.index or kernel.name}_{version - 1}"  # a version may share the kernel of the one before
+            wanted = f"{kernel.index or kernel.launcher}_{version}"
+            near = f"{kernel.index or kernel.launcher}_{version - 1}"  # versions may share a kernel
             launched = " ".join(name for name, *_ in driver.launched)
             assert wanted in launched or near in launched or "_2" in launched, (wanted, launched)
             assert sorted(driver.freed) == sorted(ctypes.addressof(room) for room in driver.rooms), kernel.name

@@ -6,6 +6,9 @@ import torch.nn.functional as F
 from cuda_runners import RUNNERS, is_poisoned, poisoned, runner, versions
 from kernel_examples import encode_torch, unpack
 
+from kernels_inline.bits import pack_bits
+from kernels_inline.checks import ROW_KINDS
+
 DIMS = [1, 31, 33, 64, 100, 128, 130, 260]
 
 
@@ -23,8 +26,8 @@ def sign_codes(call, version, rows, ids, centroids=None, lists=None):
     words = -(-dim // 64)
     codes = poisoned(count, words, dtype=torch.int64)
     nlist = 0 if centroids is None else len(centroids)
-    half = rows.dtype == torch.bfloat16
-    arguments = rows, half, ids, centroids, lists, count, len(rows), dim, nlist, words, codes
+    kind = ROW_KINDS.index(rows.dtype)
+    arguments = rows, kind, ids, centroids, lists, count, len(rows), dim, nlist, words, codes
     assert call("sign_codes_v", version, *arguments) == 0
     return codes
 
@@ -43,6 +46,8 @@ def test_sign_codes_equal_plain_torch_bit_for_bit(encode, version, dim):
     assert torch.equal(sign_codes(encode, version, rows, ids), expected[ids])
     assert torch.equal(sign_codes(encode, version, rows, None), expected)
     assert torch.equal(sign_codes(encode, version, rows.bfloat16(), ids), expected[ids])
+    tiny = rows.to(torch.float8_e4m3fn)  # where what is smaller than 2^-10 is 0
+    assert torch.equal(sign_codes(encode, version, tiny, ids), pack_bits(tiny.float() > 0)[ids])
 
 
 @version_of("sign_codes")
@@ -61,9 +66,12 @@ def test_signs_of_residuals_but_for_numbers_within_rounding_of_zero(encode, vers
     assert dim % 64 == 0 or (tail == 0).all()  # no bits behind the last number
     if dim > 1:  # with one dimension row and centroid are 1 or -1, and the difference is 0 or 2
         assert torch.equal(codes, encode_torch(rows, ids, None, centroids, lists))
-    rows = rows.bfloat16()
-    halves, floats = (sign_codes(encode, version, stored, ids, centroids, lists) for stored in (rows, rows.float()))
-    assert torch.equal(halves, floats)
+    for kind in ROW_KINDS[1:]:
+        narrow = rows.to(kind)
+        ours, floats = (
+            sign_codes(encode, version, stored, ids, centroids, lists) for stored in (narrow, narrow.float())
+        )
+        assert torch.equal(ours, floats)
 
 
 @version_of("sign_codes")
@@ -77,8 +85,8 @@ def test_sign_codes_of_nothing_and_of_one_row(encode, version):
 
 
 def unit_rows(call, version, rows, ids, centroids, lists):
-    out, half = poisoned(19, rows.shape[1], dtype=torch.float32), rows.dtype == torch.bfloat16
-    arguments = rows, half, ids, centroids, lists, 19, 15, rows.shape[1], 4, out
+    out, kind = poisoned(19, rows.shape[1], dtype=torch.float32), ROW_KINDS.index(rows.dtype)
+    arguments = rows, kind, ids, centroids, lists, 19, 15, rows.shape[1], 4, out
     assert call("gather_unit_rows_v", version, *arguments) == 0
     return out
 
@@ -97,9 +105,12 @@ def test_unit_rows_are_not_worse_than_torch(encode, version, dim, centre):
     )
     error, torchs = ((x - exact).abs().max() for x in (out, plain))
     assert error <= max(torchs, 1.2e-7 * exact.abs().max())
-    rows = rows.bfloat16()
-    halves, floats = (unit_rows(encode, version, stored, ids, centroids, lists) for stored in (rows, rows.float()))
-    assert torch.equal(halves, floats)
+    for kind in ROW_KINDS[1:]:
+        narrow = rows.to(kind)
+        ours, floats = (
+            unit_rows(encode, version, stored, ids, centroids, lists) for stored in (narrow, narrow.float())
+        )
+        assert torch.equal(ours, floats)
 
 
 # -------------------------------------------------------------------------------------------------- row_argmax

@@ -46,7 +46,7 @@ def assert_map(call, version, planes, thresholds, codes, starts, dim, shift):
 )
 def test_map_equals_plain_torch(flat, version, count, batch, num_rows, dim, groups, shift, kinds):
     planes, codes, generator = make_flat(batch, count, num_rows, dim, seed=dim, kinds=kinds)
-    thresholds = flat_thresholds_torch(planes, codes, dim, max(1, num_rows // 5), 1)
+    thresholds = flat_thresholds_torch(planes, codes, dim, max(1, num_rows // 5), 1, torch.tensor(0))
     thresholds += torch.randint(-9, 10, (batch,), generator=generator, dtype=torch.int32)
     assert_map(flat, version, planes, thresholds, codes, make_starts(batch, groups, generator), dim, shift)
 
@@ -64,7 +64,7 @@ def test_bytes_at_both_ends(flat, version):
 def test_more_queries_than_fit_into_shared_memory(flat, count):
     """At 1,024 bits, 500 queries of one plane are held at a time, or 250 of two; then the next are read."""
     planes, codes, _ = make_flat(520, count, 300, 1024)
-    thresholds = flat_thresholds_torch(planes, codes, 1024, 30, 1)
+    thresholds = flat_thresholds_torch(planes, codes, 1024, 30, 1, torch.tensor(0))
     for starts in (torch.tensor([0, 520]), torch.tensor([0, 3, 513, 520])):
         assert_map(flat, 4, planes, thresholds, codes, starts, 1024, 0)
 
@@ -72,7 +72,7 @@ def test_more_queries_than_fit_into_shared_memory(flat, count):
 def test_more_classes_than_one_round_of_the_grid(flat):
     """Version 4 has at most 528 blocks of 256 classes, which go on to further classes with the same queries."""
     planes, codes, _ = make_flat(3, 1, 135_500, 32)
-    thresholds = flat_thresholds_torch(planes, codes, 32, 1000, 8)
+    thresholds = flat_thresholds_torch(planes, codes, 32, 1000, 8, torch.tensor(0))
     assert_map(flat, 4, planes, thresholds, codes, torch.tensor([0, 3]), 32, 0)
 
 

@@ -17,6 +17,7 @@ def threshold(request):
 
 
 def assert_thresholds(call, version, planes, codes, dim, k, stride, first):
+    first = torch.tensor(first)
     batch, count, words = planes.shape
     found = poisoned(batch, dtype=torch.int32)
     sizes = batch, count, words, len(codes), dim * (2**count - 1), k, stride, first
@@ -55,4 +56,4 @@ def test_a_histogram_that_does_not_fit_into_shared_memory(threshold, version):
 def test_thresholds_of_no_queries_and_of_an_unknown_version(threshold):
     planes, codes, _ = make_flat(0, 1, 40, 64)
     assert_thresholds(threshold, 2, planes, codes, 64, 8, 1, 0)
-    assert threshold("flat_thresholds_v", 3, *[None] * 2, *[0] * 8, None) == 100
+    assert threshold("flat_thresholds_v", 4, *[None] * 2, *[0] * 7, None, None) == 100

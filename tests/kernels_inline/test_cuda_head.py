@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from cuda_runners import RUNNERS, is_poisoned, poisoned, runner, versions
 from kernel_examples import assert_not_worse, assert_rounded_once
 
+from kernels_inline.checks import ROW_KINDS, gradient_kind
 from kernels_inline.head_ops import filled_union_rows, merge_rows, union_rows_torch
 
 DIMS = [1, 31, 33, 64, 100, 130, 516]
 halves = pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+narrow = pytest.mark.parametrize("narrow", ROW_KINDS[1:], ids=str)
 
 
 @pytest.fixture(params=RUNNERS)
@@ -114,21 +116,22 @@ def test_a_merge_is_not_worse_than_torch(head, version, dim, half):
     assert_not_worse(grad[:-2], plain, exact, size=size)
 
 
-# -------------------------------------------------------------------------------------------------- bfloat16 weights
+# --------------------------------------------------------------------------------------------------- narrow weights
 
 
 @version_of("gather_normalise")
 @pytest.mark.parametrize("dim", DIMS)
 @halves
-def test_weights_in_bfloat16_give_what_their_values_give(head, version, dim, half):
+@narrow
+def test_narrow_weights_give_what_their_values_give(head, version, dim, half, narrow):
     weight, ids = weights(21, dim)
-    weight = weight.bfloat16()
+    weight = weight.to(narrow)
     results = []
     for stored in (weight, weight.float()):
-        kind = stored.dtype == torch.bfloat16
+        kind = ROW_KINDS.index(stored.dtype)
         unit, norms = poisoned(21, dim, dtype=type_of(half)), poisoned(21, dtype=torch.float32)
         assert head("gather_normalise_v", version, stored, kind, 21, dim, ids, 21, half, unit, norms) == 0
-        slope, grad = torch.ones_like(unit), torch.ones(21, dim, dtype=stored.dtype if half else torch.float32)
+        slope, grad = torch.ones_like(unit), torch.ones(21, dim, dtype=gradient_kind(stored) if half else torch.float32)
         arguments = grad, slope if half else None, stored, kind, 21, dim, ids, 21, norms
         assert head("normalise_backward_v", version, *arguments) == 0
         results.append((unit, norms, grad))
@@ -156,12 +159,13 @@ def test_rows_that_no_group_names_have_no_gradient(head, version, dim, half):
 @version_of("merge_normalise_backward")
 @pytest.mark.parametrize("dim", DIMS)
 @halves
-def test_a_merge_over_weights_in_bfloat16(head, version, dim, half):
+@narrow
+def test_a_merge_over_narrow_weights(head, version, dim, half, narrow):
     slope, _, weight, _, *rest = groups_of_rows(dim, half)
-    weight, grads = weight.bfloat16(), []
+    weight, grads = weight.to(narrow), []
     for stored in (weight, weight.float()):
-        grads.append(poisoned(rest[3], dim, dtype=stored.dtype))
-        arguments = slope, half, stored, stored.dtype == torch.bfloat16, *rest
+        grads.append(poisoned(rest[3], dim, dtype=gradient_kind(stored)))
+        arguments = slope, half, stored, ROW_KINDS.index(stored.dtype), *rest
         assert head("merge_normalise_backward_v", version, *arguments, grads[-1]) == 0
     assert torch.equal(grads[0], grads[1].bfloat16())
 

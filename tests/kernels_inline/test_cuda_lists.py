@@ -4,6 +4,8 @@ import pytest
 import torch
 from cuda_runners import RUNNERS, poisoned, runner, versions
 
+CLOCK = torch.tensor(7, dtype=torch.int32)
+
 
 @pytest.fixture(params=RUNNERS)
 def lists(request):
@@ -65,7 +67,7 @@ def test_write_codes_touches_these_rows_and_no_others(lists, version, words, n):
     expected[0][ids] = fresh
     expected[1][assignment[ids], :, place[ids]] = fresh
     expected[2][ids] = 7
-    arguments = codes, slot_codes, written, assignment, place, ids, fresh, n, num_rows, words, capacity, 7
+    arguments = codes, slot_codes, written, assignment, place, ids, fresh, n, num_rows, words, capacity, CLOCK
     assert lists("write_codes_v", version, *arguments) == 0
     assert all(torch.equal(a, b) for a, b in zip((codes, slot_codes, written), expected, strict=True))
 
@@ -78,6 +80,6 @@ def test_the_launchers_of_the_lists_are_the_last_versions(lists):
     codes, slot_codes = torch.zeros(3, 1, dtype=torch.int64), torch.zeros(1, 1, 3, dtype=torch.int64)
     written, place, ids = torch.zeros(3, dtype=torch.int32), torch.tensor([2, 0, 1]), torch.tensor([1, 0])
     fresh, home = torch.tensor([[5], [6]]), torch.zeros(3, dtype=torch.int64)
-    assert lists("write_codes", codes, slot_codes, written, home, place, ids, fresh, 2, 3, 1, 3, 4) == 0
+    assert lists("write_codes", codes, slot_codes, written, home, place, ids, fresh, 2, 3, 1, 3, CLOCK) == 0
     assert codes.flatten().tolist() == [6, 5, 0] and slot_codes.flatten().tolist() == [5, 0, 6]
-    assert written.tolist() == [4, 4, 0]
+    assert written.tolist() == [7, 7, 0]

@@ -8,6 +8,7 @@ from kernel_examples import rerank_example
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.reference.index import exact_order
 from kernels_inline import build
+from kernels_inline.checks import ROW_KINDS
 from kernels_inline.rerank_ops import rerank as rerank_op
 
 by_version = pytest.mark.parametrize("version", versions("rerank.cu", "rerank"))
@@ -20,8 +21,8 @@ def rerank(request):
 
 def ordered(call, version, queries, rows, ids):
     ids_out, cosines = poisoned(*ids.shape, dtype=torch.int64), poisoned(*ids.shape, dtype=torch.float32)
-    half = rows.dtype == torch.bfloat16
-    assert call("rerank_v", version, queries, rows, half, ids, *ids.shape, queries.shape[1], ids_out, cosines) == 0
+    kind = ROW_KINDS.index(rows.dtype)
+    assert call("rerank_v", version, queries, rows, kind, ids, *ids.shape, queries.shape[1], ids_out, cosines) == 0
     return ids_out, cosines
 
 
@@ -38,9 +39,10 @@ def test_cosines_and_order(rerank, version, n, d, b, k):
         assert (cosines[i][~there] == -torch.inf).all()
         keys = list(zip((-cosines[i]).tolist(), (found[i] % (n + 1)).tolist(), strict=True))  # -1 becomes n
         assert keys == sorted(keys)
-    rows = rows.bfloat16()
-    halves, floats = (ordered(rerank, version, queries, stored, ids) for stored in (rows, rows.float()))
-    assert all(torch.equal(*pair) for pair in zip(halves, floats, strict=True))
+    for kind in ROW_KINDS[1:]:
+        narrow = rows.to(kind)
+        ours, floats = (ordered(rerank, version, queries, stored, ids) for stored in (narrow, narrow.float()))
+        assert all(torch.equal(*pair) for pair in zip(ours, floats, strict=True))
 
 
 @by_version

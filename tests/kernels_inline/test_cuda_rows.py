@@ -1,14 +1,14 @@
 """rows.cu: every version against float64, plain torch in float32, and the twin with the same rounding bit for bit."""
 
-import numpy as np
 import pytest
 import torch
 from cuda_runners import RUNNERS, index, poisoned, runner, versions
 from kernel_examples import ADAMW, CASES, SGD, WINDOW, Rows, assert_rows_not_worse, draw_rows, step_both
 
 from annsoftmax_ref import RowSGD
-from kernels_inline import rows_bf16
+from kernels_inline import rows_rounded
 from kernels_inline.bits import pack_bits
+from kernels_inline.checks import ROW_KINDS, gradient_kind
 
 SOURCE = "rows.cu"
 each_version = pytest.mark.parametrize("version", versions(SOURCE, "step_rows"))
@@ -21,57 +21,55 @@ def call(request):
 
 
 class CudaRows(Rows):
-    """Rows whose kernel is a version of a launcher; bf16: with stochastic rounding by this seed."""
+    """Rows whose kernel is a version of a launcher; kind: of the weight, rounded at random by this seed; eight:
+    momentum in int8."""
 
-    def __init__(self, case, weight, call, version, seed=None):
+    def __init__(self, case, weight, call, version, seed=None, kind=torch.bfloat16, eight=False):
         super().__init__(*case, weight)
         self.call, self.version, self.seed = call, version, seed
         self.name = "row_sgd" if case[0] is RowSGD else "row_adamw"
         if seed is not None:
-            self.weight, *self.buffers = (x.bfloat16() for x in (self.weight, *self.buffers))
+            self.weight = self.weight.to(kind)
+            self.buffers = [x.to(torch.int8 if eight else gradient_kind(self.weight)) for x in self.buffers]
+        if eight:
+            self.scales = [torch.zeros(len(weight))]
 
-    def launch(self, name, ids, *arguments):
-        suffix, bf16 = ("", ()) if self.seed is None else ("_bf16", (self.seed,))
-        if len(arguments) > 4:  # a step: its codes come after the seed
-            arguments = (*arguments[:-1], *bf16, arguments[-1])
-        else:
-            arguments = (*arguments, *bf16)
-        rows = self.weight, *self.buffers, self.last, *self.weight.shape, ids, len(ids)
-        assert self.call(f"{name}{suffix}_v", self.version, *rows, *arguments) == 0
-
-    def hyper(self):
-        g = self.group
-        if self.name == "row_sgd":
-            return float(g["lr"]), float(g["momentum"]), float(g["weight_decay"]), g["nesterov"]
-        return float(g["lr"]), *map(float, g["betas"]), float(g["eps"]), float(g["weight_decay"])
+    def launch(self, name, ids, *arguments, codes=()):
+        held = self.weight, ROW_KINDS.index(self.weight.dtype), *self.buffers, *self.scales
+        rows = *held, self.last, *self.weight.shape, ids, len(ids)
+        steps = self.table, len(self.table) - 1, self.numbers(), self.seed or 0
+        assert self.call(f"{name}_v", self.version, *rows, *arguments, *steps, *codes) == 0
 
     def kernel_step(self, ids, grad, with_codes=True):
         self.step_number += 1
         codes = poisoned(len(ids), (grad.shape[1] + 63) // 64, dtype=torch.int64) if with_codes else None
-        grad = grad.to(self.weight.dtype)
-        self.launch(self.name, ids, grad, self.table, len(self.table) - 1, self.step_number, *self.hyper(), codes)
+        self.launch(self.name, ids, grad.to(gradient_kind(self.weight)), codes=[codes])
         self.advance()
         return codes
 
     def kernel_catch_up(self, ids):
-        eps = () if self.name == "row_sgd" else (float(self.group["eps"]),)
-        self.launch(f"{self.name}_catch_up", ids, self.table, len(self.table) - 1, self.step_number, *eps)
+        self.launch(f"{self.name}_catch_up", ids)
 
     def twin_step(self, ids, grad):
-        """The same by kernels_inline.rows_bf16."""
+        """The same by kernels_inline.rows_rounded."""
         self.step_number += 1
-        state = self.weight, *self.buffers, self.last, ids, grad.bfloat16(), self.table, self.step_number
-        step = rows_bf16.row_sgd_bf16_ if self.name == "row_sgd" else rows_bf16.row_adamw_bf16_
-        codes = step(*state, *self.hyper(), self.seed, True)
+        step = getattr(rows_rounded, f"{self.name}_torch")
+        grad = grad.to(gradient_kind(self.weight))
+        codes = step(*self.held(), ids, grad, self.table, self.numbers(), self.seed, True)
         self.advance()
         return codes
 
     def twin_catch_up(self, ids):
-        state = self.weight, *self.buffers, self.last, ids, self.table, self.step_number
-        if self.name == "row_sgd":
-            rows_bf16.row_sgd_catch_up_bf16_(*state, self.seed)
-        else:
-            rows_bf16.row_adamw_catch_up_bf16_(*state, self.group["eps"], self.seed)
+        catch_up = getattr(rows_rounded, f"{self.name}_catch_up_torch")
+        catch_up(*self.held(), ids, self.table, self.numbers(), self.seed)
+
+    def held(self):
+        return self.weight, *self.buffers, *self.scales, self.last
+
+    def bits(self):
+        """All that is held, in whole numbers where torch compares none of its kind."""
+        held = (x for x in self.held() if x is not None)
+        return [x.view(torch.uint8) if x.dtype == torch.float8_e4m3fn else x for x in held]
 
 
 def test_the_index_names_every_version():
@@ -157,10 +155,9 @@ def test_a_step_is_the_same_to_the_last_bit_in_every_version_and_in_plain_torch(
         results.append((rows.weight, *rows.buffers))
     w, *buffers = (x[ids] for x in (weight, *(torch.zeros_like(weight) for _ in rows.buffers)))
     for step, grad in enumerate(grads, start=1):
-        if rows.name == "row_sgd":
-            w, *buffers = rows_bf16.sgd_move(w, *buffers, grad, *rows.hyper())
-        else:
-            w, *buffers = rows_bf16.adamw_move(w, *buffers, grad, step, *rows.hyper())
+        numbers = torch.tensor(rows.twin.numbers(rows.group, step), dtype=torch.float64)
+        move = rows_rounded.sgd_move if rows.name == "row_sgd" else rows_rounded.adamw_move
+        w, *buffers = move(w, *buffers, grad, numbers)
     for result in results:
         for a, b in zip(result, (w, *buffers), strict=True):
             assert torch.equal(a[ids], b)
@@ -191,19 +188,31 @@ def test_without_momentum_no_buffer_is_needed(call, version, seed, generator):
 # ---------------------------------------------------------------------------------------------------------------- bf16
 
 
+STORED = [
+    (torch.bfloat16, False),
+    (torch.float8_e4m3fn, False),
+    (torch.float32, True),
+    (torch.bfloat16, True),
+    (torch.float8_e4m3fn, True),
+]
+
+
 @each_version
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[4], CASES[6]])
 @pytest.mark.parametrize("n, d", [(1, 1), (20, 33), (7, 100), (2, 260)])
-def test_bf16_equals_its_twin_bit_for_bit(call, version, case, n, d, generator):
-    weight = torch.randn(n, d, generator=generator)
-    ours, twin = (CudaRows(case, weight, call, version, seed=2**40 + 5) for _ in range(2))
-    for _ in range(4):
-        ids, grad = draw_rows(n, d, generator)
-        assert torch.equal(ours.kernel_step(ids, grad), twin.twin_step(ids, grad))
-    ours.kernel_catch_up(torch.arange(n))
-    twin.twin_catch_up(torch.arange(n))
-    for a, b in zip((ours.weight, *ours.buffers, ours.last), (twin.weight, *twin.buffers, twin.last), strict=True):
-        assert torch.equal(a, b)
+def test_what_is_rounded_equals_its_twin_bit_for_bit(call, version, case, n, d, generator):
+    weight = torch.randn(n, d, generator=generator) / d**0.5
+    for kind, eight in STORED:
+        if eight and case[0] is not RowSGD:
+            continue
+        ours, twin = (CudaRows(case, weight.clone(), call, version, 2**40 + 5, kind, eight) for _ in range(2))
+        for _ in range(4):
+            ids, grad = draw_rows(n, d, generator)
+            assert torch.equal(ours.kernel_step(ids, grad), twin.twin_step(ids, grad))
+        ours.kernel_catch_up(torch.arange(n))
+        twin.twin_catch_up(torch.arange(n))
+        for a, b in zip(ours.bits(), twin.bits(), strict=True):
+            assert torch.equal(a, b), kind
 
 
 @each_version
@@ -218,53 +227,14 @@ def test_bf16_keeps_nan_and_infinity(call, version, case):
         assert four[:, :2].isnan().all() and four[:, 2:].isinf().all()
 
 
-def test_random_bits_are_those_of_splitmix64():
-    found = rows_bf16.random_bits(torch.tensor([1234567, 0]), 3).numpy().view(np.uint64)
-    assert found[0].tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    assert found[1].tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-
-
-def test_seeds_steps_and_rows_have_bits_of_their_own():
-    states = [rows_bf16.row_states(seed, step, torch.arange(50)) for seed in (0, 1, -1) for step in range(1, 30)]
-    assert len(torch.cat(states).unique()) == 3 * 29 * 50
-
-
-@pytest.mark.parametrize("field", [0, 1, 2])
-def test_rounding_at_random_is_right_on_average(field, generator):
-    """Each of 400 numbers is rounded 2000 times: errors of the means as large as chance makes them, and no larger."""
-    n, times = 400, 2000
-    x = torch.randn(n, 1, generator=generator) * 10.0 ** torch.randint(-30, 30, (n, 1), generator=generator)
-    low = (x.view(torch.int32) & -0x10000).view(torch.float32)
-    high = ((x.view(torch.int32) & -0x10000) + 0x10000).view(torch.float32)
-    bits = rows_bf16.random_bits(rows_bf16.row_states(0, 1, torch.arange(n)), times)
-    rounded = rows_bf16.round_at_random(x.expand(n, times), bits, field).float()
-    assert ((rounded == low) | (rounded == high)).all()
-    part = (x.view(torch.int32) & 0xFFFF).double() / 65536
-    share = (rounded == high).double().mean(1, keepdim=True)
-    errors = (share - part) / (part * (1 - part) / times).sqrt()  # in standard errors
-    assert abs(float(errors.mean())) <= 2 / n**0.5 and abs(float(errors.square().mean()) - 1) <= 2 * (2 / n) ** 0.5
-
-
-def test_rounding_at_random_keeps_what_bf16_can_hold():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.cat([torch.randn(97, generator=generator), torch.tensor([0.0, -0.0, float("inf"), -float("inf")])])
-    x, ones = x.bfloat16().float(), torch.full((101,), -1)
-    assert torch.equal(rows_bf16.round_at_random(x, ones, 0).float(), x)
-    nan = torch.tensor([0x7F800001, 0x7FFFFFFF, -0x7FFFFF], dtype=torch.int32).view(torch.float32)
-    assert rows_bf16.round_at_random(nan, ones[:3], 0).isnan().all()
-
-
-def test_many_tiny_updates_are_not_lost():
-    """Every step moves the weight by a 200th of the spacing; to the nearest, it would never leave its place."""
-    n, d, steps = 40, 64, 200
-    spacing, ids = 2.0**-7, torch.arange(n)  # of bf16 numbers from 1 to 2
-    weight, momentum = torch.ones(n, d, dtype=torch.bfloat16), torch.zeros(n, d, dtype=torch.bfloat16)
-    last, table = torch.zeros(n, dtype=torch.int64), torch.tensor([[1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
-    grad = torch.full((n, d), -1.0)
-    lr = spacing / 200
-    assert (weight.float() - lr * grad).bfloat16().eq(1).all()
-    for step in range(1, steps + 1):
-        rows_bf16.row_sgd_bf16_(weight, momentum, last, ids, grad, table, step, lr, 0.0, 0.0, False, 11, False)
-    moved = weight.double() - 1
-    standard_error = float(moved.std()) / (n * d) ** 0.5
-    assert abs(float(moved.mean()) - steps * lr) <= 2 * standard_error and standard_error < 0.05 * steps * lr
+@each_version
+def test_8_bits_keep_nan_and_stop_at_the_largest(call, version):
+    """e4m3 has no infinity; of a momentum in int8 a row with a NaN is one throughout."""
+    grad = torch.tensor([[torch.nan, torch.inf, -torch.inf, 1.0]]).repeat(1, 9)
+    rows = CudaRows((RowSGD, dict(lr=1.0)), torch.zeros(1, 36), call, version, 1, torch.float8_e4m3fn)
+    rows.kernel_step(torch.tensor([0]), grad)
+    four = rows.weight.float().view(9, 4)
+    assert four[:, 0].isnan().all() and four[0, 1:].tolist() == [-448, 448, -1]
+    rows = CudaRows(CASES[3], torch.zeros(1, 36), call, version, 1, torch.bfloat16, eight=True)
+    rows.kernel_step(torch.tensor([0]), grad)
+    assert rows.scales[0].isnan().all()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kernel_examples import assign_torch, encode_torch, unpack
 
 from kernels_inline import build, encode_ops
+from kernels_inline.checks import ROW_KINDS
 
 pytestmark = pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 
@@ -109,10 +110,11 @@ def test_passes_opcheck():
 
 @pytest.mark.parametrize("dim", [5, 64, 100])
 @pytest.mark.parametrize("rotate, centre", [(False, False), (True, False), (False, True)])
-def test_rows_in_bfloat16_have_the_codes_of_their_values(dim, rotate, centre):
-    rows, ids = torch.randn(30, dim).round(decimals=1).bfloat16(), torch.randint(30, (50,))
+@pytest.mark.parametrize("kind", ROW_KINDS[1:], ids=str)
+def test_narrow_rows_have_the_codes_of_their_values(dim, rotate, centre, kind):
+    rows, ids = torch.randn(30, dim).round(decimals=1).to(kind), torch.randint(30, (50,))
     rotation = torch.linalg.qr(torch.randn(dim, dim)).Q.contiguous() if rotate else None
     parts = (F.normalize(torch.randn(3, dim)), torch.randint(3, (50,))) if centre else (None, None)
     for _ in everywhere():
-        halves, floats = (encode_ops.encode(stored, ids, rotation, *parts) for stored in (rows, rows.float()))
-        assert torch.equal(halves, floats)
+        ours, floats = (encode_ops.encode(stored, ids, rotation, *parts) for stored in (rows, rows.float()))
+        assert torch.equal(ours, floats)

@@ -45,7 +45,7 @@ def test_bytes_by_hand():
 def test_parts_do_not_change_the_result(monkeypatch):
     planes, codes, _ = make_flat(9, 2, 50, 70)
     starts = torch.tensor([0, 5, 9])
-    thresholds = flat_thresholds_torch(planes, codes, 70, 5, 2)
+    thresholds = flat_thresholds_torch(planes, codes, 70, 5, 2, torch.tensor(0))
     found = flat_ops.flat_map_torch(planes, thresholds, codes, starts, 70)
     monkeypatch.setattr(flat_ops, "CHUNK", 1)
     assert torch.equal(flat_ops.flat_map_torch(planes, thresholds, codes, starts, 70), found)
@@ -82,7 +82,7 @@ def test_passes_opcheck():
 def test_the_op_runs_the_kernel_under_the_backend_emulator(count):
     planes, codes, generator = make_flat(6, count, 300, 200)
     starts = make_starts(6, 3, generator)
-    thresholds = flat_thresholds_torch(planes, codes, 200, 20, 3, 1)
+    thresholds = flat_thresholds_torch(planes, codes, 200, 20, 3, torch.tensor(1))
     with backend.use("emulator"):
         found = flat_ops.flat_map(planes, thresholds, codes, starts, 200, 1)
     assert torch.equal(found, flat_ops.flat_map_torch(planes, thresholds, codes, starts, 200, 1))

@@ -10,6 +10,7 @@ from kernel_examples import assert_not_worse, error
 
 from annsoftmax_ref import reference as ref
 from kernels_inline import build
+from kernels_inline.checks import ROW_KINDS
 from kernels_inline.head_ops import (
     filled_union_rows,
     gather_normalise,
@@ -190,7 +191,7 @@ MERGE = dict(
 
 @pytest.mark.parametrize("change, words", [
     (dict(ids=torch.tensor([1, 2, 6])), r"ids holds a value out of range; all should lie in 0\.\.N-1"),
-    (dict(starts=torch.tensor([0, 1, 1, 4])), "starts should ascend from 0 to P"),
+    (dict(starts=torch.tensor([0, 2, 1, 4])), "starts should ascend from 0 to P"),
     (dict(starts=torch.tensor([1, 2, 3, 4])), "starts should ascend from 0 to P"),
     (dict(starts=torch.tensor([0, 1, 2, 5])), "starts should ascend from 0 to P"),
     (dict(places=torch.tensor([0, 1, 2, 4])), r"places holds a value out of range; all should lie in 0\.\.P-1"),
@@ -250,8 +251,9 @@ def test_a_gradient_in_bfloat16_is_widened_and_then_treated_alike(rows, dim):
 @variants
 @pytest.mark.parametrize("d", [1, 63, 64, 200])
 @pytest.mark.parametrize("half", [False, True])
-def test_weights_in_bfloat16_give_what_their_values_give(flags, d, half):
-    weight = (torch.randn(50, d) * 3).bfloat16()
+@pytest.mark.parametrize("narrow", ROW_KINDS[1:], ids=str)
+def test_narrow_weights_give_what_their_values_give(flags, d, half, narrow):
+    weight = (torch.randn(50, d) * 3).to(narrow)
     classes = torch.stack([torch.randperm(50)[:12].sort().values for _ in range(3)])
     ids, starts, places = union_rows(classes, 50)
     results = []
@@ -264,7 +266,22 @@ def test_weights_in_bfloat16_give_what_their_values_give(flags, d, half):
         results.append((unit, norms, merged, alone, from_half))
     for ours, exact in zip(*results, strict=True):
         assert torch.equal(ours, exact.to(ours.dtype))
-    assert results[0][2].dtype == results[0][4].dtype == torch.bfloat16  # gradients of the weight are of its kind
+    assert results[0][2].dtype == results[0][4].dtype == torch.bfloat16  # the gradients of the weight
+
+
+def test_every_number_of_8_bits_is_widened_as_torch_widens_it():
+    """By kernels that turn many at a time into float32: of a row that is one number, the length is its size."""
+    every = torch.arange(256).to(torch.uint8).view(torch.float8_e4m3fn)
+    fine = every[~every.float().isnan() & (every.float() != 0)]
+    for dim in (1, 64):
+        rows = fine[:, None].repeat(1, dim).contiguous()
+        for flags in build.VARIANTS.values():
+            with build.using(flags):
+                unit, norms = gather_normalise(rows, torch.arange(len(rows)), False)
+            torch.testing.assert_close(norms, fine.float().abs() * dim**0.5, rtol=1e-6, atol=0)
+            torch.testing.assert_close(unit, (fine.float().sign() / dim**0.5)[:, None].repeat(1, dim))
+    with_nan = torch.full((1, 64), float("nan")).to(torch.float8_e4m3fn)
+    assert gather_normalise(with_nan, torch.tensor([0]), False)[0].isnan().all()
 
 
 @quick

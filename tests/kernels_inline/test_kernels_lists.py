@@ -25,7 +25,7 @@ def arguments(ids=(5, 299, 0), seed=1):
     one = lists()
     fresh = torch.randint(-(2**62), 2**62, (len(ids), 3), generator=torch.Generator().manual_seed(seed))
     return (one.codes, one.slot_codes, torch.zeros(300, dtype=torch.int32), one.assignment, one.place,
-            torch.tensor(ids), fresh, 4)  # fmt: skip
+            torch.tensor(ids), fresh, torch.tensor(4, dtype=torch.int32))  # fmt: skip
 
 
 @pytest.mark.parametrize("flags", build.VARIANTS.values(), ids=build.VARIANTS)
@@ -52,7 +52,7 @@ def test_ids_outside_are_refused_with_nothing_written():
         write_codes_(*call)
     assert all(torch.equal(a, b) for a, b in zip(before, call, strict=False))
     with pytest.raises(ValueError, match="fresh is"):
-        write_codes_(*call[:6], call[6][:1], 0)
+        write_codes_(*call[:6], call[6][:1], call[7])
 
 
 @given(

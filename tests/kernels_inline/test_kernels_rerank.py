@@ -8,6 +8,7 @@ from kernel_examples import rerank_example
 
 from annsoftmax_ref import reference as ref
 from kernels_inline import build
+from kernels_inline.checks import ROW_KINDS
 from kernels_inline.rerank_ops import rerank, rerank_torch
 
 
@@ -24,10 +25,11 @@ def test_cosines_and_order(flags, n, d, b, k):
         assert (there.long().diff() <= 0).all() and (cosines[i].diff() <= 0)[: int(there.sum()) - 1].all()
         torch.testing.assert_close(cosines[i][there].double(), exact[i, ordered[i][there]], rtol=0, atol=3e-7)
         assert (cosines[i][~there] == -torch.inf).all()
-    rows = rows.bfloat16()
-    with build.using(flags):
-        halves, floats = (rerank(queries, stored, ids) for stored in (rows, rows.float()))
-    torch.testing.assert_close(halves[1], floats[1], rtol=0, atol=3e-7)
+    for kind in ROW_KINDS[1:]:
+        narrow = rows.to(kind)
+        with build.using(flags):
+            ours, floats = (rerank(queries, stored, ids) for stored in (narrow, narrow.float()))
+        torch.testing.assert_close(ours[1], floats[1], rtol=0, atol=3e-7)
 
 
 def test_equal_cosines_come_lower_id_first():
