@@ -17,10 +17,11 @@ The files beside this one are the method. ``head`` takes a batch, embeddings [B,
 8. index: codes of the rows that moved are rewritten, lists and centroids follow (``index`` again, told by ``nearest``)
 
 ``row_parameter`` is the weight, and what optimizer and index must know of each other; ``every_row`` is for what needs
-all rows at once; ``host_numbers`` knows what a GPU is not to be asked, ``deferred`` asks it without waiting; ``batch``
-is what is done with a batch before it is scored, ``saving`` what loading a head means for its index. ``diagnostics``
-measures what a head left out, ``factory`` makes heads by name, ``backend`` chooses between kernels and plain torch,
-``checks`` refuses bad input, ``cli`` is the command line. The rooms:
+all rows at once; ``host_numbers`` knows what a GPU is not to be asked, ``deferred`` asks it without waiting,
+``captured`` makes of a whole step one CUDA graph; ``batch`` is what is done with a batch before it is scored,
+``saving`` what loading a head means for its index. ``diagnostics`` measures what a head left out, ``factory`` makes
+heads by name, ``backend`` chooses between kernels and plain torch, ``checks`` refuses bad input, ``cli`` is the command
+line. The rooms:
 
 - ``reference/``: the whole method in float64 NumPy, one short function a stage: the specification
 - ``objectives/``: cross entropy, CosFace, ArcFace, D-Softmax and their relatives
@@ -50,8 +51,8 @@ if {"annsoftmax", "annsoftmax_ref"} & set(map(os.path.basename, sys.orig_argv[1:
 ):
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from annsoftmax_ref.factory import make_head
-from annsoftmax_ref.head import ANNSoftmax, SoftmaxHead
+from annsoftmax_ref.factory import ANNSoftmax, make_head
+from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.machine.memory import keep_freed_memory
 from annsoftmax_ref.nearest import NearestClasses

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from kernels_inline.rows_bf16 import random_bits, row_states
+from annsoftmax_ref.host_numbers import told
+from kernels_inline.rows_rounded import random_bits, row_states
 from kernels_inline.select_ops import union_active as union_active_by_kernel
 
 
@@ -99,7 +100,7 @@ def draw_fill(num_classes: int, count: int, generator: torch.Generator, groups: 
     where a permutation of all classes costs O(N); above half of the classes the permutation is cheaper.
     On a GPU the numbers are a hash of a seed that the generator gives, made there: other ones than on the CPU.
     """
-    if device is not None and torch.device(device).type == "cuda":
+    if device is not None and backend.shapes_are_fixed(torch.empty(0, device=device)):
         return _hashed_fill(num_classes, count, generator, groups, device)
     if 2 * count >= num_classes:
         return torch.stack([torch.randperm(num_classes, generator=generator) for _ in range(groups)])
@@ -108,7 +109,7 @@ def draw_fill(num_classes: int, count: int, generator: torch.Generator, groups: 
 
 
 def _hashed_fill(num_classes: int, count: int, generator: torch.Generator, groups: int, device) -> Tensor:
-    seed = int(torch.randint(2**62, (), generator=generator))
+    seed = told(lambda: int(torch.randint(2**62, (), generator=generator)), device)
     states = row_states(seed, 0, torch.arange(groups, device=device))
     if 2 * count >= num_classes:
         return random_bits(states, num_classes).argsort(dim=1)

@@ -8,7 +8,7 @@ A stage that has an op of ``kernels_inline`` asks ``runs(op, *tensors)``, and do
 
 from __future__ import annotations
 
-from kernels_inline.choice import BACKENDS, current, use
+from kernels_inline.choice import BACKENDS, as_on_a_gpu, current, shapes_are_fixed, use
 from kernels_inline.dispatch import runs
 
-__all__ = ["BACKENDS", "current", "runs", "use"]
+__all__ = ["BACKENDS", "as_on_a_gpu", "current", "runs", "shapes_are_fixed", "use"]

@@ -25,6 +25,16 @@ def check_instance(name: str, value, kind: type):
     return value
 
 
+def check_kind(dtype: torch.dtype, sparse: bool) -> bool:
+    """``sparse``; ValueError where a weight of that dtype cannot have such gradients."""
+    if dtype == torch.float8_e4m3fn:
+        if not sparse:
+            raise ValueError("sparse is False with a weight in 8 bits; it should be True")
+        if not hasattr(torch.Tensor, "grad_dtype"):
+            raise ValueError(f"dtype is {dtype}, which needs torch 2.10 or later; this is {torch.__version__}")
+    return sparse
+
+
 def check_from_0(name: str, value: int) -> int:
     """value: a whole number of at least 0, of any integer type."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -49,9 +49,7 @@ class BatchCheck:
 
         Raises as ``checks.check_batch`` does, for what is of the wrong kind or shape at once.
         """
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            asked.answer()
+        self.answer()
         if not _is_deferred(embeddings):
             check_batch(embeddings, labels, embedding_size, num_classes)
             return labels
@@ -59,6 +57,12 @@ class BatchCheck:
         batch = (embeddings.detach(), labels, embedding_size, num_classes)
         self._asked = Asked(fine.to("cpu", non_blocking=True), _mark(embeddings.device), batch)
         return torch.where(inside, labels, 0)
+
+    def answer(self) -> None:
+        """Wait for that of the last batch, if nobody has; ValueError if it cannot be taken."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.answer()
 
     def before_backward(self, loss: Tensor) -> Tensor:
         """The same loss, whose backward pass begins with the answer."""

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref.row_parameter import catch_up
-from annsoftmax_ref.rows import autocasts, cosines, unit_rows
+from annsoftmax_ref.rows import autocasts, cosines, unit_rows, widened
+from kernels_inline.checks import gradient_kind
 
 PART = 1 << 24  # numbers of a part: 64 MB
 
@@ -25,7 +26,7 @@ def random_directions(num_rows: int, dim: int, generator: torch.Generator, dtype
     They are drawn on the CPU, in parts and yet as if at once: torch makes normal numbers 16 at a time.
     """
     directions = torch.empty(num_rows, dim, dtype=dtype, device=device)
-    fine = torch.promote_types(dtype, torch.float32)  # rounded to half precision last
+    fine = dtype if dtype == torch.float64 else torch.float32  # rounded to less last
     for part in _parts(num_rows, dim):
         drawn = torch.randn(part.stop - part.start, dim, generator=generator, dtype=fine)
         directions[part] = F.normalize(drawn, dim=1).to(device)
@@ -99,11 +100,11 @@ class _OwnAndOthers(torch.autograd.Function):
     def backward(ctx, d_own: Tensor, d_others: Tensor):
         x, weight, labels, bias, others = ctx.saved_tensors
         kind = torch.bfloat16 if ctx.half else x.dtype
-        dx, dweight = torch.zeros_like(x), torch.empty_like(weight)
+        dx, dweight = torch.zeros_like(x), torch.empty_like(weight, dtype=gradient_kind(weight))
         dbias = None if bias is None else torch.empty_like(bias)
         for part in _parts(*weight.shape):
             with torch.enable_grad():
-                rows = weight[part].detach().requires_grad_()
+                rows = widened(weight[part].detach()).requires_grad_()
                 unit = unit_rows(rows)
             directions = unit.detach()
             logits, columns, there = _logits(x, directions, part, labels, ctx.scale, bias, ctx.half)

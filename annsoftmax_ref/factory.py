@@ -1,4 +1,4 @@
-"""Heads and selectors by the names that they have in tables and on the command line."""
+"""Heads and selectors by the names that they have in tables and on the command line; ``ANNSoftmax``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from annsoftmax_ref.checks import check_new_name
 from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.nearest import NearestClasses
-from annsoftmax_ref.objectives import Objective, make_objective
+from annsoftmax_ref.objectives import CosFace, Objective, make_objective
 from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
 from annsoftmax_ref.selectors import AllClasses, RandomClasses, Selector
 
@@ -97,3 +97,40 @@ def make_head(
         seed=seed,
         dtype=dtype,
     )
+
+
+class ANNSoftmax(SoftmaxHead):
+    """The head with ``NearestClasses``: ``ANNSoftmax(num_classes, embedding_size, sample_rate=0.1)``.
+
+    Further keyword arguments (groups, nlist, nprobe, candidates, ...) go to ``NearestClasses``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        objective: Objective | None = None,
+        *,
+        sample_rate: float = 0.1,
+        bias: bool = False,
+        class_weights: Tensor | None = None,
+        ignore_index: int | None = None,
+        sparse: bool = True,
+        seed: int = 0,
+        device=None,
+        dtype=torch.float32,
+        **nearest,
+    ):
+        super().__init__(
+            num_classes,
+            embedding_size,
+            NearestClasses(sample_rate, **nearest),
+            CosFace() if objective is None else objective,
+            bias=bias,
+            class_weights=class_weights,
+            ignore_index=ignore_index,
+            sparse=sparse,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+        )

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from annsoftmax_ref import rows
 from annsoftmax_ref.active_sets import ActiveSets
 from annsoftmax_ref.batch import ScoredBatches, mean_weights, without_ignored
+from annsoftmax_ref.captured import CapturedStep
 from annsoftmax_ref.checks import (
     check_class_weights,
     check_classes,
     check_embeddings,
     check_ignore_index,
     check_instance,
+    check_kind,
     check_positive_int,
     has_overflowed,
 )
@@ -22,8 +24,8 @@ from annsoftmax_ref.diagnostics import diagnose
 from annsoftmax_ref.every_row import all_cosines, is_long, nearest_of_all, own_and_others, random_directions
 from annsoftmax_ref.loss import add_offsets, scored_loss
 from annsoftmax_ref.machine.device import warn_of_processes
-from annsoftmax_ref.nearest import NearestClasses
-from annsoftmax_ref.objectives import CosFace, CrossEntropy, Objective
+from annsoftmax_ref.objectives import CrossEntropy, Objective
+from annsoftmax_ref.row_optimizer import RowOptimizer
 from annsoftmax_ref.row_parameter import RowParameter, row_state, unwatching, watch
 from annsoftmax_ref.rows import cosines, unit_rows, unit_rows_at
 from annsoftmax_ref.saving import register_hooks
@@ -47,8 +49,9 @@ class SoftmaxHead(nn.Module):
     anything is selected, as if they were not in the batch. Where nothing is left the loss is 0 with gradients of 0
     (torch's is NaN). None: no label is ignored.
     sparse: False makes the gradients dense whatever the selector, for what takes no sparse ones.
-    dtype: of the weight; bfloat16 takes half the memory, with its optimizer's buffers, and is trained by RowSGD or
-    RowAdamW, which round at random (``annsoftmax_ref.optim``). Bias and class_weights stay in float32.
+    dtype: of the weight; bfloat16 takes half the memory, with its optimizer's buffers, and float8_e4m3fn a quarter
+    (from torch 2.10 on, with sparse gradients); such are trained by RowSGD or RowAdamW, which round at random
+    (``annsoftmax_ref.optim``). Bias and class_weights stay in float32.
     seed: of the initial weights and of every random choice of the selector. The generator's state is part of
     ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take; on a GPU for its
     values when the backward pass begins (``annsoftmax_ref.deferred``). Embeddings in
@@ -78,13 +81,13 @@ class SoftmaxHead(nn.Module):
         self.objective = CrossEntropy() if objective is None else check_instance("objective", objective, Objective)
         self.selector = AllClasses() if selector is None else check_instance("selector", selector, Selector)
         self.ignore_index = check_ignore_index(ignore_index)
-        self.sparse = sparse
+        self.sparse = check_kind(dtype, sparse)
         self.selector.check_objective(self.objective)
         self.objective.check_options(bias, class_weights is not None)
         self.generator = torch.Generator().manual_seed(seed)
         # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
         self.weight = RowParameter(random_directions(num_classes, embedding_size, self.generator, dtype, device))
-        fine = torch.promote_types(dtype, torch.float32)
+        fine = dtype if dtype == torch.float64 else torch.float32
         self.bias = RowParameter(torch.zeros(self.num_classes, dtype=fine)) if bias else None
         weights = None if class_weights is None else check_class_weights(class_weights, num_classes, fine)
         # After all checks: a selector is bound once, and what was refused is to leave it free.
@@ -113,13 +116,27 @@ class SoftmaxHead(nn.Module):
             return self._loss_over_all(x, labels, self.generator)
         scored = self._scored.again(x, labels)
         if scored is None:
-            active = None if self.selector.takes_all else self._select(x.detach(), labels)
+            active = None if self.selector.takes_all else self.active_sets(x.detach(), labels)
             scored = self._scored.remember(x, labels, active, self.generator)
         if scored.active is None:
             return self._loss_over_all(x, labels, scored.generator)
         return self.loss_over(x, scored.active, scored.generator)
 
-    def _select(self, x: Tensor, labels: Tensor) -> ActiveSets:
+    def captured_step(self, optimizer: RowOptimizer) -> CapturedStep:
+        """The head's whole step, its optimizer's included, as one CUDA graph: ``step(embeddings, labels).backward()``.
+
+        See ``annsoftmax_ref.captured``. Raises ValueError or TypeError for options and optimizers that it cannot take.
+        """
+        return CapturedStep(self, optimizer)
+
+    def checked(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The labels, for kernels to take: the host has waited for the look at the batch. Raises as ``forward``."""
+        labels = self._check(embeddings, labels, self.embedding_size, self.num_classes)
+        self._check.answer()
+        return labels.contiguous()
+
+    def active_sets(self, x: Tensor, labels: Tensor) -> ActiveSets:
+        """Those that the selector chooses for unit embeddings x [B, d] in a step of training."""
         warn_of_processes()
         self.selector.check_budget(labels)
         # What a selector keeps is to be changed again later, which torch forbids for tensors made in inference mode.
@@ -259,40 +276,3 @@ class SoftmaxHead(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_classes}, {self.embedding_size}"
-
-
-class ANNSoftmax(SoftmaxHead):
-    """The head with ``NearestClasses``: ``ANNSoftmax(num_classes, embedding_size, sample_rate=0.1)``.
-
-    Further keyword arguments (groups, nlist, nprobe, candidates, ...) go to ``NearestClasses``.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        objective: Objective | None = None,
-        *,
-        sample_rate: float = 0.1,
-        bias: bool = False,
-        class_weights: Tensor | None = None,
-        ignore_index: int | None = None,
-        sparse: bool = True,
-        seed: int = 0,
-        device=None,
-        dtype=torch.float32,
-        **nearest,
-    ):
-        super().__init__(
-            num_classes,
-            embedding_size,
-            NearestClasses(sample_rate, **nearest),
-            CosFace() if objective is None else objective,
-            bias=bias,
-            class_weights=class_weights,
-            ignore_index=ignore_index,
-            sparse=sparse,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-        )

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.host_numbers import number, set_number
-from annsoftmax_ref.lists import InvertedLists
+from annsoftmax_ref.host_numbers import number, set_number, told
+from annsoftmax_ref.lists import InvertedLists, ListSizes
 from annsoftmax_ref.machine.waiting import LongWork
 from annsoftmax_ref.row_parameter import unwatching
 from annsoftmax_ref.shortlists import EXACT, Shortlists, largest, list_sums, moved_centroids, moved_means, nearest
@@ -72,15 +72,17 @@ class IVFBinaryIndex(nn.Module):
         self.register_buffer("clock", torch.zeros((), dtype=torch.int32))
         self.register_buffer("trained", torch.zeros((), dtype=torch.uint8))
         self.register_buffer("rotation", torch.eye(dim) if rotate else None)
-        self._lists: InvertedLists | None = None
+        self.has_slots = True  # for ``search``; where all codes are read instead, slots would repeat them for nothing
+        self._lists: InvertedLists | ListSizes | None = None
         self.register_load_state_dict_pre_hook(_mean_rows_of_earlier_versions)
         self.register_load_state_dict_post_hook(_drop_lists)
 
     @property
-    def lists(self) -> InvertedLists:
-        if self._lists is None or self._lists.assignment is not self.assignment:
+    def lists(self) -> InvertedLists | ListSizes:
+        kind = InvertedLists if self.has_slots else ListSizes
+        if type(self._lists) is not kind or self._lists.assignment is not self.assignment:
             with torch.inference_mode(False):  # what is made in that mode could never be written to again
-                self._lists = InvertedLists(self.assignment, self.codes, self.nlist)
+                self._lists = kind(self.assignment, self.codes, self.nlist)
         return self._lists
 
     @torch.no_grad()
@@ -152,14 +154,12 @@ class IVFBinaryIndex(nn.Module):
     @torch.no_grad()
     def write_codes(self, ids: Tensor, codes: Tensor) -> None:
         """New codes [n, W] of rows ids [n], made by ``update_rows`` or by the optimizer as it moved the rows."""
-        lists = self.lists
-        if backend.runs(write_codes_, codes):
-            write_codes_(
-                self.codes, lists.slot_codes, self.written, self.assignment, lists.place, ids, codes, number(self.clock)
-            )
+        lists, now = self.lists, told(lambda: number(self.clock), codes.device, torch.int32)
+        if self.has_slots and backend.runs(write_codes_, codes):
+            write_codes_(self.codes, lists.slot_codes, self.written, self.assignment, lists.place, ids, codes, now)
         else:
             lists.write_codes(ids, codes)
-            self.written[ids] = self.clock
+            self.written[ids] = now
 
     def _encode_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
         lists = self.assignment[ids]
@@ -224,6 +224,10 @@ class IVFBinaryIndex(nn.Module):
             # <q, signs of w> is z <w, signs of w> on average, the sum of |w_i| about sqrt(2 d / pi) for |w| = 1.
             return (scores / math.sqrt(2 * self.dim / math.pi)).clamp(-1, 1)
         return (-scores * (math.pi / self.dim)).cos()  # signs differ in angle / pi of the bits
+
+    def kept_tensors(self) -> list[Tensor]:
+        """Those that outlive a step and are no buffers."""
+        return [] if self._lists is None else self._lists.tensors()
 
     def code_age(self) -> float:
         """Mean number of steps (calls that wrote codes) since a row's code was written."""

@@ -12,8 +12,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from annsoftmax_ref import backend
+
 FULL = 0.9  # of a list's slots: more are used, and there is soon no room on a GPU
 SLACK = 1.25  # slots a list gets for each member when the table is laid out
+
+
+class ListSizes:
+    """Which list each class is in, and how many each has, for a search that reads all codes: ``InvertedLists`` without
+    slots."""
+
+    def __init__(self, assignment: Tensor, codes: Tensor, nlist: int):
+        self.assignment, self.codes = assignment, codes
+        self.nlist = nlist
+        self.sizes = counts_of(assignment, nlist)
+
+    def write_codes(self, ids: Tensor, codes: Tensor) -> None:
+        """New codes [n, W] of classes ids [n]."""
+        self.codes[ids] = codes
+
+    def move(self, ids: Tensor, lists: Tensor) -> Tensor:
+        """Put classes ids [n] (distinct) into lists [n]. Returns how many moved."""
+        left = self.assignment[ids]
+        self.assignment[ids] = lists
+        self.sizes += counts_of(lists, self.nlist) - counts_of(left, self.nlist)
+        return (left != lists).sum()
+
+    def make_room(self) -> bool:
+        return False
+
+    def tensors(self) -> list[Tensor]:
+        return [self.sizes]
 
 
 class InvertedLists:
@@ -56,7 +85,7 @@ class InvertedLists:
 
     def move(self, ids: Tensor, lists: Tensor) -> int | Tensor:
         """Put classes ids [n] (distinct) into lists [n]; those already there stay. Returns how many moved."""
-        if ids.is_cuda:
+        if backend.shapes_are_fixed(ids):
             return self._move_where_there_is_room(ids, lists)
         changed = self.assignment[ids] != lists
         ids, lists = ids[changed], lists[changed]
@@ -73,10 +102,15 @@ class InvertedLists:
             self._append(ids, lists)
         return len(ids)
 
-    def make_room(self) -> None:
-        """Lay the table out again if a list is nearly full. A GPU is waited for."""
-        if int(self.ends.max()) > FULL * self.slots.shape[1]:
+    def make_room(self) -> bool:
+        """Lay the table out again if a list is nearly full; whether one was. A GPU is waited for."""
+        is_full = int(self.ends.max()) > FULL * self.slots.shape[1]
+        if is_full:
             self._lay_out()
+        return is_full
+
+    def tensors(self) -> list[Tensor]:
+        return [self.slots, self.slot_codes, self.place, self.ends, self.sizes]
 
     def _move_where_there_is_room(self, ids: Tensor, lists: Tensor) -> Tensor:
         """``move`` in operations whose shapes do not depend on the data; how many moved stays on the device."""

@@ -34,7 +34,7 @@ def scored_loss(
     [G, A, d], targets [G, b] (-1: no sample in this place, whatever x and weights hold there), and so on; then far is
     what stands for the classes left out.
     """
-    fused = _kernel(objective) is not None and _product_has_kernel(x.device.type, directions.dtype)
+    fused = has_kernel(objective) and _product_has_kernel(x.device.type, directions.dtype)
     if not fused or not backend.runs(margin_softmax_, x):
         return _plain_loss(x, directions, targets, objective, share, offset, weights, generator, far)
     return _FusedLoss.apply(x, directions, targets, offset, weights, objective, share, far)
@@ -55,6 +55,11 @@ def with_far(directions: Tensor, offset: Tensor | None, far: FarClasses, g: int)
 def _kernel(objective: Objective) -> int | None:
     """The number of the objective's kernel; with label smoothing there is none."""
     return None if objective.needs_all_classes else objective.kernel
+
+
+def has_kernel(objective: Objective) -> bool:
+    """Whether a kernel computes it, for all active sets at once."""
+    return _kernel(objective) is not None
 
 
 def _product_has_kernel(device: str, dtype: torch.dtype) -> bool:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from annsoftmax_ref import backend
 from annsoftmax_ref import rows as weight_rows
 from annsoftmax_ref.active_sets import FarClasses, active_count
 from annsoftmax_ref.beyond.far import far_classes
+from annsoftmax_ref.beyond.flat import Flat
 from annsoftmax_ref.beyond.mass_budget import MassBudget
 from annsoftmax_ref.beyond.options import chosen_far, chosen_option
+from annsoftmax_ref.beyond.priority import Priority
+from annsoftmax_ref.beyond.tail import Tail
 from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.host_numbers import number, set_number
+from annsoftmax_ref.host_numbers import advance, is_recorded, number, told
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
+from kernels_inline.flat_ops import flat_map
 
 LOOKED_AT = 1000  # rows a step, which costs next to nothing
 REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
@@ -47,9 +53,11 @@ class NearestClasses(Selector):
     the candidates, all re-ranked (else scores are of the codes: unbiased too, with a larger spread), and draws and
     scores 256 classes a step.
     flat: 1 or 2 to score the codes of all classes instead, with so many bits a number of the sample; then there are
-    no lists, candidates and re-ranking (for GPUs; slow on a CPU).
+    no inverted lists, candidates and re-ranking (for GPUs; slow on a CPU). 0: never. None: 1 on a GPU with the kernels
+    for it, unless the search is asked for something (nlist, nprobe, candidates, rerank, centre, asymmetric, tail,
+    priority).
     far: the classes left out count in the softmax, a list at a time: its mean row stands for them. None: yes, unless
-    tail, priority or flat is asked for, with which it does not go. Without it (False) a sample is scored against its
+    tail or priority, with which it does not go, or flat is asked for. Without it (False) a sample is scored against its
     active set alone, as the abstract of the paper has it.
     mass_target: the budget follows a share of the softmax's mass to be held, between ``sample_rate`` and 1, for 2 % of
     the products of a step of 256 samples.
@@ -68,7 +76,7 @@ class NearestClasses(Selector):
         rotate: bool = False,
         centre: bool = False,
         asymmetric: bool = False,
-        flat: int = 0,
+        flat: int | None = None,
         tail: float = 0.0,
         priority: bool = False,
         mass_target: float | None = None,
@@ -88,8 +96,10 @@ class NearestClasses(Selector):
         self.refresh_steps = refresh_steps
         self.rotate, self.centre, self.asymmetric = rotate, centre, asymmetric
         self.flat, self.tail, self.priority = flat, tail, priority
-        self.option = chosen_option(flat, tail, priority, centre, rerank)
+        self.option = chosen_option(flat or 0, tail, priority, centre, rerank)
         self.far = chosen_far(far, self.option)
+        of_lists = nlist, nprobe, candidates, not rerank, centre, asymmetric
+        self._flat_on_a_gpu = flat is None and self.option is None and not any(of_lists)
         self.budget = None if mass_target is None else MassBudget(self.sample_rate, mass_target)
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))  # first row of the next slice
         self._log: RowLog | None = None  # of the rows that have moved since the index last looked
@@ -105,7 +115,8 @@ class NearestClasses(Selector):
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         super().bind(num_classes, embedding_size, scale)
-        self.nlist = 1 if self.flat else self.nlist or default_nlist(num_classes)
+        without_lists = self.flat and not self.far
+        self.nlist = 1 if without_lists else self.nlist or default_nlist(num_classes)
         self.nprobe = self.nprobe or default_nprobe(self.nlist)
         # Fewer classes are gone through in 50 steps.
         self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // LOOKED_AT))
@@ -117,6 +128,7 @@ class NearestClasses(Selector):
     @unwatching
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         row_state(weight).attach(self._log)
+        self.index.has_slots = not isinstance(self._option(weight), Flat)
         if not number(self.index.trained) or self._follow(weight) > REPLACED:
             self.index.train_lists(weight, generator)
             self._log.clear()
@@ -127,10 +139,17 @@ class NearestClasses(Selector):
         # Which classes are near is not to depend on bfloat16 rounding.
         with torch.autocast(x.device.type, enabled=False):
             groups = self.groups_of(x, generator)
-            if self.option is not None:  # beyond the paper
-                return self.option.active_sets(self, groups, x, labels, weight, generator)
-            active = self.union(groups, self.search(groups, x, weight, self.active_classes), labels, generator)
+            option = self._option(weight)
+            if option is None:
+                active = self.union(groups, self.search(groups, x, weight, self.active_classes), labels, generator)
+            else:  # beyond the paper
+                active = option.active_sets(self, groups, x, labels, weight, generator)
             return replace(active, far=self._far_classes(active.classes)) if self.far else active
+
+    def _option(self, weight: Tensor) -> Flat | Tail | Priority | None:
+        """What makes the active sets; None: the union of what is found in the lists."""
+        by_default = self._flat_on_a_gpu and backend.shapes_are_fixed(weight)
+        return Flat(1) if by_default and backend.runs(flat_map, self.index.codes) else self.option
 
     def _far_classes(self, classes: Tensor) -> FarClasses:
         # A copy of the mean rows: the index moves on before a later backward pass asks for them.
@@ -156,6 +175,17 @@ class NearestClasses(Selector):
         if self.budget is not None:
             self.budget.observe(x, active, weight, self.scale, generator)
 
+    @property
+    def can_be_recorded(self) -> bool:
+        return self.budget is None and (self.option is None or isinstance(self.option, Flat))
+
+    def is_settled(self, weight: Tensor) -> bool:
+        row_state(weight).look(weight)
+        return not self._log and not self._makes_room(weight)
+
+    def kept_tensors(self) -> list[Tensor]:
+        return self.index.kept_tensors()
+
     def weight_replaced(self) -> None:
         self._log.everything = True
 
@@ -169,7 +199,7 @@ class NearestClasses(Selector):
         row_state(weight).look(weight)
         if not self._log:
             return 0.0
-        set_number(self.index.clock, number(self.index.clock) + 1)
+        advance(self.index.clock, lambda clock: clock + 1)
         moved, everything = self._log.moved, self._log.everything
         self._log.clear()
         if everything:
@@ -182,20 +212,30 @@ class NearestClasses(Selector):
         return 0.0
 
     def _upkeep(self, weight: Tensor) -> None:
-        first, slice_size = number(self.cursor), -(-self.num_classes // self.refresh_steps)
-        ids = self._rows(first, slice_size, weight)
+        slice_size = -(-self.num_classes // self.refresh_steps)
+        ids = self._rows(lambda: number(self.cursor), slice_size, weight)
         weight_rows.catch_up(weight, ids)
         self.index.refresh(weight, ids)
         if self.far and slice_size < LOOKED_AT:  # few classes move fast, and mean rows are to be no older than they
-            self.index.refresh_means(weight, self._rows(first // slice_size * LOOKED_AT, LOOKED_AT, weight))
-        set_number(self.cursor, (first + len(ids)) % self.num_classes)
-        if weight.is_cuda and first + len(ids) == self.num_classes:  # once in a pass over all rows
-            self.index.lists.make_room()
+            first = lambda: number(self.cursor) // slice_size * LOOKED_AT  # noqa: E731
+            self.index.refresh_means(weight, self._rows(first, LOOKED_AT, weight))
+        advance(self.cursor, lambda first: first + slice_size if first + slice_size < self.num_classes else 0)
+        if not is_recorded():
+            self._makes_room(weight)
 
-    def _rows(self, first: int, count: int, weight: Tensor) -> Tensor:
-        """``count`` rows from ``first`` on, which may be beyond the last row, up to the last row."""
-        first %= self.num_classes
-        return torch.arange(first, min(self.num_classes, first + count), device=weight.device)
+    def _makes_room(self, weight: Tensor) -> bool:
+        """Once in a pass over all rows, on a GPU, whose lists do not grow by themselves. Whether it was needed."""
+        at_its_end = backend.shapes_are_fixed(weight) and number(self.cursor) == 0
+        return at_its_end and self.index.lists.make_room()
+
+    def _rows(self, first: Callable[[], int], count: int, weight: Tensor) -> Tensor:
+        """``count`` rows from ``first`` on, which may be beyond the last row; up to the last row, or the last ones."""
+        total = self.num_classes
+        if not backend.shapes_are_fixed(weight):
+            return torch.arange(first() % total, min(total, first() % total + count), device=weight.device)
+        count = min(count, total)
+        start = told(lambda: min(first() % total, total - count), weight.device)
+        return start + torch.arange(count, device=weight.device)
 
     def extra_repr(self) -> str:
         return (

@@ -7,9 +7,13 @@ a gradient too. For a row whose gradient is zero for k steps in a row, that move
 each number of steps missed; each step multiplies itself onto the table, so learning rates, momenta and decays
 that change are covered. NumPy twin: ``annsoftmax_ref.reference.optim``.
 
-A matrix in bfloat16 keeps its buffers in bfloat16, too, and every number that is written to either is rounded up or
-down at random, by ``seed``: right on average, where rounding to the nearest would lose each update that is smaller than
-half the spacing of such numbers, 1/256 of the weight (``kernels_inline.rows_bf16``).
+A matrix in bfloat16 or float8_e4m3fn keeps its buffers in bfloat16, and every number that is written to either is
+rounded up or down at random, by ``seed``: right on average, where rounding to the nearest would lose each update that
+is smaller than half the spacing of such numbers, of bfloat16 1/256 of the weight (``kernels_inline.rows_rounded``).
+
+``buffers_on_host``, which groups of parameters may have of their own, keeps the buffers of weights on a GPU in pinned
+memory of the host, where its kernels read and write the rows that move: slower by as much as the bus is than the card's
+memory, and classes are limited by weights and codes alone.
 
 Lazy or sparse optimizers elsewhere (``torch.optim.SparseAdam``, TensorFlow's LazyAdam, MXNet's lazy_update)
 skip the missed steps, which is another algorithm.
@@ -17,11 +21,13 @@ skip the missed steps, which is another algorithm.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from annsoftmax_ref.row_optimizer import RowOps, RowOptimizer
-from kernels_inline import rows_bf16, rows_ops
+from kernels_inline import rows_ops, rows_rounded
 
 
 class RowSGD(RowOptimizer):
@@ -29,13 +35,14 @@ class RowSGD(RowOptimizer):
 
     A step without a gradient is linear in (w, v), weight and momentum buffer: v' = mu v + lambda w and
     w' = w - lr v' (Nesterov: w - lr (lambda w + mu v')). The table holds the 2x2 products of these by age.
-    Without momentum no buffer is kept. Derived in notebook 09, section "A row optimizer".
+    Without momentum no buffer is kept. momentum_dtype, which groups of parameters may have of their own: torch.int8
+    keeps that of matrices in 8 bits, with a scale for each row, rounded at random; None: as the file's head says.
+    Derived in notebook 09, section "A row optimizer".
     """
 
-    buffers = ("momentum_buffer",)
+    buffers = ("momentum_buffer", "momentum_scale")
     ops = RowOps(rows_ops.row_sgd_, rows_ops.row_sgd_catch_up_)
-    half_ops = RowOps(rows_ops.row_sgd_bf16_, rows_ops.row_sgd_catch_up_bf16_)
-    half_twins = RowOps(rows_bf16.row_sgd_bf16_, rows_bf16.row_sgd_catch_up_bf16_)
+    twins = RowOps(rows_rounded.row_sgd_torch, rows_rounded.row_sgd_catch_up_torch)
 
     def __init__(
         self,
@@ -45,6 +52,8 @@ class RowSGD(RowOptimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         *,
+        momentum_dtype: torch.dtype | None = None,
+        buffers_on_host: bool = False,
         seed: int = 0,
     ):
         _check_hyper(lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -52,11 +61,27 @@ class RowSGD(RowOptimizer):
             raise ValueError(f"momentum is {momentum}; it should be below 1")
         if nesterov and momentum == 0:
             raise ValueError("nesterov is True but momentum is 0; Nesterov's step needs a momentum above 0")
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov))
+        if momentum_dtype not in (None, torch.int8):
+            raise ValueError(f"momentum_dtype is {momentum_dtype}; it should be torch.int8 or None")
+        hyper = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+        super().__init__(params, hyper | dict(momentum_dtype=momentum_dtype, buffers_on_host=buffers_on_host))
         self.seed = seed
 
-    def has_buffers(self, group: dict) -> bool:
-        return group["momentum"] > 0
+    def keeps(self, name: str, weight: Tensor, group: dict) -> bool:
+        return group["momentum"] > 0 and (name == "momentum_buffer" or self._in_8_bits(weight))
+
+    def new_buffer(self, name: str, weight: Tensor) -> Tensor:
+        if name == "momentum_scale":
+            return self.zeros(weight.shape[:1], torch.float32, weight)
+        if self._in_8_bits(weight):
+            return self.zeros(weight.shape, torch.int8, weight)
+        return super().new_buffer(name, weight)
+
+    def rounds(self, weight: Tensor) -> bool:
+        return super().rounds(weight) or self._in_8_bits(weight)
+
+    def _in_8_bits(self, weight: Tensor) -> bool:
+        return weight.dim() == 2 and self._group_of(weight).get("momentum_dtype") == torch.int8
 
     def identity(self) -> Tensor:
         return torch.tensor([[1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)  # ww, wv, vw, vv
@@ -71,7 +96,7 @@ class RowSGD(RowOptimizer):
 
     def apply(self, entries, weight, buffers, group) -> None:
         ww, wv, vw, vv = (c.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1)) for c in entries.unbind(1))
-        (buf,) = buffers
+        buf, _ = buffers
         if buf is None:
             weight.mul_(ww)
             return
@@ -81,7 +106,7 @@ class RowSGD(RowOptimizer):
 
     def move(self, weight, grad, buffers, group, step) -> None:
         lr, mu, decay = group["lr"], group["momentum"], group["weight_decay"]
-        (buf,) = buffers
+        buf, _ = buffers
         grad = grad.add(weight, alpha=decay) if decay else grad
         if buf is None:
             weight.add_(grad, alpha=-lr)
@@ -89,8 +114,8 @@ class RowSGD(RowOptimizer):
         buf.mul_(mu).add_(grad)
         weight.add_(grad.add(buf, alpha=mu) if group["nesterov"] else buf, alpha=-lr)
 
-    def numbers(self, group: dict) -> tuple:
-        return group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]
+    def numbers(self, group: dict, step: int) -> tuple[float, ...]:
+        return step, group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]
 
 
 class RowAdamW(RowOptimizer):
@@ -105,8 +130,7 @@ class RowAdamW(RowOptimizer):
 
     buffers = ("exp_avg", "exp_avg_sq")
     ops = RowOps(rows_ops.row_adamw_, rows_ops.row_adamw_catch_up_)
-    half_ops = RowOps(rows_ops.row_adamw_bf16_, rows_ops.row_adamw_catch_up_bf16_)
-    half_twins = RowOps(rows_bf16.row_adamw_bf16_, rows_bf16.row_adamw_catch_up_bf16_)
+    twins = RowOps(rows_rounded.row_adamw_torch, rows_rounded.row_adamw_catch_up_torch)
 
     def __init__(
         self,
@@ -116,12 +140,14 @@ class RowAdamW(RowOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         *,
+        buffers_on_host: bool = False,
         seed: int = 0,
     ):
         _check_hyper(lr=lr, eps=eps, weight_decay=weight_decay)
         if not 0 <= betas[0] < 1 or not 0 < betas[1] < 1:
             raise ValueError(f"betas is {betas}; both should be below 1, the first at least 0, the second above 0")
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+        hyper = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, hyper | {"buffers_on_host": buffers_on_host})
         self.seed = seed
 
     def identity(self) -> Tensor:
@@ -155,11 +181,12 @@ class RowAdamW(RowOptimizer):
         denominator = (avg_sq.sqrt() / (1 - beta2**step) ** 0.5).add_(group["eps"])
         weight.addcdiv_(avg, denominator, value=-lr / (1 - beta1**step))
 
-    def numbers(self, group: dict) -> tuple:
-        return group["lr"], *group["betas"], group["eps"], group["weight_decay"]
-
-    def catch_up_numbers(self, group: dict) -> tuple:
-        return (group["eps"],)
+    def numbers(self, group: dict, step: int) -> tuple[float, ...]:
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        # Before the first step there is nothing to divide by, nor to do.
+        rate, lift = (lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)) if step else (0.0, 0.0)
+        decay = 1 - lr * group["weight_decay"]
+        return step, group["eps"], decay, rate, lift, beta1, 1 - beta1, beta2, 1 - beta2
 
 
 def _check_hyper(**values: float) -> None:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend, rows
+from annsoftmax_ref.host_numbers import each_time, told
 from annsoftmax_ref.row_parameter import row_state, rows_moved, set_owner, unwatched, writing
+from kernels_inline.checks import ROW_KINDS, gradient_kind
 
 # Ages the table covers. A sweep catches up N / WINDOW rows in each step, so that no row grows older.
 WINDOW = 1024
@@ -37,9 +39,8 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     # The names of a row's buffers.
     buffers: tuple[str, ...] = ()
     ops: RowOps
-    half_ops: RowOps  # of bfloat16 rows, by kernels
-    half_twins: RowOps  # and in plain torch
-    seed: int  # of the rounding of bfloat16 rows
+    twins: RowOps  # in plain torch, of rows that are rounded at random
+    seed: int  # of that rounding
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -59,8 +60,8 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             set_owner(weight, self)
         with unwatched(), writing(weight):
             if weight.grad.is_sparse:
-                ids, codes = self._step_rows(weight, *rows.row_gradient(weight.grad), state, group)
-            elif _is_half(weight):  # as rows, which are rounded at random
+                ids, codes = self._step_rows(weight, *rows.row_gradient(weight), state, group)
+            elif self.rounds(weight):  # as rows
                 everything = torch.arange(len(weight), device=weight.device)
                 ids, codes = self._step_rows(weight, everything, weight.grad, state, group)
                 state["behind"] = False
@@ -77,20 +78,19 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         fused = self._fused(weight)
         if fused is None:  # the kernel catches up on the way
             self._catch_up(weight, ids, state)
-        state["step"] += 1
         if state["last"] is None:
-            state["last"] = torch.full((len(weight),), state["step"] - 1, dtype=torch.int64, device=weight.device)
+            state["last"] = torch.full((len(weight),), state["step"], dtype=torch.int64, device=weight.device)
             state["table"] = self.identity().repeat(WINDOW + 1, 1)
         wanted, codes = row_state(weight).wants_codes, None
+        each_time(lambda: state.update(step=state["step"] + 1))
         if fused is not None:
-            codes = fused.step(*self._rows(weight, state, ids), grad.to(weight.dtype), *self._by_age(weight, state),
-                               *self.numbers(group), *self._seeds(weight), wanted)  # fmt: skip
+            now = self._now(weight, state, group)
+            codes = fused.step(*self._rows(weight, state, ids), grad.to(gradient_kind(weight)), *now, wanted)
         else:
             row, buffers = self._read(weight, state, ids)
             self.move(row, grad, buffers, group, state["step"])
             self._write(weight, state, ids, row, buffers)
-        state["table"] = self.advanced(state["table"], group, state["step"])
-        state["behind"] = True
+        each_time(lambda: state.update(table=self.advanced(state["table"], group, state["step"]), behind=True))
         return ids, codes if wanted else None
 
     @torch.no_grad()
@@ -110,9 +110,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         fused = self._fused(weight)
         if fused is not None:
             ids = torch.arange(len(weight), device=weight.device) if ids is None else ids
-            numbers = self.catch_up_numbers(self._group_of(weight))
-            fused.catch_up(*self._rows(weight, state, ids), *self._by_age(weight, state), *numbers,
-                           *self._seeds(weight))  # fmt: skip
+            fused.catch_up(*self._rows(weight, state, ids), *self._now(weight, state, self._group_of(weight)))
             return
         last = state["last"] if ids is None else state["last"].index_select(0, ids)
         lagging = (last < state["step"]).nonzero().squeeze(1)
@@ -136,13 +134,18 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         self.flush()
         saved = super().state_dict()
         saved["state"] = {
-            key: {name: value for name, value in state.items() if name not in ("last", "table", "behind")}
+            key: {name: value for name, value in state.items() if not _is_our_own(name, value)}
             for key, state in saved["state"].items()
         }
         return saved
 
     def load_state_dict(self, state_dict) -> None:
-        super().load_state_dict(state_dict)
+        others = {
+            key: {name: value for name, value in state.items() if name not in self.buffers}
+            for key, state in state_dict["state"].items()
+        }
+        super().load_state_dict(state_dict | {"state": others})
+        self._load_buffers(state_dict)
         for state in self.state.values():
             state["step"] = int(state.get("step", 0))
             state.update(last=None, table=None, behind=False, cursor=state.get("cursor", 0))
@@ -152,26 +155,65 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         if not state:
             state.update(step=0, last=None, table=None, behind=False, cursor=0)
         for name in self.buffers:
-            if state.setdefault(name, None) is None and self.has_buffers(group):
+            if state.setdefault(name, None) is None and self.keeps(name, weight, group):
                 self.catch_up(weight)  # by the steps before it, which knew of none
-                state[name] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+                state[name] = self._placed(self.new_buffer(name, weight), weight)
         return state
 
-    def has_buffers(self, group: dict) -> bool:
-        """Whether a step needs the buffers; where none has, they are None."""
+    def _load_buffers(self, state_dict) -> None:
+        """As they were saved: torch would put them into the parameter's own kind of number, beside it."""
+        saved = (state_dict["state"].get(key) for group in state_dict["param_groups"] for key in group["params"])
+        for parameter, state in zip((p for g in self.param_groups for p in g["params"]), saved, strict=True):
+            for name in self.buffers:
+                if state and isinstance(state.get(name), Tensor):
+                    self.state[parameter][name] = self._placed(state[name].detach().clone(), parameter)
+                elif state:
+                    self.state[parameter][name] = None
+
+    def _placed(self, buffer: Tensor, weight: Tensor) -> Tensor:
+        """Where the weight's kernels find it: beside it, or in pinned memory of the host."""
+        if not (weight.is_cuda and self._group_of(weight).get("buffers_on_host")):
+            return buffer.to(weight.device)
+        if not backend.runs(self.ops.step, rows=weight):
+            raise ValueError("buffers_on_host is True, and there are no CUDA kernels to read them; it should be False")
+        return in_pinned_memory(buffer)
+
+    def kept_tensors(self) -> list[Tensor]:
+        """Those as long as a weight that outlive a step."""
+        kept = [state[name] for state in self.state.values() for name in (*self.buffers, "last")]
+        return [tensor for tensor in kept if tensor is not None]
+
+    def keeps(self, name: str, weight: Tensor, group: dict) -> bool:
+        """Whether a step needs the buffer of that name; where none has, it is None."""
         return True
+
+    def new_buffer(self, name: str, weight: Tensor) -> Tensor:
+        return self.zeros(weight.shape, gradient_kind(weight), weight)
+
+    def zeros(self, shape, dtype: torch.dtype, weight: Tensor) -> Tensor:
+        """Beside the weight, or on the host."""
+        on_host = self._group_of(weight).get("buffers_on_host")
+        return torch.zeros(shape, dtype=dtype, device="cpu" if on_host else weight.device)
+
+    def rounds(self, weight: Tensor) -> bool:
+        """Whether its rows or their buffers are in less than float32, where rounding to the nearest would lose small
+        updates."""
+        return _has_rows(weight) and weight.dtype in ROW_KINDS[1:]
 
     def _buffers(self, state: dict) -> list[Tensor | None]:
         return [state[name] for name in self.buffers]
 
     def _sweep(self, weight: Tensor, state: dict) -> None:
-        slice_size = -(-len(weight) // WINDOW)
-        first = state["cursor"]
-        ids = torch.arange(first, min(first + slice_size, len(weight)), device=weight.device)
+        total, size = len(weight), -(-len(weight) // WINDOW)
         if state["behind"]:
+            if backend.shapes_are_fixed(weight):  # the last slice has rows of the one before it, too
+                start = told(lambda: min(state["cursor"], total - size), weight.device)
+                ids = start + torch.arange(size, device=weight.device)
+            else:
+                ids = torch.arange(state["cursor"], min(state["cursor"] + size, total), device=weight.device)
             self._catch_up(weight, ids, state)
             row_state(weight).caught_up(weight, ids)
-        state["cursor"] = 0 if first + slice_size >= len(weight) else first + slice_size
+        each_time(lambda: state.update(cursor=state["cursor"] + size if state["cursor"] + size < total else 0))
 
     def _read(self, weight: Tensor, state: dict, ids: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         return weight.index_select(0, ids), [b if b is None else b.index_select(0, ids) for b in self._buffers(state)]
@@ -184,23 +226,20 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
 
     def _fused(self, weight: Tensor) -> RowOps | None:
         """What catches up and steps rows in one go; None: ``apply`` and ``move`` do."""
-        if _is_half(weight):
-            somewhere = torch.empty(0, dtype=torch.int64, device=weight.device)
-            return self.half_ops if backend.runs(self.half_ops.step, somewhere) else self.half_twins
-        fits = weight.dim() == 2 and weight.is_contiguous() and backend.runs(self.ops.step, weight)
-        return self.ops if fits else None
-
-    def _seeds(self, weight: Tensor) -> tuple[int, ...]:
-        return (self.seed,) if _is_half(weight) else ()
+        if _has_rows(weight) and backend.runs(self.ops.step, rows=weight):
+            return self.ops
+        return self.twins if self.rounds(weight) else None
 
     def _rows(self, weight: Tensor, state: dict, ids: Tensor) -> tuple[Tensor, ...]:
         """What every kernel takes first."""
         return weight.detach(), *self._buffers(state), state["last"], ids
 
-    @staticmethod
-    def _by_age(weight: Tensor, state: dict) -> tuple[Tensor, int]:
-        """The table by age where the kernel can read it, and the step. At 40 KB a GPU's copy is not waited for."""
-        return state["table"].to(weight.device, non_blocking=True), state["step"]
+    def _now(self, weight: Tensor, state: dict, group: dict) -> tuple[Tensor, Tensor, int]:
+        """The table by age and the step's numbers where kernels can read them, and the seed. At 40 KB a GPU's copy is
+        not waited for."""
+        table = told(lambda: state["table"], weight.device, torch.float64)
+        numbers = told(lambda: self.numbers(group, state["step"]), weight.device, torch.float64)
+        return table, numbers, self.seed
 
     def _group_of(self, weight: Tensor) -> dict:
         return next(g for g in self.param_groups if any(p is weight for p in g["params"]))
@@ -222,14 +261,19 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         """Step number ``step`` with a gradient, on rows that are up to date, in place."""
 
     @abstractmethod
-    def numbers(self, group: dict) -> tuple:
-        """The hyper-parameters in the order in which ``RowOps.step`` takes them."""
-
-    def catch_up_numbers(self, group: dict) -> tuple:
-        """Those that ``RowOps.catch_up`` takes: none but what the table holds."""
-        return ()
+    def numbers(self, group: dict, step: int) -> tuple[float, ...]:
+        """What step number ``step`` is made of, as ``RowOps`` take it."""
 
 
-def _is_half(weight: Tensor) -> bool:
-    """Whether its rows are kept in bfloat16, where rounding to the nearest would lose small updates."""
-    return weight.dtype == torch.bfloat16 and weight.dim() == 2 and weight.is_contiguous()
+def in_pinned_memory(tensor: Tensor) -> Tensor:
+    """The same on the host, where a GPU can read and write it."""
+    return tensor.cpu().pin_memory()
+
+
+def _has_rows(weight: Tensor) -> bool:
+    return weight.dim() == 2 and weight.is_contiguous()
+
+
+def _is_our_own(name: str, value) -> bool:
+    """Whether it is nothing that a dense optimizer would save, or would be missed when it is loaded."""
+    return name in ("last", "table", "behind") or (name == "momentum_scale" and value is None)

@@ -29,6 +29,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from annsoftmax_ref.backend import shapes_are_fixed
+from kernels_inline.checks import gradient_kind
+
 # Inside it, torch functions see a RowParameter as the plain tensor that it is.
 unwatched = torch._C.DisableTorchFunctionSubclass
 
@@ -77,6 +80,7 @@ class RowState:
         self.logs: weakref.WeakSet[RowLog] = weakref.WeakSet()  # an index that is gone has no log
         self.version = _version(weight)
         self.steps = 0  # how often rows have moved, catching up aside
+        self.ascending: Tensor | None = None  # ids of the last gradient that was made, which are known to ascend
 
     def attach(self, log: RowLog) -> None:
         """From now on, the log is told of these rows. If it was told of others before, all of these are new to it."""
@@ -137,6 +141,8 @@ def row_state(weight: Tensor) -> RowState:
     state = getattr(weight, "row_state", None)
     if state is None:
         state = watch(weight).row_state = RowState(weight)
+        if gradient_kind(weight) != weight.dtype:
+            weight.grad_dtype = gradient_kind(weight)
     return state
 
 
@@ -191,6 +197,8 @@ class RowParameter(nn.Parameter):
     def __reduce_ex__(self, protocol):
         catch_up(self)
         with unwatched():
+            if self.dtype == torch.float8_e4m3fn:  # whose storage torch does not pickle
+                return _of_bytes, (type(self), self.detach().view(torch.uint8), self.dtype, self.requires_grad)
             return type(self), (self.detach(), self.requires_grad)
 
     def __repr__(self) -> str:
@@ -206,6 +214,10 @@ class RowParameter(nn.Parameter):
                     if function in UNCOUNTED:
                         rows_moved(weight, None)
             return function(*args, **kwargs)
+
+
+def _of_bytes(kind: type, data: Tensor, dtype: torch.dtype, requires_grad: bool) -> Tensor:
+    return kind(data.view(dtype), requires_grad)
 
 
 def unwatching(method):
@@ -241,8 +253,13 @@ def _version(weight: Tensor) -> int:
 
 def _are_the_same(a: Tensor, b: Tensor) -> bool:
     """Whether ids a and b are the same; on a GPU, whose answer would be waited for, whether they lie in one place."""
+    return lie_together(a, b) or (not shapes_are_fixed(a) and torch.equal(a, b))
+
+
+def lie_together(a: Tensor, b: Tensor) -> bool:
+    """Whether they are the same memory."""
     here, there = ((t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride()) for t in (a, b))
-    return here == there or (not a.is_cuda and torch.equal(a, b))
+    return here == there
 
 
 T = torch.Tensor

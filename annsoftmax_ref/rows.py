@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from annsoftmax_ref.row_parameter import catch_up, row_state, unwatched
+from annsoftmax_ref.row_parameter import catch_up, lie_together, row_state, unwatched
+from kernels_inline.checks import gradient_kind
 from kernels_inline.head_ops import (
     filled_union_rows,
     gather_normalise,
@@ -62,7 +63,7 @@ def name_rows(classes: Tensor, num_rows: int) -> Named:
     """classes [G, A], ascending in each row -> which rows they are."""
     if len(classes) == 1:
         return Named(classes, classes[0])
-    if classes.is_cuda:  # whose answer how many there are would be waited for
+    if backend.shapes_are_fixed(classes):  # how many there are depends on values
         return Named(classes, *filled_union_rows(classes, num_rows))
     union = union_rows if backend.runs(union_rows, classes) else union_rows_torch
     return Named(classes, *union(classes, num_rows))
@@ -83,9 +84,14 @@ def unit_rows_at(weight: Tensor, named: Named, half: bool = False) -> Tensor:
 
 def unit_rows(x: Tensor) -> Tensor:
     """x [n, d] -> its rows scaled to length 1, in float32 at least: lengths are not to be rounded."""
-    if x.dtype in (torch.bfloat16, torch.float16):
-        x = x.float()
-    return F.normalize(x, dim=1)
+    return F.normalize(widened(x), dim=1)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float32 at least; the gradient of one in 8 bits is ``gradient_kind(x)``."""
+    if x.dtype in (torch.float32, torch.float64):
+        return x
+    return _Widened.apply(x) if x.dtype == torch.float8_e4m3fn else x.float()
 
 
 def cosines(x: Tensor, directions: Tensor) -> Tensor:
@@ -99,30 +105,45 @@ def autocasts(x: Tensor) -> bool:
     return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
 
 
-def row_gradient(grad: Tensor) -> tuple[Tensor, Tensor]:
-    """A sparse gradient [N, d] as (ids [A] ascending and distinct, values [A, d]).
+def row_gradient(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight's sparse gradient [N, d] as (ids [A] ascending and distinct, values [A, d]).
 
-    Autograd drops the mark "coalesced" where it stores a gradient; looking whether the ids ascend is much
-    cheaper than sorting them again.
+    Autograd drops the mark "coalesced" where it stores a gradient, and stores the ids that it was given, which are
+    known. Of others, it is much cheaper to look whether they ascend than to sort them again.
     """
-    if not grad.is_coalesced():
-        ids = grad._indices().squeeze(0)
+    grad = weight.grad
+    ids, known = grad._indices().squeeze(0), getattr(weight, "row_state", None)
+    if not grad.is_coalesced() and (known is None or known.ascending is None or not lie_together(ids, known.ascending)):
         if not (ids.diff() > 0).all():
             grad = grad.coalesce()
     return grad._indices().squeeze(0), grad._values()
+
+
+class _Widened(torch.autograd.Function):
+    """``x.float()``, whose own gradient would be rounded to 8 bits."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.kind = gradient_kind(x)
+        return x.float()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad.to(ctx.kind)
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor, ids: Tensor) -> Tensor:
         ctx.save_for_backward(ids)
-        ctx.shape = weight.shape
-        return weight.index_select(0, ids)
+        ctx.weight = weight
+        rows = weight.index_select(0, ids)
+        return rows.float() if rows.dtype == torch.float8_e4m3fn else rows
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         (ids,) = ctx.saved_tensors
-        return _row_sparse(ids, grad, ctx.shape), None
+        return _row_sparse(ids, grad.to(gradient_kind(ctx.weight)), ctx.weight), None
 
 
 class _UnitRows(torch.autograd.Function):
@@ -145,7 +166,7 @@ class _UnitRows(torch.autograd.Function):
                 values = _of_earlier_rows(grad, named, unit, norms)
             else:
                 values = _of_these_rows(grad, named, ctx.weight.detach(), norms)
-            return _row_sparse(named.ids, values, ctx.weight.shape), None, None
+            return _row_sparse(named.ids, values, ctx.weight), None, None
 
 
 def _of_these_rows(grad: Tensor, named: Named, weight: Tensor, norms: Tensor) -> Tensor:
@@ -178,5 +199,9 @@ def _differentiable(weight: Tensor, named: Named, grad: Tensor) -> Tensor:
     return result
 
 
-def _row_sparse(ids: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
+def _row_sparse(ids: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    with unwatched():
+        if hasattr(weight, "row_state"):
+            weight.row_state.ascending = ids
+        shape = weight.shape
     return torch.sparse_coo_tensor(ids.unsqueeze(0), grad, shape, is_coalesced=True, check_invariants=False)

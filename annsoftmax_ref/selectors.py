@@ -27,6 +27,7 @@ class Selector(nn.Module, ABC):
     """
 
     takes_all = False  # whether every class is in every active set
+    can_be_recorded = False  # whether its part of a step can be replayed (annsoftmax_ref.captured)
     num_classes: int | None = None  # None until it is bound
 
     def __init__(self, sample_rate: float = 1.0, groups: int | None = 1, grouping: str = "similar"):
@@ -101,6 +102,14 @@ class Selector(nn.Module, ABC):
     def sync(self, weight: Tensor) -> None:
         """Bring what is kept about the weights up to date with rows that have moved."""
 
+    def is_settled(self, weight: Tensor) -> bool:
+        """Whether what is kept about the weights is up to date with them, and stays where it is in the next step."""
+        return True
+
+    def kept_tensors(self) -> list[Tensor]:
+        """Those that outlive a step and are no buffers."""
+        return []
+
     def weight_replaced(self) -> None:
         """Told by the head: other weights were loaded than those that what is kept is about."""
 
@@ -136,6 +145,8 @@ class RandomClasses(Selector):
     What PartialFC does (An et al., arXiv 2010.05222; CVPR 2022), for the whole batch: positives always in, no
     correction of logits. Ours: that it can be given groups of samples, with an active set each.
     """
+
+    can_be_recorded = True
 
     def __init__(self, sample_rate: float = 0.1, groups: int | None = 1, grouping: str = "similar"):
         super().__init__(sample_rate, groups, grouping)

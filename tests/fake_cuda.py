@@ -162,7 +162,10 @@ def backward(loss):
     for node in reversed(order):
         arrived = given.get(node, {})
         if hasattr(node, "variable"):  # a leaf
-            node.variable.grad = arrived[0].to(node.variable.dtype)  # as the engine does
+            grad = arrived[0].to(node.variable.dtype)  # as the engine does
+            if grad.is_sparse:  # which loses the mark that it is coalesced
+                grad = torch.sparse_coo_tensor(grad._indices(), grad._values(), grad.shape, check_invariants=False)
+            node.variable.grad = grad
             continue
         run = getattr(node, "apply", node)  # of a Function in Python, or of torch itself
         slopes = run(*(arrived.get(place) for place in range(max(arrived) + 1)))

@@ -4,8 +4,17 @@ import pytest
 import torch
 from fake_cuda import backward, fake_cuda
 
-from annsoftmax_ref import AllClasses, CosFace, NearestClasses, RandomClasses, RowAdamW, RowSGD, SoftmaxHead
-from kernels_inline import build
+from annsoftmax_ref import (
+    AllClasses,
+    CosFace,
+    NearestClasses,
+    RandomClasses,
+    RowAdamW,
+    RowSGD,
+    SoftmaxHead,
+    row_optimizer,
+)
+from kernels_inline import build, dispatch
 
 pytestmark = [
     pytest.mark.slow,  # the device guard is compiled against torch's headers
@@ -17,9 +26,10 @@ HEADS = {
     "random": lambda: RandomClasses(0.1),
     "ann, one group": lambda: NearestClasses(0.1, groups=1),
     "ann": lambda: NearestClasses(0.1, groups=4),
-    "ann, groups of two sizes": lambda: NearestClasses(0.1, groups=5),
-    "flat, one group": lambda: NearestClasses(0.1, groups=1, flat=1),
-    "flat": lambda: NearestClasses(0.1, groups=4, flat=2),
+    "lists, one group": lambda: NearestClasses(0.1, groups=1, flat=0),
+    "lists": lambda: NearestClasses(0.1, groups=4, flat=0),
+    "lists, groups of two sizes": lambda: NearestClasses(0.1, groups=5, flat=0),
+    "flat of two bits": lambda: NearestClasses(0.1, groups=4, flat=2),
 }
 
 
@@ -50,7 +60,7 @@ def test_a_step_waits_for_nothing(name, dtype, optimizer, monkeypatch):
 
 def test_the_lists_are_given_room_once_in_a_pass_over_the_rows(monkeypatch):
     with fake_cuda(monkeypatch) as seen:
-        head = SoftmaxHead(1000, 64, NearestClasses(0.1, groups=1, refresh_steps=5), CosFace(), device="cuda")
+        head = SoftmaxHead(1000, 64, NearestClasses(0.1, groups=1, flat=0, refresh_steps=5), CosFace(), device="cuda")
         trained = RowSGD(head.parameters(), lr=0.1)
         step(head, trained)
         seen.waits.clear()
@@ -58,3 +68,19 @@ def test_the_lists_are_given_room_once_in_a_pass_over_the_rows(monkeypatch):
             step(head, trained)
     looks = {place: count for place, count in seen.waits.items() if "lists.py" in place}
     assert sum(looks.values()) == 2 and sum(seen.waits.values()) == 2
+
+
+@pytest.mark.parametrize("optimizer", [RowSGD, RowAdamW])
+def test_buffers_on_the_host_are_read_where_they_lie(optimizer, monkeypatch):
+    monkeypatch.setattr(row_optimizer, "in_pinned_memory", lambda tensor: tensor)
+    monkeypatch.setattr(dispatch, "is_pinned", lambda tensor: not tensor.is_cuda)
+    options = {"momentum": 0.9} if optimizer is RowSGD else {}
+    with fake_cuda(monkeypatch) as seen:
+        head = SoftmaxHead(1000, 64, RandomClasses(0.1), CosFace(), device="cuda", dtype=torch.bfloat16)
+        trained = optimizer(head.parameters(), lr=0.1, buffers_on_host=True, **options)
+        for _ in range(3):
+            seen.waits.clear()
+            step(head, trained)
+        kept = [trained.state[head.weight][name] for name in trained.buffers]
+        assert all(buffer is None or buffer.device.type == "cpu" for buffer in kept)
+    assert not seen.waits

@@ -18,6 +18,7 @@ from torch import Tensor
 from annsoftmax_ref import backend
 from annsoftmax_ref.active_sets import ActiveSet, ActiveSets
 from annsoftmax_ref.grouping import members
+from annsoftmax_ref.host_numbers import told
 from kernels_inline.flat_ops import flat_map, flat_map_torch, query_planes
 from kernels_inline.flat_threshold_ops import flat_thresholds, flat_thresholds_torch
 from kernels_inline.select_ops import select_map, select_map_torch
@@ -48,7 +49,7 @@ def flat_active(
     dim, each = x.shape[1], members(groups, len(x))
     bits = query_planes(x[torch.cat(each)].float(), planes)
     stride = min(STRIDE, len(codes))
-    first = int(torch.randint(stride, (), generator=generator))
+    first = told(lambda: int(torch.randint(stride, (), generator=generator)), codes.device)
     share = max(1, count // groups.shape[1])
     measure = flat_thresholds if backend.runs(flat_thresholds, bits, codes) else flat_thresholds_torch
     thresholds = measure(bits, codes, dim, share, stride, first)

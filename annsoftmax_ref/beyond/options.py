@@ -34,9 +34,9 @@ def chosen_option(flat: int, tail: float, priority: bool, centre: bool, rerank: 
 def chosen_far(far: bool | None, option: Flat | Tail | Priority | None) -> bool:
     """Whether mean rows of lists stand for the classes left out. Raises as ``chosen_option`` does."""
     if far is None:
-        return option is None
+        return option is None  # a GPU's flat search by default aside, which is no option that was asked for
     if not isinstance(far, bool):
         raise TypeError(f"far is {far!r}; it should be True, False or None")
-    if far and option is not None:
-        raise ValueError(f"far is True with {option}; it goes with none of flat, tail and priority")
+    if far and not (option is None or isinstance(option, Flat)):
+        raise ValueError(f"far is True with {option}; it goes with neither tail nor priority")
     return far

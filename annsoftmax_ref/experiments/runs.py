@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -22,7 +23,21 @@ from annsoftmax_ref.training import History, default_recipe, fit
 
 EMBEDDING_SIZE = 128
 DIAGNOSE_EVERY = 100  # steps; each look costs about one step of the full softmax and is not in the times
-STORAGES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the head's weight and its optimizer's buffers
+
+
+class Storage(NamedTuple):
+    """What a head's numbers are kept in: its weight, and its momentum (of AdamW both averages)."""
+
+    weight: torch.dtype
+    momentum: torch.dtype
+
+
+STORAGES = {
+    "fp32": Storage(torch.float32, torch.float32),
+    "bf16": Storage(torch.bfloat16, torch.bfloat16),
+    "fp8": Storage(torch.float8_e4m3fn, torch.bfloat16),
+    "fp8_int8": Storage(torch.float8_e4m3fn, torch.int8),
+}
 LOOKS = ("recall", "captured_mass", "gradient_error", "active_share")
 
 
@@ -80,11 +95,12 @@ def train(
         steps_per_epoch=run.steps or recipe.steps_per_epoch,
         lr=run.lr or recipe.lr,
     )
+    if run.storage not in STORAGES:
+        raise ValueError(f"storage is {run.storage!r}; it should be one of {', '.join(STORAGES)}")
+    recipe = dataclasses.replace(recipe, momentum_in_8_bits=STORAGES[run.storage].momentum == torch.int8)
     data, place = load(run.task), torch.device(device)
     model = tasks.make_model(data, EMBEDDING_SIZE, seed=run.seed).to(place)
     objective = recipe.make_objective()
-    if run.storage not in STORAGES:
-        raise ValueError(f"storage is {run.storage!r}; it should be one of {', '.join(STORAGES)}")
     head = make_head(
         run.head,
         data.num_classes,
@@ -92,7 +108,7 @@ def train(
         objective,
         run.rate,
         seed=run.seed,
-        dtype=STORAGES[run.storage],
+        dtype=STORAGES[run.storage].weight,
         **dict(run.options),
     )
     phases = Phases(head)

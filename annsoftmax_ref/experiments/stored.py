@@ -26,5 +26,6 @@ def report_storage(cells: Cells) -> str:
     told = []
     for (task, part), head in product(parts(cells, 0).items(), HEADS):
         kept = {(storage,): rows for (_, name, storage), rows in part.items() if name == head}
-        told.append(f"{task}, {head}: {gaps(kept, 'accuracy', ours='bf16')}")
+        others = [ours for ours in STORAGES if ours != "fp32"]
+        told += [f"{task}, {head}: {gaps(kept, 'accuracy', ours, ['fp32'])}" for ours in others]
     return "\n\n".join([table, *told, HOW_TOLD])

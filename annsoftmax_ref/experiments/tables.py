@@ -235,7 +235,7 @@ def make_tables() -> dict[str, Table]:
             report_confirmed,
         ),
         "storage": Table(
-            "Does a head in bfloat16 cost accuracy (CosFace; 20,000 pairs, and a tenth of 5,204 classes)?",
+            "Does a head in 16 or 8 bits cost accuracy (CosFace; 20,000 pairs, and a tenth of 5,204 classes)?",
             storage_cells(),
             report_storage,
         ),

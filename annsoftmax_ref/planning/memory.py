@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from annsoftmax_ref.active_sets import active_count
 from annsoftmax_ref.checks import check_from_0, check_positive_int, check_rate
 from annsoftmax_ref.experiments.runs import STORAGES
@@ -16,6 +18,7 @@ from annsoftmax_ref.lists import SLACK
 from kernels_inline.bits import words_for
 
 BUFFERS = {"sgd": 1, "sgd_without_momentum": 0, "adamw": 2}  # of an optimizer, each of the weight's size
+PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ID = 8  # bytes of a class id
 LARGEST_LIST = 1.1  # over the mean, of rows that are spread evenly; 3.7 of rows in clusters (bench.vectors)
 
@@ -24,8 +27,9 @@ LARGEST_LIST = 1.1  # over the mean, of rows that are spread evenly; 3.7 of rows
 class Training:
     """A head to be trained: NearestClasses over classes N of dim d, by batches of B samples.
 
-    groups: active sets a batch; None: by the rule. storage: of weights and the optimizer's buffers. products: what the
-    matrix products are taken in (bf16: autocast). flat: as NearestClasses' (0: inverted lists).
+    groups: active sets a batch; None: by the rule. storage: of weights and the optimizer's buffers (fp8_int8: with
+    SGD). products: what the matrix products are taken in (bf16: autocast). flat: as NearestClasses' (0: inverted lists;
+    what a GPU takes is 1).
     """
 
     classes: int
@@ -44,9 +48,11 @@ class Training:
         check_rate(self.rate)
         if self.groups is not None:
             check_positive_int("groups", self.groups)
-        for name, known in (("storage", STORAGES), ("products", STORAGES), ("optimizer", BUFFERS)):
+        for name, known in (("storage", STORAGES), ("products", PRODUCTS), ("optimizer", BUFFERS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it should be one of {', '.join(known)}")
+        if self.optimizer == "adamw" and self.storage == "fp8_int8":
+            raise ValueError("storage is 'fp8_int8' with adamw; only SGD's momentum is kept in 8 bits: take fp8")
         if check_from_0("flat", self.flat) > 2:
             raise ValueError(f"flat is {self.flat}; it should be 0, 1 or 2")
 
@@ -68,13 +74,23 @@ class Training:
 
     @property
     def width(self) -> int:
-        """Bytes of a stored number."""
-        return STORAGES[self.storage].itemsize
+        """Bytes of a number of the weight."""
+        return STORAGES[self.storage].weight.itemsize
+
+    @property
+    def buffer_width(self) -> int:
+        """Bytes of a number of the optimizer's buffers."""
+        return STORAGES[self.storage].momentum.itemsize
+
+    @property
+    def gradient_width(self) -> int:
+        """Bytes of a number of the rows' gradient."""
+        return max(2, self.width)
 
     @property
     def product_width(self) -> int:
         """Bytes of a number in a matrix product."""
-        return STORAGES[self.products].itemsize
+        return PRODUCTS[self.products].itemsize
 
     @property
     def words(self) -> int:
@@ -83,21 +99,21 @@ class Training:
 
     @property
     def nlist(self) -> int:
-        return 1 if self.flat else default_nlist(self.classes)
+        return default_nlist(self.classes)
 
 
 def kept(job: Training) -> dict[str, int]:
     """Bytes that are held from step to step, by part."""
     N, d = job.classes, job.dim
-    largest = 1.0 if job.nlist == 1 else LARGEST_LIST
-    slots = N * largest * SLACK + 8 * job.nlist
+    scale = 4 if job.storage == "fp8_int8" else 0  # of each row of a momentum in int8
+    slots = 0 if job.flat else N * LARGEST_LIST * SLACK + 8 * job.nlist
     return {
         "weights": N * d * job.width,
-        "optimizer's buffers": BUFFERS[job.optimizer] * N * d * job.width,
+        "optimizer's buffers": BUFFERS[job.optimizer] * N * (d * job.buffer_width + scale),
         "step of each row": N * ID,
         "sign codes": N * job.words * 8,
         "clock of each code": N * 4,
-        "list and place of each row": 2 * N * ID,
+        "list and place of each row": (1 if job.flat else 2) * N * ID,
         "lists: ids and codes again": round(slots * (ID + job.words * 8)),
         "centroids and mean rows": 2 * job.nlist * d * 4,
     }
@@ -110,13 +126,13 @@ def moments(job: Training) -> dict[str, int]:
     unit = rows * d * job.product_width  # unit rows, and later their gradient
     logits = job.batch * job.active * job.product_width
     union = 0 if job.sets == 1 else ids + 2 * job.named * ID  # places, starts and ids
-    gradient = job.named * d * job.width
+    gradient = job.named * d * job.gradient_width
     # One set has its gradient in place of the unit rows', if they are of one kind.
     in_place = job.sets == 1 and job.product_width == job.width == 4
     # On the CPU the library turns bfloat16 logits around before it multiplies by them.
     turned = logits if job.product_width == 2 and job.sets == 1 else 0
     return {
-        "search": job.classes * 4 + ids,
+        "search": job.classes * (job.sets if job.flat else 4) + ids,
         "logits": ids + union + unit + logits,
         "gradient of unit rows": ids + union + 2 * unit + logits + turned,
         "gradient of rows": ids + union + 2 * unit + (0 if in_place else gradient),

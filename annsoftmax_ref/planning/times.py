@@ -40,11 +40,12 @@ CARDS = {
 def stages(job: Training, card: Card) -> dict[str, float]:
     """Milliseconds of a step with NearestClasses, by stage."""
     rows, d, B = job.sets * job.active, job.dim, job.batch
+    each = job.width + job.gradient_width  # of a row's number, read and written
     return _search(job, card) | {
         "unit rows": _moved(card, rows * d * (job.width + job.product_width)),
         "products": _multiplied(job, card, job.active),
         "margin and softmax": _moved(card, 3 * B * job.active * job.product_width),
-        "gradient of rows": _moved(card, rows * d * job.product_width + job.named * d * 2 * job.width),
+        "gradient of rows": _moved(card, rows * d * job.product_width + job.named * d * each),
         "update and codes": _moved(card, job.named * (d * _updated(job) + job.words * 8)),
     }
 
@@ -56,7 +57,7 @@ def full_stages(job: Training, card: Card) -> dict[str, float]:
         "unit rows": _moved(card, N * d * (job.width + job.product_width)),
         "products": _multiplied(job, card, N),
         "softmax": _moved(card, 3 * job.batch * N * job.product_width),
-        "update": _moved(card, N * d * (job.product_width + _updated(job) - job.width)),
+        "update": _moved(card, N * d * (job.product_width + _updated(job) - job.gradient_width)),
     }
 
 
@@ -77,7 +78,7 @@ def _search(job: Training, card: Card) -> dict[str, float]:
 
 def _updated(job: Training) -> int:
     """Bytes of a row's number that an update moves: it reads weight, buffers and gradient, and writes the former."""
-    return job.width * (3 + 2 * BUFFERS[job.optimizer])
+    return 2 * (job.width + BUFFERS[job.optimizer] * job.buffer_width) + job.gradient_width
 
 
 def _moved(card: Card, count: float) -> float:

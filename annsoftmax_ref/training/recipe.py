@@ -16,7 +16,8 @@ from annsoftmax_ref.optim import RowSGD
 class Recipe:
     """How to train on the glyphs. The learning rate rises to ``lr`` in the first ``warmup`` part of the steps and falls
     in a straight line to 0. Weight decay is for the backbone's weights only: of the head, only directions count.
-    ``steps_per_epoch`` None is once through the data; a number draws that many batches instead.
+    ``steps_per_epoch`` None is once through the data; a number draws that many batches instead. ``momentum_in_8_bits``:
+    that of the head.
     """
 
     objective: str = "cosface"
@@ -30,6 +31,7 @@ class Recipe:
     warmup: float = 0.15
     steps_per_epoch: int | None = None
     augmentation: Augmentation | None = Augmentation()
+    momentum_in_8_bits: bool = False
 
     def make_objective(self) -> Objective:
         return make_objective(self.objective, self.scale, self.margin)
@@ -55,7 +57,7 @@ def build_optimizer(model: nn.Module, head: nn.Module, recipe: Recipe) -> RowSGD
     groups = [
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": others},
-        {"params": list(head.parameters())},
+        {"params": list(head.parameters()), "momentum_dtype": torch.int8 if recipe.momentum_in_8_bits else None},
     ]
     return RowSGD(
         [g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0

@@ -80,9 +80,8 @@ def test_draws_follow_the_generator(option):
         (
             {"far": True, "tail": 0.5},
             ValueError,
-            "far is True with Tail.*; it goes with none of flat, tail and priority",
+            "far is True with Tail.*; it goes with neither tail nor priority",
         ),
-        ({"far": True, "flat": 1}, ValueError, "far is True with Flat"),
         ({"mass_target": 1.0}, ValueError, "mass_target is 1.0; it should be above 0 and below 1"),
         ({"mass_target": 0}, ValueError, "mass_target is 0"),
         ({"mass_target": "most"}, TypeError, "mass_target is 'most'"),

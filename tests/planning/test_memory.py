@@ -1,9 +1,10 @@
 """What a plan counts, beside what torch's allocator gave."""
 
 import pytest
+import torch
 from allocations import most_allocated
 
-from annsoftmax_ref.bench.capacity import Trained
+from annsoftmax_ref.bench.capacity import Trained, bench_capacity
 from annsoftmax_ref.planning.memory import Training, kept, largest, moments, total
 from kernels_inline import build
 
@@ -16,6 +17,9 @@ JOBS = [
     Training(N, D, B, groups=4, storage="bf16"),
     Training(N, D, B, groups=4, storage="bf16", optimizer="sgd_without_momentum"),
     Training(N, D, B, groups=1, storage="bf16", optimizer="adamw"),
+    Training(N, D, B, groups=4, storage="fp8"),
+    Training(N, D, B, groups=4, storage="fp8_int8"),
+    Training(N, D, B, groups=1, storage="fp8", optimizer="adamw"),
 ]
 
 
@@ -63,8 +67,18 @@ def test_the_largest_that_fits():
 @pytest.mark.parametrize(
     "wrong, name",
     [({"classes": 0}, "classes"), ({"rate": 2}, "sample_rate"), ({"groups": 0}, "groups"), ({"flat": 3}, "flat is 3")]
-    + [({"storage": "int3"}, "storage is 'int3'"), ({"optimizer": "lbfgs"}, "optimizer is 'lbfgs'")],
+    + [({"storage": "int3"}, "storage is 'int3'"), ({"optimizer": "lbfgs"}, "optimizer is 'lbfgs'")]
+    + [({"storage": "fp8_int8", "optimizer": "adamw"}, "storage is 'fp8_int8' with adamw")],
 )
 def test_a_job_that_is_none(wrong, name):
     with pytest.raises(ValueError, match=name):
         Training(**{"classes": 1000} | wrong)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("storage", ["fp32", "bf16", "fp8", "fp8_int8"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_plan_is_what_a_gpu_gives(storage, groups):
+    row = bench_capacity(Training(400_000, 256, 256, groups=groups, storage=storage, flat=1), torch.device("cuda"))
+    assert row["planned"] == pytest.approx(row["taken"], rel=0.03)

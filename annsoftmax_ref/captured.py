@@ -1,0 +1,211 @@
+"""A head's whole step as one CUDA graph: forward and backward pass, rows and codes moved, without Python in between.
+
+A step is some hundred small launches, and a host that launches them one by one is slower than the GPU that runs them
+as long as classes are few. Of a graph there is one launch. What the host decides in a step (``host_numbers``) it
+decides again before each replay: counters, learning rates, what is drawn. So a head ends where it would have ended
+without the graph, and goes on from there without it whenever that is called for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from annsoftmax_ref import backend
+from annsoftmax_ref.host_numbers import Retold
+from annsoftmax_ref.loss import has_kernel
+from annsoftmax_ref.row_optimizer import RowOptimizer
+from annsoftmax_ref.row_parameter import unwatching
+from annsoftmax_ref.rows import unit_rows
+
+ORDINARY = 2  # steps before one is recorded: an index, the optimizer's buffers and workspaces are made in them
+
+
+class CapturedStep:
+    """``loss = step(embeddings, labels)``: the head's loss, its rows already moved by it.
+
+        step = head.captured_step(optimizer)
+        for images, labels in batches:
+            step(backbone(images), labels).backward()  # the backbone's gradients: the head's are used up
+            backbone_optimizer.step()
+
+    The rows move by the gradient of the loss as it is: a loss that is scaled or summed with others, clipping, and
+    gradients gathered over batches are not for it. Learning rates may change from step to step. The host waits once a
+    step, for the look at the batch; a batch that cannot be taken is refused as the head refuses it, with nothing moved.
+
+    A graph is made for one batch size and autocast setting, and again when those change, when somebody else writes to
+    the weight, or memory moves. Such steps, and all on the CPU, are taken without it. replayed: how many were not.
+    """
+
+    def __init__(self, head, optimizer: RowOptimizer):
+        _check(head, optimizer)
+        self.head, self.optimizer = head, optimizer
+        self.replayed = 0
+        self._setting: Setting | None = None
+        self._graph: Recorded | None = None
+        self._taken = 0  # ordinary steps of this setting
+
+    @unwatching
+    def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """embeddings [B, d], labels [B] as the head takes them -> mean loss, a scalar."""
+        if not self.head.training:
+            raise ValueError("head is in eval mode; it should be in training mode for a step")
+        setting = Setting.of(embeddings, self.head, self.optimizer)
+        if setting != self._setting or not self.head.selector.is_settled(self.head.weight):
+            self._setting, self._graph, self._taken = setting, None, 0
+        if not self._can_be_captured(embeddings) or self._taken < ORDINARY:
+            self._taken += 1
+            return self._ordinary(embeddings, labels)
+        labels = self.head.checked(embeddings, labels)
+        if self._graph is None:
+            self._graph = Recorded(self.head, self.optimizer, embeddings, labels)
+        loss, slope = self._graph(embeddings, labels)
+        self.replayed += self._graph.is_captured
+        return _Given.apply(embeddings, loss, slope)
+
+    def _can_be_captured(self, embeddings: Tensor) -> bool:
+        """Whether there are kernels for all of it, and nothing that the device is asked: whether embeddings in float16
+        have overflowed, or small active sets hold all labels."""
+        selector, batch = self.head.selector, len(embeddings)
+        has_room = batch > 0 and -(-batch // selector.groups_for(batch)) <= selector.active_classes
+        has_kernels = backend.runs(self.optimizer.ops.step, rows=self.head.weight)
+        return is_on_a_gpu(embeddings) and embeddings.dtype != torch.float16 and has_room and has_kernels
+
+    def _ordinary(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = embeddings.detach().requires_grad_()
+            loss = self.head(x, labels)
+            loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.head.selector.sync(self.head.weight)
+        self._setting = Setting.of(embeddings, self.head, self.optimizer)  # buffers may have been made
+        return _Given.apply(embeddings, loss.detach(), x.grad)
+
+
+class Setting(NamedTuple):
+    """What a graph is made for: the batch, the autocast setting, and where all tensors lie that outlive a step."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    products: torch.dtype | None
+    places: tuple[int, ...]
+
+    @staticmethod
+    def of(embeddings: Tensor, head, optimizer: RowOptimizer) -> Setting:
+        kind = embeddings.device.type
+        products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        kept = [*head.parameters(), *head.buffers(), *head.selector.kept_tensors(), *optimizer.kept_tensors()]
+        places = tuple(tensor.data_ptr() for tensor in kept)
+        return Setting(embeddings.shape, embeddings.dtype, products, places)
+
+
+class Recorded:
+    """A step on a batch of fixed shape: taken once as it is, then captured, then replayed.
+
+    A call -> loss, a scalar, and its gradient for the embeddings [B, d].
+    """
+
+    def __init__(self, head, optimizer: RowOptimizer, embeddings: Tensor, labels: Tensor):
+        self.head, self.optimizer = head, optimizer
+        self.x, self.labels = embeddings.detach().clone().requires_grad_(), labels.clone()
+        self._retold, self._graph, self._taken = Retold(), None, False
+
+    @property
+    def is_captured(self) -> bool:
+        return self._graph is not None
+
+    def __call__(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            self.x.copy_(embeddings)
+            self.labels.copy_(labels)
+        if not self._taken:
+            self._taken = True
+            with aside(embeddings.device), self._retold.listening(captured=False):
+                return self._take()
+        if self._graph is None:
+            self._graph = new_graph()
+            with capturing(self._graph), self._retold.listening(captured=True):
+                self._results = self._take()
+        self._retold.tell()
+        self._graph.replay()
+        loss, slope = self._results
+        return loss.clone(), slope.clone()  # the next replay writes there
+
+    def _take(self) -> tuple[Tensor, Tensor]:
+        head, device = self.head, self.x.device.type
+        half = torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
+        with torch.enable_grad(), half:
+            x = unit_rows(self.x)
+            loss = head.loss_over(x, head.active_sets(x.detach(), self.labels))
+            loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        head.selector.sync(head.weight)  # so that no codes are left over for the next step, which are elsewhere then
+        slope, self.x.grad = self.x.grad, None
+        return loss.detach(), slope
+
+
+class _Given(torch.autograd.Function):
+    """A loss whose gradient for the embeddings is known already."""
+
+    @staticmethod
+    def forward(ctx, embeddings: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (slope,) = ctx.saved_tensors
+        return slope * grad.to(slope.dtype), None, None
+
+
+def is_on_a_gpu(tensor: Tensor) -> bool:
+    return tensor.is_cuda
+
+
+def new_graph() -> torch.cuda.CUDAGraph:
+    return torch.cuda.CUDAGraph()
+
+
+def capturing(graph) -> contextlib.AbstractContextManager:
+    return torch.cuda.graph(graph)
+
+
+@contextlib.contextmanager
+def aside(device: torch.device):
+    """On a stream of its own, as torch wants it before a capture."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+def _check(head, optimizer) -> None:
+    """ValueError for a head whose step cannot be recorded, and an optimizer that is not the head's alone."""
+    if not isinstance(optimizer, RowOptimizer):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}; it should be a RowSGD or RowAdamW")
+    theirs = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if theirs != {id(p) for p in head.parameters()}:
+        raise ValueError(
+            f"optimizer has {len(theirs)} parameters; it should have the head's, all of them and no others, since it "
+            "moves them before the backbone's gradients are there"
+        )
+    for name, stands_in_the_way in (
+        ("selector", not head.selector.can_be_recorded),
+        ("objective", not has_kernel(head.objective)),
+        ("class_weights", head.class_weights is not None),
+        ("ignore_index", head.ignore_index is not None),
+        ("bias", head.bias is not None),
+        ("sparse", not head.sparse),
+    ):
+        if stands_in_the_way:
+            raise ValueError(
+                f"{name} is {getattr(head, name)}, with which shapes or choices depend on the batch; captured_step "
+                "takes RandomClasses, and NearestClasses without tail, priority and mass_target, objectives that have "
+                "a kernel, and sparse gradients"
+            )
