@@ -31,11 +31,13 @@ class Trained:
 
     def __init__(self, job: Training, device: torch.device | None = None, seed: int = 0):
         device = device or torch.device("cpu")
-        selector = NearestClasses(job.rate, groups=job.groups, flat=job.flat)
+        selector = NearestClasses(job.rate, groups=job.groups, flat=job.flat, far=True)
         self.head = SoftmaxHead(
-            job.classes, job.dim, selector, CosFace(), seed=seed, device=device, dtype=STORAGES[job.storage]
+            job.classes, job.dim, selector, CosFace(), seed=seed, device=device, dtype=STORAGES[job.storage].weight
         )
         kind, options = OPTIMIZERS[job.optimizer]
+        if STORAGES[job.storage].momentum == torch.int8:
+            options = options | {"momentum_dtype": torch.int8}
         self.optimizer, self.job, self.device = kind(self.head.parameters(), lr=0.01, **options), job, device
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -51,15 +53,15 @@ class Trained:
     def parts(self) -> dict[str, int]:
         """Bytes of every tensor that is kept and as long as the classes are many, by the plan's names."""
         index, state = self.head.selector.index, self.optimizer.state[self.head.weight]
-        lists = index.lists
+        place, slots = ([], []) if self.job.flat else ([index.lists.place], [index.lists.slots, index.lists.slot_codes])
         tensors = {
             "weights": [self.head.weight],
             "optimizer's buffers": [state[name] for name in self.optimizer.buffers if state[name] is not None],
             "step of each row": [state["last"]],
             "sign codes": [index.codes],
             "clock of each code": [index.written],
-            "list and place of each row": [index.assignment, lists.place],
-            "lists: ids and codes again": [lists.slots, lists.slot_codes],
+            "list and place of each row": [index.assignment, *place],
+            "lists: ids and codes again": slots,
             "centroids and mean rows": [index.centroids, index.means],
         }
         return {part: sum(t.nbytes for t in some) for part, some in tensors.items()}

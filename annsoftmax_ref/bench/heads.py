@@ -1,89 +1,28 @@
 """The heads that ``annsoftmax bench step`` times: ours, and the strongest fair forms of the others.
 
 All of them take one whole step on embeddings [B, d] and labels [B]: loss, gradient of the embeddings, and the weights
-moved by SGD with momentum 0.9. Weights are float32 (of ``ann_bf16`` bfloat16); the matrix products are in bfloat16
-with ``half``, for all.
+moved by SGD with momentum 0.9. Weights are float32 (of ``ann_bf16`` bfloat16); the
+matrix products are in bfloat16 with ``half``, for all.
 """
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
-from statistics import median
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import AllClasses, CrossEntropy, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
+from annsoftmax_ref.bench.libraries import LIBRARIES, Loss, library_loss
+from annsoftmax_ref.bench.stopwatch import Stopwatch, timed
 from annsoftmax_ref.host_numbers import number
 from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
 from annsoftmax_ref.rivals.rebuilt import RebuiltClasses
 from annsoftmax_ref.selectors import Selector
 
 LR, MOMENTUM, SCALE = 0.1, 0.9, 20.0
-
-
-class Stopwatch:
-    """``phases``: milliseconds of each stage since the last ``reset``; on a GPU by events, which wait for nothing until
-    they are asked."""
-
-    def __init__(self, device: torch.device | None = None):
-        self.on_gpu = device is not None and device.type == "cuda"
-        self.reset()
-
-    def reset(self) -> None:
-        self._spent: dict[str, float] = {}
-        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
-
-    @contextlib.contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        if self.on_gpu:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            yield
-            end.record()
-            self._events.append((stage, begin, end))
-        else:
-            start = time.perf_counter()
-            yield
-            self._add(stage, (time.perf_counter() - start) * 1e3)
-
-    @property
-    def phases(self) -> dict[str, float]:
-        for stage, begin, end in self._events:
-            end.synchronize()
-            self._add(stage, begin.elapsed_time(end))
-        self._events.clear()
-        return self._spent
-
-    def _add(self, stage: str, ms: float) -> None:
-        self._spent[stage] = self._spent.get(stage, 0.0) + ms
-
-
-def medians(found: list[dict[str, float]]) -> dict[str, float]:
-    """The phases of some steps -> the median of each stage."""
-    return {stage: median(phases[stage] for phases in found) for stage in found[0]}
-
-
-class Timed:
-    """Makes of a selector's class one whose two parts of a step are timed by ``watch``."""
-
-    watch: Stopwatch
-
-    def prepare(self, *arguments):
-        with self.watch.time("prepare"):
-            return super().prepare(*arguments)
-
-    def select(self, *arguments):
-        with self.watch.time("select"):
-            return super().select(*arguments)
-
-
-def timed(selector: type[Selector]) -> type[Selector]:
-    """A class of such selectors that are timed."""
-    return type(f"Timed{selector.__name__}", (Timed, selector), {})
 
 
 class Step:
@@ -99,19 +38,30 @@ class Step:
 
 
 class HeadStep(Step):
-    """One of our heads with RowSGD; selector: of a class that is ``timed``; dtype: of its weight and momentum."""
+    """One of our heads with RowSGD; selector: of a class that is ``timed``; dtype: of its weight and momentum;
+    captured: by ``captured_step``, which has one phase."""
 
-    def __init__(self, selector: Selector, weight: Tensor, half: bool, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        selector: Selector,
+        weight: Tensor,
+        half: bool,
+        dtype: torch.dtype = torch.float32,
+        captured: bool = False,
+    ):
         self.head = SoftmaxHead(*weight.shape, selector, CrossEntropy(SCALE), device=weight.device, dtype=dtype)
         with torch.no_grad():
             self.head.weight.copy_(weight)
         self.optimizer = RowSGD(self.head.parameters(), LR, MOMENTUM)
         self.half = half
         self.watch = selector.watch = Stopwatch(weight.device)
+        self.captured = self.head.captured_step(self.optimizer) if captured else None
 
     @property
     def phases(self) -> dict[str, float]:
         found = dict(self.watch.phases)
+        if self.captured is not None:
+            return {"step": found["step"]}
         if "forward" in found:  # what was timed as that holds the selector's parts
             found["forward"] -= found.get("prepare", 0) + found.get("select", 0)
         return found
@@ -122,7 +72,12 @@ class HeadStep(Step):
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
         self.watch.reset()
         x = x.clone().requires_grad_()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half), self.watch.time("forward"):
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=self.half)
+        if self.captured is not None:
+            with autocast, self.watch.time("step"):
+                self.captured(x, labels).backward()
+            return x.grad
+        with autocast, self.watch.time("forward"):
             loss = self.head(x, labels)
         with self.watch.time("backward"):
             loss.backward()
@@ -179,23 +134,18 @@ class FullByHand(Step):
         self.weight.add_(self.momentum, alpha=-LR)
 
 
-class LinearCrossEntropy(Step):
-    """``torch.nn.functional.linear_cross_entropy`` (torch >= 2.13) on unit rows, with torch's dense fused SGD."""
+class LibraryStep(Step):
+    """A library's loss on unit rows, with torch's dense fused SGD."""
 
-    def __init__(self, weight: Tensor, half: bool, chunked: bool):
-        if not hasattr(F, "linear_cross_entropy"):
-            raise ValueError(f"linear_cross_entropy needs torch 2.13 or later; this is {torch.__version__}")
-        self.weight, self.half = torch.nn.Parameter(weight.clone()), half
-        self.options = {"options": torch.nn.LinearCrossEntropyOptions()} if chunked else {}
+    def __init__(self, loss: Loss, weight: Tensor, half: bool):
+        self.loss, self.weight, self.half = loss, torch.nn.Parameter(weight.clone()), half
         self.optimizer = torch.optim.SGD([self.weight], LR, MOMENTUM, fused=True)
         self.phases: dict[str, float] = {}
 
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
         x = x.clone().requires_grad_()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
-            F.linear_cross_entropy(
-                SCALE * F.normalize(x, dim=1), F.normalize(self.weight, dim=1), labels, **self.options
-            ).backward()
+            self.loss(SCALE * F.normalize(x, dim=1), F.normalize(self.weight, dim=1), labels).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return x.grad
@@ -229,11 +179,31 @@ def make_step(name: str, weight: Tensor, rate: float, half: bool, groups: int | 
     """
     if name not in STEPS:
         raise ValueError(f"head is {name!r}; it should be one of {', '.join(STEPS)}")
-    kind, options = VARIANTS.get(name, (name, {}))
-    if kind in SAMPLING:
-        selector = timed(SAMPLING[kind])(rate, groups=groups, **(nearest | options if kind == "ann" else {}))
-        return HeadStep(selector, weight, half, torch.bfloat16 if name in STORED_IN_HALF else torch.float32)
+    variant = VARIANTS.get(name, Variant(name))
+    if variant.of in SAMPLING:
+        options = nearest | variant.nearest if variant.of == "ann" else {}
+        selector = timed(SAMPLING[variant.of])(rate, groups=groups, **options)
+        return HeadStep(selector, weight, half, variant.stored, variant.captured)
+    if name in LIBRARIES:
+        return LibraryStep(library_loss(name, weight.device), weight, half)
     return WHOLE[name](weight, rate, half)
+
+
+class EveryRow(AllClasses):
+    """All classes, as rows of one active set: what samples has kernels for rows that ``AllClasses`` leaves to torch."""
+
+    takes_all = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """of: a key of SAMPLING. nearest: options of NearestClasses. stored: the weight's kind. captured: as a CUDA graph,
+    whose phases are not told apart."""
+
+    of: str
+    nearest: dict = field(default_factory=dict)
+    stored: torch.dtype = torch.float32
+    captured: bool = False
 
 
 SAMPLING: dict[str, type[Selector]] = {
@@ -243,20 +213,31 @@ SAMPLING: dict[str, type[Selector]] = {
     "knn": LabelGraphClasses,
     "ann": NearestClasses,
 }
-VARIANTS = {"ann_priority": ("ann", {"priority": True}), "ann_tail": ("ann", {"tail": 0.1}), "ann_bf16": ("ann", {})}
-STORED_IN_HALF = ("ann_bf16",)
+VARIANTS = {
+    "ann_priority": Variant("ann", {"priority": True}),
+    "ann_tail": Variant("ann", {"tail": 0.1}),
+    "ann_bf16": Variant("ann", stored=torch.bfloat16),
+    "ann_captured": Variant("ann", captured=True),
+    "ann_bf16_captured": Variant("ann", stored=torch.bfloat16, captured=True),
+    "random_captured": Variant("random", captured=True),
+}
 WHOLE: dict[str, Callable[[Tensor, float, bool], Step]] = {
     "full": lambda weight, rate, half: FullByHand(weight, half),
     "full_compiled": lambda weight, rate, half: FullByHand(weight, half, compiled=True),
+    "full_kernels": lambda weight, rate, half: HeadStep(timed(EveryRow)(), weight, half),
+    "full_kernels_bf16": lambda weight, rate, half: HeadStep(timed(EveryRow)(), weight, half, torch.bfloat16),
     "full_autograd": lambda weight, rate, half: HeadStep(timed(AllClasses)(), weight, half),
-    "linear_cross_entropy": lambda weight, rate, half: LinearCrossEntropy(weight, half, chunked=False),
-    "linear_cross_entropy_chunked": lambda weight, rate, half: LinearCrossEntropy(weight, half, chunked=True),
     "random_dense": lambda weight, rate, half: RandomDense(weight, half, rate),
 }
-STEPS = (*WHOLE, *SAMPLING, *VARIANTS)
-EXACT = tuple(name for name in WHOLE if name != "random_dense")  # heads that score all classes
+STEPS = (*WHOLE, *LIBRARIES, *SAMPLING, *VARIANTS)
+EXACT = tuple(name for name in (*WHOLE, *LIBRARIES) if name != "random_dense")  # heads that score all classes
 
 
 def rate_of(name: str, rate: float) -> float:
     """The share of the classes that the head of that name scores."""
-    return rate if name in (*SAMPLING, *VARIANTS, "random_dense") else 1.0
+    return 1.0 if name in EXACT else rate
+
+
+def runnable(names: Iterable[str], device: torch.device) -> list[str]:
+    """Those of the heads that need nothing that is missing here."""
+    return [name for name in names if name not in LIBRARIES or LIBRARIES[name].why_not(device) is None]

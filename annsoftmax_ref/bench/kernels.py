@@ -16,7 +16,7 @@ import torch
 from annsoftmax_ref.experiments.reports import grid
 from kernels_inline import dispatch, registry
 from kernels_inline.cuda import emulator
-from kernels_inline.registry import Kernel
+from kernels_inline.measured_kernel import Kernel
 
 PATIENCE = 2000.0  # milliseconds that the rounds of one version may take together, once there are three of them
 TIMES = ("ms_median", "ms_min", "ms_max", "gb_per_s", "share_of_copy", "bits_per_s", "share_of_popcount")
@@ -68,16 +68,16 @@ def _wrong(kernel: Kernel, version: int, expected, device: torch.device) -> str 
     arguments = kernel.inputs(kernel.small)
     if device.type == "cuda":
         arguments = [a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
-        code = dispatch.library_for(device).call(f"{kernel.name}_v", version, *arguments)
+        code = dispatch.library_for(device).call(f"{kernel.launcher}_v", version, *arguments)
     else:
-        code = emulator.call(emulator.load(kernel.file), f"{kernel.name}_v", version, *arguments, None)
+        code = emulator.call(emulator.load(kernel.file), f"{kernel.launcher}_v", version, *arguments, None)
     return f"{kernel.name}: the launcher returned {code}" if code else kernel.wrong(arguments, expected)
 
 
 def _counts(kernel: Kernel, version: int) -> dict[str, int]:
     library = emulator.load(kernel.file, "counting")
     emulator.counts(library)  # what came before is not this version's
-    emulator.call(library, f"{kernel.name}_v", version, *kernel.inputs(kernel.small), None)
+    emulator.call(library, f"{kernel.launcher}_v", version, *kernel.inputs(kernel.small), None)
     return emulator.counts(library)
 
 
@@ -90,7 +90,7 @@ def _times(kernel: Kernel, versions: list[int], device: torch.device, rounds: in
     def once(version: int) -> float:
         if kernel.rearm is not None:
             kernel.rearm(arguments)
-        return _milliseconds(lambda: library.call(f"{kernel.name}_v", version, *arguments))
+        return _milliseconds(lambda: library.call(f"{kernel.launcher}_v", version, *arguments))
 
     for version in versions:
         once(version)  # warms up

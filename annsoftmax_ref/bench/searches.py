@@ -11,8 +11,9 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.bench.heads import SAMPLING, HeadStep, Step, make_step, medians, timed
+from annsoftmax_ref.bench.heads import SAMPLING, HeadStep, Step, make_step
 from annsoftmax_ref.bench.step import weight_and_batches
+from annsoftmax_ref.bench.stopwatch import medians, timed
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.rivals import LabelGraphClasses
 from annsoftmax_ref.rivals.rebuilt import RebuiltClasses

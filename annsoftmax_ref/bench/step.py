@@ -10,7 +10,8 @@ from statistics import median
 import torch
 
 from annsoftmax_ref.bench.busy import copies
-from annsoftmax_ref.bench.heads import EXACT, make_step, medians, rate_of
+from annsoftmax_ref.bench.heads import EXACT, make_step, rate_of
+from annsoftmax_ref.bench.stopwatch import medians
 from annsoftmax_ref.bench.vectors import clustered_vectors
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.machine import memory

@@ -10,48 +10,81 @@ from statistics import median
 import torch
 
 from annsoftmax_ref import RowSGD
-from annsoftmax_ref.bench.heads import MOMENTUM, Stopwatch, make_step, medians, rate_of
+from annsoftmax_ref.bench.heads import EXACT, MOMENTUM, make_step, rate_of
+from annsoftmax_ref.bench.resnet import ResNet50
 from annsoftmax_ref.bench.step import PATIENCE, weight_and_batches
+from annsoftmax_ref.bench.stopwatch import Stopwatch, medians
 from annsoftmax_ref.datasets import load_pairs
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.experiments.tasks import make_model
 from annsoftmax_ref.machine.device import wait_for
 from annsoftmax_ref.training import default_recipe
 
+SIDE = 112  # pixels of a face crop
 HEADS = ("full", "random", "random_dense", "forest", "ann")
 
 
-class Trainer:
-    """Steps of training on pairs of characters, with any of ``bench.heads`` as the last layer.
+class Drawings:
+    """Pairs of characters, augmented, and the backbone of the tables (``tasks.make_model``)."""
 
-    The backbone is that of the tables (``tasks.make_model``), trained forward and backward on augmented drawings. The
-    head scores embeddings that lie near their class among clustered rows, as after training, in place of the
-    backbone's, which is not trained yet; its gradient of them goes back into the backbone. So the time is that of
-    training, and nothing is said of accuracy.
-    """
-
-    def __init__(self, classes: int, dim: int, batch: int, half: bool, seed: int, device: torch.device):
-        self.data, self.half, self.device = load_pairs(classes), half, device
-        self.weight, self.new_batch = weight_and_batches(classes, dim, batch, device, seed)
+    def __init__(self, classes: int, dim: int, seed: int, device: torch.device):
+        self.data, self.device = load_pairs(classes), device
         self.augmentation = default_recipe().augmentation
         self.generator = torch.Generator().manual_seed(seed)
         self.model = make_model(self.data, dim, seed).to(device)
         self.optimizer = RowSGD(self.model.parameters(), lr=0.01, momentum=MOMENTUM, nesterov=True)
 
+    def images(self, labels: torch.Tensor) -> torch.Tensor:
+        """labels [B] -> the first drawing of each class [B, 1, h, w]."""
+        samples = labels.cpu() * (len(self.data.train) // self.data.num_classes)
+        return self.augmentation(self.data.train.batch(samples)[0], self.generator).to(self.device)
+
+
+class Photographs:
+    """Noise of the size of face crops [B, 3, 112, 112], which lies on the device, and a backbone of usual size,
+    ``ResNet50``, in channels_last."""
+
+    def __init__(self, classes: int, dim: int, seed: int, device: torch.device):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = ResNet50(dim).to(device, memory_format=torch.channels_last)
+        self.noise = torch.Generator(device).manual_seed(seed)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=MOMENTUM, fused=True)
+
+    def images(self, labels: torch.Tensor) -> torch.Tensor:
+        found = torch.empty(len(labels), 3, SIDE, SIDE, device=labels.device, memory_format=torch.channels_last)
+        return found.normal_(generator=self.noise)
+
+
+BACKBONES = {"small": Drawings, "resnet50": Photographs}
+
+
+class Trainer:
+    """Steps of training with any of ``bench.heads`` as the last layer; backbone: a key of ``BACKBONES``.
+
+    The head scores embeddings that lie near their class among clustered rows, as after training, in place of the
+    backbone's, which is not trained yet; its gradient of them goes back into the backbone. So the time is that of
+    training, and nothing is said of accuracy.
+    """
+
+    def __init__(self, classes: int, dim: int, batch: int, half: bool, seed: int, device: torch.device, backbone: str):
+        self.half, self.device = half, device
+        self.weight, self.new_batch = weight_and_batches(classes, dim, batch, device, seed)
+        self.backbone = BACKBONES[backbone](classes, dim, seed, device)
+
     def step(self, head, near: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """One step with ``head`` on embeddings near [B, d] of classes labels [B] -> milliseconds by stage."""
         watch = Stopwatch(self.device)
         with watch.time("data"):
-            samples = labels.cpu() * (len(self.data.train) // self.data.num_classes)  # the first drawing of each class
-            images = self.augmentation(self.data.train.batch(samples)[0], self.generator).to(self.device)
+            images = self.backbone.images(labels)
         with watch.time("backbone"), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            embeddings = self.model(images)
+            embeddings = self.backbone.model(images)
         with watch.time("head"):
             slope = head(near, labels)
         with watch.time("backbone"):
             embeddings.backward(slope.to(embeddings.dtype))
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.backbone.optimizer.step()
+            self.backbone.optimizer.zero_grad()
         return watch.phases
 
 
@@ -67,18 +100,19 @@ def bench_training(
     seed: int = 0,
     device: torch.device | None = None,
     on_head: Callable[[str, float, float], None] | None = None,
+    backbone: str = "small",
 ) -> list[dict]:
-    """One row for each rate and head: {"head", "classes", "rate", "groups", "dim", "batch", "precision", "rounds",
-    "ms", "ms_median", "rebuilding_ms", "steps_per_second", "speedup_vs_full", "backbone_share", "phases_ms",
+    """One row for each rate and head: {"head", "classes", "rate", "groups", "backbone", "dim", "batch", "precision",
+    "rounds", "ms", "ms_median", "rebuilding_ms", "steps_per_second", "speedup_vs_full", "backbone_share", "phases_ms",
     "head_phases_ms"}.
 
     In each round the heads of a rate take a step in turn, on the same batch. ms: of a whole step, the median of the
     rounds with rebuilding_ms, what the head builds anew every so many steps (the forest), spread over these.
     backbone_share: of ms, the backbone with its data. groups: of every head that samples, but
-    ``random_dense``; None: by the rule. on_head is
-    called with a head, its rate, and the milliseconds of its second step.
+    ``random_dense``; None: by the rule. on_head is called with a head, its rate, and the milliseconds of its second
+    step.
     """
-    trainer = Trainer(classes, dim, batch, half, seed, device or torch.device("cpu"))
+    trainer = Trainer(classes, dim, batch, half, seed, device or torch.device("cpu"), backbone)
     rows = []
     for rate in rates:
         steps, slow = {}, {}
@@ -109,6 +143,7 @@ def bench_training(
                     "classes": classes,
                     "rate": rate_of(name, rate),
                     "groups": groups,
+                    "backbone": backbone,
                     "dim": dim,
                     "batch": batch,
                     "precision": "bf16" if half else "fp32",
@@ -129,7 +164,9 @@ def bench_training(
 
 
 def _against_full(row: dict, rows: list[dict]) -> float | None:
-    return next((full["ms"] / row["ms"] for full in rows if full["head"] == "full"), None)
+    """Against the fastest head that scores all classes."""
+    exact = [full["ms"] for full in rows if full["head"] in EXACT]
+    return min(exact) / row["ms"] if exact else None
 
 
 def table(rows: list[dict]) -> str:

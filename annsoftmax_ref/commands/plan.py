@@ -51,7 +51,7 @@ def add_capacity(commands) -> None:
 def _capacity(arguments: argparse.Namespace) -> None:
     check_positive_int("rounds", arguments.rounds)
     device = find_device(arguments.device)
-    row = capacity.bench_capacity(_job(arguments), device, arguments.rounds)
+    row = capacity.bench_capacity(_job(arguments, device.type == "cuda"), device, arguments.rounds)
     if arguments.json != "-":
         print(capacity.table(row))
     if arguments.json:
@@ -68,18 +68,24 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage", default="fp32", choices=list(STORAGES), help="of weights and the optimizer's buffers"
     )
-    parser.add_argument("--products", default="bf16", choices=list(STORAGES), help="of the matrix products (autocast)")
+    parser.add_argument(
+        "--products", default="bf16", choices=list(memory.PRODUCTS), help="of the matrix products (autocast)"
+    )
     parser.add_argument("--optimizer", default="sgd", choices=list(memory.BUFFERS))
-    parser.add_argument("--flat", type=int, default=0, help="as NearestClasses': 1 or 2 for a search without lists")
+    parser.add_argument(
+        "--flat", type=int, help="as NearestClasses': 1 or 2 for a search without lists (default: 1 on a GPU, else 0)"
+    )
 
 
-def _job(arguments: argparse.Namespace) -> memory.Training:
-    names = [field.name for field in dataclasses.fields(memory.Training)]
-    return memory.Training(**{name: getattr(arguments, name) for name in names})
+def _job(arguments: argparse.Namespace, on_gpu: bool) -> memory.Training:
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(memory.Training)}
+    if given["flat"] is None:
+        given["flat"] = int(on_gpu)
+    return memory.Training(**given)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    row = make_plan(_job(arguments), arguments.gpu, arguments.beside)
+    row = make_plan(_job(arguments, on_gpu=True), arguments.gpu, arguments.beside)
     if arguments.json != "-":
         print(report(row))
     if arguments.json:

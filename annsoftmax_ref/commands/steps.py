@@ -193,12 +193,16 @@ def add_training(commands) -> None:
         help="active sets per batch, of every head but full and random_dense; default: by the rule",
     )
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument(
+        "--backbone", default="small", choices=list(training.BACKBONES), help="the tables', or one of usual size"
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
 def _training(arguments) -> None:
-    for name in ("batch", "rounds"):
+    for name in ("batch", "rounds", "dim"):
         check_positive_int(name, getattr(arguments, name))
     sizes = [check_positive_int("classes", size) for size in arguments.classes]
     rates = [check_rate(rate) for rate in arguments.rates]
@@ -218,10 +222,12 @@ def _training(arguments) -> None:
                 arguments.heads,
                 _half(arguments.precision, device),
                 arguments.rounds,
+                dim=arguments.dim,
                 batch=arguments.batch,
                 groups=arguments.groups,
                 device=device,
                 on_head=None if quiet else announce,
+                backbone=arguments.backbone,
             )
     finally:  # an error or an interruption does not take the sizes before it
         if rows:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from annsoftmax_ref.bench import training
+from annsoftmax_ref.bench.resnet import ResNet50
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,15 @@ def test_each_head_at_each_rate_has_its_parts_and_its_share_of_the_backbone(rows
 
 
 def test_the_backbone_learns_from_the_heads_gradient():
-    trainer = training.Trainer(600, 16, 8, half=False, seed=0, device=torch.device("cpu"))
+    trainer = training.Trainer(600, 16, 8, half=False, seed=0, device=torch.device("cpu"), backbone="small")
     near, labels = trainer.new_batch()
-    before = [p.clone() for p in trainer.model.parameters()]
+    before = [p.clone() for p in trainer.backbone.model.parameters()]
     step = training.make_step("random", trainer.weight, 0.2, False)
     trainer.step(step, near, labels)
-    assert not any(a.equal(b) for a, b in zip(before, trainer.model.parameters(), strict=True) if a.dim() > 1)
-    assert trainer.data.train.batch(labels * 6)[1].equal(labels)  # the drawings are of the classes that are scored
+    assert not any(a.equal(b) for a, b in zip(before, trainer.backbone.model.parameters(), strict=True) if a.dim() > 1)
+    assert trainer.backbone.data.train.batch(labels * 6)[1].equal(
+        labels
+    )  # the drawings are of the classes that are scored
 
 
 def test_the_table_tells_the_ratio_at_the_most_classes(rows):
@@ -41,3 +44,12 @@ def test_the_table_tells_the_ratio_at_the_most_classes(rows):
     assert text.count("\n| 600 ") == 10 and "| 900 " in text
     assert text.endswith("End to end, at 900 classes, ann trains faster than full by 4.3 times at a rate of 0.2.")
     assert "End to end" not in training.table(rows[:3])
+
+
+def test_a_backbone_of_usual_size():
+    rows = training.bench_training(
+        100, [0.2], ["full", "full_kernels", "ann"], half=False, rounds=1, dim=16, batch=2, backbone="resnet50"
+    )
+    assert [row["backbone"] for row in rows] == ["resnet50"] * 3
+    assert sum(p.numel() for p in ResNet50(512).parameters()) == 23_508_032 + 2048 * 512 + 512  # torchvision's, and fc
+    assert max(row["speedup_vs_full"] for row in rows[:2]) == 1.0  # the faster of those that score all classes
