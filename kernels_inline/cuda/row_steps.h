@@ -81,7 +81,7 @@ struct AdamW {
     }
 };
 
-// ---- Numbers in memory: float, bf16 as uint16_t, e4m3 as uint8_t, or int8_t times a scale ------------------------------------------------------------------
+// ---- Numbers in memory: float, bf16 as uint16_t, e4m3 as uint8_t, or int8_t times a scale --------------------------
 
 // The finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014; constants
 // of Vigna's splitmix64.c).
