@@ -69,10 +69,10 @@ class CapturedStep:
     def _can_be_captured(self, embeddings: Tensor) -> bool:
         """Whether there are kernels for all of it, and nothing that the device is asked: whether embeddings in float16
         have overflowed, or small active sets hold all labels."""
-        selector, batch = self.head.selector, len(embeddings)
-        has_room = batch > 0 and -(-batch // selector.groups_for(batch)) <= selector.active_classes
+        if not backend.shapes_are_fixed(embeddings) or embeddings.dtype == torch.float16 or len(embeddings) == 0:
+            return False
         has_kernels = backend.runs(self.optimizer.ops.step, rows=self.head.weight)
-        return is_on_a_gpu(embeddings) and embeddings.dtype != torch.float16 and has_room and has_kernels
+        return has_kernels and self.head.selector.has_room_for_all(len(embeddings))
 
     def _ordinary(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -161,10 +161,6 @@ class _Given(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         (slope,) = ctx.saved_tensors
         return slope * grad.to(slope.dtype), None, None
-
-
-def is_on_a_gpu(tensor: Tensor) -> bool:
-    return tensor.is_cuda
 
 
 def new_graph() -> torch.cuda.CUDAGraph:

@@ -42,9 +42,9 @@ def told(decide: Callable[[], Value], device: torch.device, dtype: torch.dtype =
     """What the host decides, a number or several, on the device (a tensor that is there already: itself)."""
     if _listener is None:
         value = decide()
-        if isinstance(value, Tensor) or not isinstance(value, (int, float)):
-            return torch.as_tensor(value, dtype=dtype).to(device, non_blocking=True)
-        return torch.full((), value, dtype=dtype, device=device)  # without a copy
+        if isinstance(value, (int, float)):
+            return torch.full((), value, dtype=dtype, device=device)  # without a copy
+        return torch.as_tensor(value, dtype=dtype).to(device, non_blocking=True)
     return _listener.hear(decide, lambda value: torch.empty_like(torch.as_tensor(value, dtype=dtype), device=device))
 
 

@@ -72,11 +72,17 @@ class Selector(nn.Module, ABC):
             return similar_groups(x, count)
         return random_groups(len(x), count, generator, x.device)
 
+    def _largest_group(self, batch: int) -> int:
+        return -(-batch // self.groups_for(batch))
+
+    def has_room_for_all(self, batch: int) -> bool:
+        """Whether a group of so many samples' batch has a place for each of its labels, whatever they are."""
+        return self._largest_group(batch) <= self.active_classes
+
     def check_budget(self, labels: Tensor) -> None:
         """ValueError if labels [B] could put more distinct classes into one group than it has active classes."""
-        largest = -(-len(labels) // self.groups_for(len(labels)))
-        if largest > self.active_classes:
-            distinct = min(largest, len(labels.unique()))
+        if not self.has_room_for_all(len(labels)):
+            distinct = min(self._largest_group(len(labels)), len(labels.unique()))
             if distinct > self.active_classes:
                 raise ValueError(
                     f"labels puts up to {distinct} distinct classes into a group, more than its "

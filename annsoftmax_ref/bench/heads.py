@@ -1,7 +1,7 @@
 """The heads that ``annsoftmax bench step`` times: ours, and the strongest fair forms of the others.
 
 All of them take one whole step on embeddings [B, d] and labels [B]: loss, gradient of the embeddings, and the weights
-moved by SGD with momentum 0.9. Weights are float32 (of ``ann_bf16`` bfloat16); the
+moved by SGD with momentum 0.9. Weights are float32, of heads whose name has ``bf16`` bfloat16; the
 matrix products are in bfloat16 with ``half``, for all.
 """
 

@@ -142,9 +142,9 @@ def source(sources: str | Path | Sequence[str | Path] = ()) -> str:
     sources = [sources] if isinstance(sources, str | Path) else list(sources) or sorted(FOLDER.glob("*.cu"))
     parts = ['#include "emulator.h"']
     for item in sources:
-        name, text = (
-            (item.stem, text_of(item)) if isinstance(item, Path) else ("kernel", f'#line 1 "kernel.cu"\n{item}')
-        )
+        name, text = "kernel", f'#line 1 "kernel.cu"\n{item}'
+        if isinstance(item, Path):
+            name, text = item.stem, text_of(item)
         parts.append(f"namespace {name}_cu {{ namespace {{\n{text}\n}} }}")
     return "\n".join(parts) + "\n"
 
