@@ -61,7 +61,7 @@ void sign_codes(const T* rows, const int64_t* ids, const float* centroids, const
 
 }  // namespace encode
 
-// Of rows [num_rows, dim], of this kind: codes [count, words] of rows ids [count] (null: row i is i). With
+// Of rows [num_rows, dim], of a `kind` of numbers.h: codes [count, words] of rows ids [count] (null: row i is i). With
 // centroids [nlist, dim] and lists [count]: of the normalised row minus its list's centroid. Without, the length of a
 // row cannot change a sign and is not computed.
 extern "C" int64_t sign_codes(const void* rows, int64_t kind, const int64_t* ids, const float* centroids,
@@ -74,7 +74,7 @@ extern "C" int64_t sign_codes(const void* rows, int64_t kind, const int64_t* ids
     return encode::OK;
 }
 
-// out [count, dim]: rows ids (of this kind), normalised, minus their lists' centroids if these are given.
+// out [count, dim]: rows ids (of such a kind), normalised, minus their lists' centroids if these are given.
 extern "C" int64_t gather_unit_rows(const void* rows, int64_t kind, const int64_t* ids, const float* centroids,
                                     const int64_t* lists, int64_t count, int64_t num_rows, int64_t dim, int64_t nlist,
                                     float* out) {

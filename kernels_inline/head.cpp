@@ -149,7 +149,7 @@ static void merge_normalise_backward(const T* slope, const W* weight, int64_t d,
 
 extern "C" {
 
-// weight [N, d] (of this kind), ids [A] -> unit [A, d] (bfloat16 if `half`), norms [A], at least 1e-12
+// weight [N, d] (of a `kind` of numbers.h), ids [A] -> unit [A, d] (bfloat16 if `half`), norms [A], at least 1e-12
 int64_t gather_normalise(const void* weight, int64_t kind, int64_t N, int64_t d, const int64_t* ids, int64_t A,
                          int64_t half, void* unit, float* norms) {
     if (!head::inside(ids, A, N)) return 1;
@@ -161,7 +161,7 @@ int64_t gather_normalise(const void* weight, int64_t kind, int64_t N, int64_t d,
 }
 
 // grad [A, d], with respect to the unit rows of weight[ids] -> in place, with respect to the rows themselves.
-// Where `slope` [A, d] (bfloat16) is not null, it holds the former and grad, of the weight's kind, receives the latter.
+// Where `slope` [A, d] (bfloat16) is not null, it holds the former and grad, see gradient_of, receives the latter.
 int64_t normalise_backward(void* grad, const uint16_t* slope, const void* weight, int64_t kind, int64_t N,
                            int64_t d, const int64_t* ids, int64_t A, const float* norms) {
     if (!head::inside(ids, A, N)) return 1;
@@ -183,7 +183,7 @@ int64_t union_rows(const int64_t* classes, int64_t G, int64_t A, int64_t N, int6
 }
 
 // slope [P, d] (bfloat16 if `half`), with respect to unit rows of weight; ids [U], starts [U + 1] and places [P] as
-// union_rows gives them, norms [P] -> grad [U, d], of the weight's kind: each row's slopes added up, with respect to the
+// union_rows gives them, norms [P] -> grad [U, d], see gradient_of: each row's slopes added up, with respect to the
 // row itself.
 // Returns 1 for an id outside 0..N-1, 2 for starts that do not ascend from 0 to P, 3 for a place outside 0..P-1.
 int64_t merge_normalise_backward(const void* slope, int64_t half, const void* weight, int64_t kind, int64_t N,

@@ -270,7 +270,7 @@ extern "C" int64_t row_argmax_v(int64_t version, const float* scores, int64_t co
     return launch_error();
 }
 
-// ---- Launchers: rows are of this kind --------------------------------------------------------------------
+// ---- Launchers: rows are of a `kind` of loads.h --------------------------------------------------------------------
 extern "C" int64_t sign_codes_v(int64_t version, const void* rows, int64_t kind, const int64_t* ids,
                                 const float* centroids, const int64_t* lists, int64_t count, int64_t num_rows,
                                 int64_t dim, int64_t nlist, int64_t words, int64_t* codes, void* stream) {

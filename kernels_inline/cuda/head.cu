@@ -101,8 +101,8 @@ static int64_t launch_gather_normalise(int64_t version, Rows<W> rows, T* unit, f
 
 // ---- normalise_backward -------------------------------------------------------------------------------------------
 // The gradient g of a unit row u = w / |w| becomes the one of w: (g - (g.u) u) / |w|. At the floor, u = w / floor, and
-// g is only divided. slope [A, d] holds g and grad [A, d] receives the result; they may be the same. The result is of the
-// weight's kind, or in place float.
+// g is only divided. slope [A, d] holds g and grad [A, d] receives the result; they may be the same. The result is of
+// the kind that gradient_of says, or in place float.
 
 // (g.u) / |w|, where dot = g.w
 __device__ float along(double dot, float norm) { return norm > NORM_FLOOR ? float(dot / norm / norm) : 0.0f; }
@@ -248,8 +248,8 @@ extern "C" int64_t gather_normalise_v(int64_t version, const void* weight, int64
     });
 }
 
-// Where `slope` is not null, it holds the gradient in bfloat16 and grad, of the weight's kind, receives the result; else
-// grad is both, float.
+// Where `slope` is not null, it holds the gradient in bfloat16 and grad, see gradient_of, receives the result; else grad
+// is both, float.
 extern "C" int64_t normalise_backward_v(int64_t version, void* grad, const uint16_t* slope, const void* weight,
                                         int64_t kind, int64_t N, int64_t d, const int64_t* ids, int64_t A,
                                         const float* norms, void* stream) {

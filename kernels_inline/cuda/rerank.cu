@@ -134,7 +134,7 @@ static int64_t launch_rerank(int64_t version, const float* queries, const T* row
     return launch_error();
 }
 
-// queries [B, d] of length 1, rows [N, d] of any length (of this kind), ids [B, k] (-1: none).
+// queries [B, d] of length 1, rows [N, d] of any length (of a `kind` of loads.h), ids [B, k] (-1: none).
 // Out: ids_out [B, k] by (-cosine, id), -1 last; cosines_out [B, k], -inf for -1.
 extern "C" int64_t rerank_v(int64_t version, const float* queries, const void* rows, int64_t kind, const int64_t* ids,
                             int64_t B, int64_t k, int64_t d, int64_t* ids_out, float* cosines_out, void* stream) {
