@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import math
 import time
 from collections.abc import Callable
 from statistics import median
@@ -191,8 +193,24 @@ def table(rows: list[dict]) -> str:
 
 
 def finding(rows: list[dict]) -> str:
-    """How many times faster ann trains than full, end to end, at the most classes; "" if one of them is not there."""
+    """How many times faster ann trains than full, end to end, at the most classes, and from how many on it is faster;
+    "" if one of them is not there."""
     most = max(row["classes"] for row in rows)
     ours = [row for row in rows if row["head"] == "ann" and row["classes"] == most and row["speedup_vs_full"]]
+    if not ours:
+        return ""
     times = " and ".join(f"{row['speedup_vs_full']:.1f} times at a rate of {row['rate']:g}" for row in ours)
-    return f"End to end, at {most:,} classes, ann trains faster than full by {times}." if ours else ""
+    crossings = {row["rate"]: crossover(rows, row["rate"]) for row in ours}
+    since = "".join(f" At a rate of {rate:g} the two cross at about {n:,.0f}." for rate, n in crossings.items() if n)
+    return f"End to end, at {most:,} classes, ann trains faster than full by {times}.{since}"
+
+
+def crossover(rows: list[dict], rate: float) -> float | None:
+    """The number of classes at which a step with ann takes as long as one with full, between the two measured around it
+    (a straight line in logarithms); None if one of them is faster throughout."""
+    ours = [row for row in rows if row["head"] == "ann" and row["rate"] == rate and row["speedup_vs_full"]]
+    points = sorted((math.log(row["classes"]), math.log(row["speedup_vs_full"])) for row in ours)
+    for (few, behind), (many, ahead) in itertools.pairwise(points):
+        if behind < 0 <= ahead:
+            return math.exp(few + (many - few) * behind / (behind - ahead))
+    return None

@@ -46,6 +46,18 @@ def test_the_table_tells_the_ratio_at_the_most_classes(rows):
     assert "End to end" not in training.table(rows[:3])
 
 
+def test_the_crossover_lies_between_what_was_measured():
+    def row(classes, speedup, rate=0.1):
+        return {"head": "ann", "classes": classes, "rate": rate, "speedup_vs_full": speedup}
+
+    rows = [row(1_000_000, 4.0), row(100, 0.25), row(10_000, 0.5), row(100, 2.0, 0.2), row(10_000, 4.0, 0.2)]
+    assert training.crossover(rows, 0.1) == pytest.approx(10_000 * 100 ** (1 / 3))
+    assert training.crossover(rows, 0.2) is None
+    assert training.finding(rows).endswith(
+        "4.0 times at a rate of 0.1. At a rate of 0.1 the two cross at about 46,416."
+    )
+
+
 def test_a_backbone_of_usual_size():
     rows = training.bench_training(
         100, [0.2], ["full", "full_kernels", "ann"], half=False, rounds=1, dim=16, batch=2, backbone="resnet50"
