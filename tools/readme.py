@@ -16,7 +16,8 @@ from annsoftmax_ref.experiments.records import read_record
 from annsoftmax_ref.experiments.settings import OBJECTIVES, STORE
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "tables" / "README.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "results" / "tables" / "README.md")
+GLANCE = 0.02  # the share of the classes in the README's own table
 
 
 def runs_table(name: str) -> str:
@@ -25,6 +26,33 @@ def runs_table(name: str) -> str:
     rows = [store.rows[run] for run in table.runs if run in store.rows]
     places = sorted({place(row["environment"]) for row in rows})
     return f"{table.render(store)}\n\n*{'; '.join(places)}; `annsoftmax table {name}`; records in `{STORE}`.*"
+
+
+def glance_table() -> str:
+    """Four heads, all but full with groups by the same rule: accuracy, and what a step costs."""
+    store = runs.Store(ROOT / STORE)
+    found = tables.TABLES["searches"].found(store)
+    record = read_record(ROOT / "results" / "cpu" / "searches.json")
+    ms = {
+        (row["head"], row["classes"]): row["ms"]
+        for row in record["rows"]
+        if row["rate"] == GLANCE and row["by_rule"] == (row["head"] != "full")
+    }
+    most = max(classes for _, classes in ms)
+    lines = []
+    for head, what in GLANCED.items():
+        cell = found["full" if head == "full" else f"{head}, groups", "pairs, 1/50"]
+        costs = (f"{ms[head, classes]:.0f}" for classes in (20_000, most))
+        lines.append([f"`{head}`, {what}", reports.percent("accuracy")(cell), *costs])
+    titles = ["head", "top-1 on 20,000 classes, %", "ms a step there", f"ms a step at {most:,} classes"]
+    scored = (
+        f"A fiftieth of the classes scored but by `full`; groups by one rule, a single one at {most:,}. {HOW_MEASURED}"
+    )
+    return f"{reports.grid(titles, lines)}\n\n*{scored} {place(record['environment'])}.*"
+
+
+GLANCED = {"full": "all classes", "random": "random classes", "forest": "Selective Softmax", "ann": "ANN Softmax"}
+HOW_MEASURED = "Accuracy: three seeds or five (`annsoftmax table searches`); times: `annsoftmax bench searches`,"
 
 
 def search_table() -> str:
@@ -110,6 +138,7 @@ def large_search_table() -> str:
 
 TABLES = {
     **{name: partial(runs_table, name) for name in tables.TABLES},
+    "glance": glance_table,
     "search": search_table,
     "steps": steps_table,
     "large_search": large_search_table,

@@ -1,4 +1,4 @@
-"""The maps keep up with the tree: the README's table, the package's own account of stages and rooms, tests' names."""
+"""The maps keep up: the table of CONTRIBUTING.md, the package's own account of stages and rooms, tests' names."""
 
 import re
 from fnmatch import fnmatch
@@ -8,8 +8,8 @@ import annsoftmax_ref
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "annsoftmax_ref"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-MAP = re.findall(r"^\| (`.*?) \| (.*) \|$", README.partition("## Map\n")[2].partition("\n## ")[0], re.MULTILINE)
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MAP = re.findall(r"^\| (`.*?) \| (.*) \|$", GUIDE.partition("## Map\n")[2].partition("\n## ")[0], re.MULTILINE)
 
 
 def places():

@@ -1,4 +1,4 @@
-"""The README keeps its word: its snippets run, and the files, links and make targets that it names exist."""
+"""The documents keep their word: snippets run, and the files, links and make targets that they name exist."""
 
 import re
 import subprocess
@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
-TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
+DOCUMENTS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "annsoftmax_ref/README.md",
+        "kernels_inline/README.md",
+        "results/README.md",
+        "results/tables/README.md",
+    )
+}
+README = DOCUMENTS["README.md"]
 SUFFIXES = "py ipynb md toml txt yml yaml cfg json png svg cpp cu cuh h".split()
 MADE_LATER = (".venv", "results/demo")  # by `make setup` and `make demo`
 
-pytestmark = pytest.mark.skipif(not TEXT, reason="there is no README.md yet")
+each_document = pytest.mark.parametrize("document", DOCUMENTS)
 
 
 def snippets(text):
@@ -54,40 +64,54 @@ def exists(name):
     return "/" not in name and any(ROOT.glob(f"*/**/{name}"))
 
 
-def test_there_is_a_snippet():
-    assert len(list(snippets(TEXT))) >= 1
+def test_the_readme_is_one_screen_or_two():
+    assert len(README.splitlines()) < 150
+
+
+# Those of CONTRIBUTING.md are files of the reader's own: test_contributing.py.
+SNIPPETS = [
+    (name, line, code) for name, text in DOCUMENTS.items() if name != "CONTRIBUTING.md" for line, code in snippets(text)
+]
+
+
+def test_there_are_snippets():
+    assert {"README.md", "annsoftmax_ref/README.md"} == {name for name, _, _ in SNIPPETS}
+
+
+@pytest.mark.parametrize("document, line, code", SNIPPETS, ids=[f"{name}:{line}" for name, line, _ in SNIPPETS])
+def test_snippet_runs(document, line, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what it writes does not stay
+    numbered = "\n" * (line - 1) + code  # a traceback then names the document's own line
+    exec(compile(numbered, document, "exec"), {"__name__": "readme_snippet"})
 
 
 @pytest.mark.parametrize(
-    "line, code", list(snippets(TEXT)), ids=lambda value: f"line{value}" if type(value) is int else ""
-)
-def test_snippet_runs(line, code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # what it writes does not stay
-    numbered = "\n" * (line - 1) + code  # a traceback then names the README's own line
-    exec(compile(numbered, str(README), "exec"), {"__name__": "readme_snippet"})
+    "document", sorted(DOCUMENTS.keys() - {"CONTRIBUTING.md"})
+)  # which names files that are to be made
+def test_named_files_exist(document):
+    assert [name for name in set(named_files(DOCUMENTS[document])) if not exists(name)] == []
 
 
-@pytest.mark.parametrize("name", sorted(set(named_files(TEXT))))
-def test_named_file_exists(name):
-    assert exists(name), f"README.md names {name}, which is not there"
+@each_document
+def test_links_lead_somewhere(document):
+    folder = (ROOT / document).parent
+    for target in linked(DOCUMENTS[document]):
+        name, _, anchor = target.partition("#")
+        there = folder / name if name else ROOT / document
+        assert not name.startswith("/") and there.exists(), f"{document} links to {target}, which is not there"
+        if anchor and there.suffix == ".md":
+            assert anchor in headings(there.read_text()), f"{document} links to {target}: there is no such heading"
 
 
-@pytest.mark.parametrize("target", sorted(set(linked(TEXT))))
-def test_link_leads_somewhere(target):
-    name, _, anchor = target.partition("#")
-    if name:
-        assert not name.startswith("/") and exists(name), f"README.md links to {target}, which is not there"
-    else:
-        assert anchor in headings(TEXT), f"README.md links to #{anchor}, and has no such heading"
-
-
-def test_images_have_alt_text():
-    assert [target for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)", TEXT) if not alt.strip()] == []
+@each_document
+def test_images_have_alt_text(document):
+    found = re.findall(r"!\[([^\]]*)\]\(([^)]+)", DOCUMENTS[document])
+    assert [target for alt, target in found if not alt.strip()] == []
 
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = {a or b for a, b in make_targets(TEXT)}
+    targets = {a or b for text in DOCUMENTS.values() for a, b in make_targets(text)}
     assert {"demo", "test"} <= targets
     assert [t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)] == []
 
