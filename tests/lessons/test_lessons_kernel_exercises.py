@@ -76,7 +76,7 @@ def test_a_wrong_answer_is_told_with_element_and_thread(body, words, capsys):
 
 
 def test_an_answer_that_is_right_in_one_order_only_is_wrong(capsys):
-    late = "    if (n > 40 && i == 0) out[5] = 0;"  # before thread 5 writes there in the one order, and after it in the other
+    late = "    if (n > 40 && i == 0) out[5] = 0;"  # thread 5 writes there too: after it in the one order only
     assert not SCALE.check(
         scale("    const int i = blockIdx.x * 256 + threadIdx.x;\n    if (i < n) out[i] = 2 * x[i];\n" + late)
     )
