@@ -115,6 +115,14 @@ EMULATOR_INSIDE inline void count(const void* pointer, size_t bytes, bool store,
     busy = false;
 }
 
+// What a copy of a vector type does (builtins.h): a load and a store. Those of a thread's own memory do not count.
+__attribute__((noinline)) EMULATOR_INSIDE inline void copy_whole(void* to, const void* from, size_t bytes) {
+    void* const code = __builtin_return_address(0);
+    count(from, bytes, false, code);
+    count(to, bytes, true, static_cast<char*>(code) + 1);  // another instruction than the load
+    std::memcpy(to, from, bytes);
+}
+
 // The number of different values of part(address) among the lanes first to last - 1 of a request.
 template <class Part>
 std::vector<uintptr_t> distinct(const Request& request, int first, int last, size_t bytes, Part part) {

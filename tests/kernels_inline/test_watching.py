@@ -72,3 +72,40 @@ def test_counting_can_be_left_out(library):
         with watching.only([x, out], library, counting=counting):
             emulator.call(library, "launch", x, 32, out, None)
         assert emulator.counts(library)["global_stores"] == 64 * counting
+
+
+VECTORS = """
+__global__ void copy(const float4* x, float4* out, ushort4* small) {
+    __shared__ float4 parts[32];
+    const float4 mine = x[threadIdx.x];
+    parts[threadIdx.x] = make_float4(mine.x, mine.y + 1, mine.z, mine.w);
+    __syncthreads();
+    out[threadIdx.x] = parts[31 - threadIdx.x];
+    small[threadIdx.x] = ushort4{1, 2, 3, 4};
+}
+extern "C" int64_t launch(const void* x, void* out, void* small, void* stream) {
+    LAUNCH(copy, 1, 32, 0, stream, (const float4*)x, (float4*)out, (ushort4*)small);
+    return launch_error();
+}
+"""
+
+
+def test_a_vector_is_loaded_and_stored_in_one_piece(order):
+    library = emulator.load(VECTORS, "counting")
+    x, out, small = torch.arange(128.0).view(32, 4), torch.zeros(32, 4), torch.zeros(32, 4, dtype=torch.int16)
+    with watching.only([x, out, small], library, recording=True):
+        emulator.call(library, "launch", x, out, small, None)
+        uses = watching.uses(library)
+    assert torch.equal(out, x.flip(0) + torch.tensor([0.0, 1, 0, 0])) and small[31].tolist() == [1, 2, 3, 4]
+    assert len(uses) == 5 * 32 and sorted(uses["bytes"].tolist()) == 32 * [8] + 128 * [16]
+    assert (uses["store"] == 1).sum() == 3 * 32 and (uses["shared"] == 1).sum() == 2 * 32
+    lines = {place[0][1] for place in (list(filter(of_cell, found)) for found in told(library, uses)) if place}
+    assert lines == {4, 5, 7, 8}
+
+
+def told(library, uses):
+    return watching.lines(library, uses["code"]).values()
+
+
+def of_cell(place):
+    return place[0] == "kernel.cu"
