@@ -119,7 +119,7 @@ EMULATOR_INSIDE inline void count(const void* pointer, size_t bytes, bool store,
 __attribute__((noinline)) EMULATOR_INSIDE inline void copy_whole(void* to, const void* from, size_t bytes) {
     void* const code = __builtin_return_address(0);
     count(from, bytes, false, code);
-    count(to, bytes, true, static_cast<char*>(code) + 1);  // another instruction than the load
+    count(to, bytes, true, static_cast<char*>(code) - 1);  // another place than the load's
     std::memcpy(to, from, bytes);
 }
 
