@@ -112,7 +112,7 @@ format: $(STAMP)  ## let ruff fix and format code and notebooks
 sanitize: $(STAMP)  ## run the C++ kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHONPATH=. $(QUIET_ENV) $(BIN)/python tools/sanitize.py
 
-EMULATED := $(addprefix tests/kernels_inline/test_,emulator*.py cuda_*.py index_of_versions.py compile.py)
+EMULATED := $(addprefix tests/kernels_inline/test_,emulator*.py watching.py cuda_*.py index_of_versions.py compile.py)
 
 emulate: $(STAMP)  ## run the CUDA kernels on the CPU: their tests, the compile check, and counts of memory accesses
 	$(QUIET_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(EMULATED)

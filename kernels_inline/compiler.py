@@ -37,7 +37,14 @@ logger = logging.getLogger(__name__)
 
 
 class BuildError(RuntimeError):
-    """The kernels cannot be built here; the message is one sentence that says why. Plain torch still works."""
+    """The kernels cannot be built here; the message is one sentence that says why. Plain torch still works.
+
+    log: all that the compiler said, where it was asked.
+    """
+
+    def __init__(self, message: str, log: str = ""):
+        super().__init__(message)
+        self.log = log
 
 
 # -------------------------------------------------------------------------------------------------------- the compiler
@@ -144,6 +151,15 @@ def build_folder() -> Path:
 
 
 def cached_library(kind: str, text: str, flags: str, compile: Callable[[str, str, str, str], Path]) -> ctypes.CDLL:
+    """The library at ``cached_path``, loaded. Raises BuildError, whatever goes wrong."""
+    path = cached_path(kind, text, flags, compile)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"the kernels in {path.parents[1]} cannot be written or loaded: {error}") from error
+
+
+def cached_path(kind: str, text: str, flags: str, compile: Callable[[str, str, str, str], Path]) -> Path:
     """The library that ``compile(name, text, flags, workplace)`` makes of a text, made if it is not there yet.
 
     kind: the beginning of its name; the rest is a hash of the text, the flags and this machine.
@@ -154,7 +170,7 @@ def cached_library(kind: str, text: str, flags: str, compile: Callable[[str, str
     name = f"{kind}_{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     folder = build_folder() / name
     try:
-        return ctypes.CDLL(str(_find(folder) or _build(name, text, flags, folder, compile)))
+        return _find(folder) or _build(name, text, flags, folder, compile)
     except BuildError:
         raise
     except (OSError, UnicodeError) as error:  # of UnicodeError: a path that the locale cannot write

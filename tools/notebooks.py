@@ -9,6 +9,8 @@ Without names: all notebooks of the folder notebooks/. Whether the outputs are t
 
 import argparse
 import ast
+import builtins
+import contextlib
 import json
 import re
 import symtable
@@ -19,6 +21,7 @@ from urllib.parse import unquote
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
+from annsoftmax_ref.lessons.kernel_cells import names_in
 from annsoftmax_ref.machine.files import replacing
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
@@ -26,6 +29,7 @@ MAX_BYTES = 200_000
 MAX_LINES = 30  # of a code cell; a kernel may be longer, and its cell is tagged so
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try, ast.Match, ast.FunctionDef, ast.ClassDef)
+CUDA_CELL = re.compile(r"\A%%cuda_(kernel|helpers)\b(.*)")
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|work|tmp|Users)(?:/[\w.-]*|\b)")
 
 
@@ -89,7 +93,8 @@ def check(path):
     """Return one sentence for each fault in the form of the notebook at `path` (none: an empty list)."""
     path = Path(path)
     notebook = nbformat.read(path, as_version=4)
-    rules = (executed_in_order, short_cells, no_widget_state, headings, no_machine_paths, images, gpu_cells_are_leaves)
+    rules = (executed_in_order, short_cells, no_widget_state, headings, no_machine_paths, images)
+    rules += (gpu_cells_are_leaves, names_are_bound)
     faults = [fault for rule in rules for fault in rule(notebook)] + links(notebook, path)
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -191,6 +196,17 @@ def gpu_cells_are_leaves(notebook):
                 owner.pop(name, None)
 
 
+def names_are_bound(notebook):
+    """Every name that is used is bound in some cell. (Ruff cannot tell: it does not see what %%cuda_kernel binds.)"""
+    used, bound = {}, {*dir(builtins), "get_ipython", "display", "__name__"}  # used: name -> the first cell that does
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        with contextlib.suppress(SyntaxError):  # of which gpu_cells_are_leaves tells
+            for names, binds in statement_names(cell.source):
+                used = dict.fromkeys(names, number) | used
+                bound |= binds
+    yield from (f"code cell {used[name]} uses '{name}', which no cell binds" for name in sorted(used.keys() - bound))
+
+
 # --- reading a notebook ------------------------------------------------------------------------
 
 
@@ -228,6 +244,10 @@ def heading_lines(notebook):
 
 def statement_names(source):
     """For each top-level statement of a code cell: the names it takes from outside, and those it binds."""
+    if cuda := CUDA_CELL.match(source):
+        bound, used = names_in(cuda.group(2))
+        yield set(used), {name.partition("<")[0] for name in bound}
+        return
     source = re.sub(r"\A%%(time|timeit|capture)\b.*\n", "", source)  # magics whose body is Python
     source = re.sub(r"^%(time|timeit)\b *(-\w+ *\d* +)*", "", source, flags=re.MULTILINE)
     source = TransformerManager().transform_cell(source)  # the other magics and !commands become calls

@@ -2,6 +2,11 @@
 
 The pictures of one notebook are pure functions in a module named after it (``bits.py`` for notebook 04), with its
 exercises beside them.
+
+Kernels in cells, from notebook 12 on: ``kernel_cells`` has the magics, ``kernel_launches`` what they bind, and
+``kernel_text``, ``kernel_arguments``, ``kernel_traffic``, ``kernel_faults`` and ``kernel_page`` are its parts;
+``kernel_exercises`` grades an answer that is a kernel. ``memory_pictures`` and ``warp_pictures`` draw what a warp does,
+in ``svg``.
 """
 
 from annsoftmax_ref.lessons.controls import explore

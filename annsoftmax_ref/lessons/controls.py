@@ -19,13 +19,27 @@ def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> wid
     ``box.controls`` is the dict of them and ``box.picture`` the Image, so that a test can set a control's ``value``
     and see that of the picture change. A callback's error would go unseen in a notebook, so it is shown in the box.
     """
-    picture, message = widgets.Image(format="png"), widgets.HTML()
+    box = _box(lambda **values: png(draw(**values)), widgets.Image(format="png"), controls)
+    # A figure is garbage in cycles. To find it, the collector looks through all that torch and matplotlib hold, 0.3 s
+    # at a time, while somebody waits for a picture; what is frozen it passes over.
+    gc.collect()
+    gc.freeze()
+    return box
+
+
+def explore_svg(draw: Callable[..., str], **controls: widgets.ValueWidget) -> widgets.VBox:
+    """The same for a ``draw`` that returns SVG or HTML; ``box.picture`` is an HTML widget."""
+    return _box(draw, widgets.HTML(), controls)
+
+
+def _box(draw: Callable, picture: widgets.ValueWidget, controls: dict[str, widgets.ValueWidget]) -> widgets.VBox:
+    message = widgets.HTML()
     for name, control in controls.items():
         control.description = control.description or name.replace("_", " ")
 
     def redraw(change=None) -> None:
         try:
-            picture.value = png(draw(**{name: control.value for name, control in controls.items()}))
+            picture.value = draw(**{name: control.value for name, control in controls.items()})
             message.value = ""
         except ValueError as error:  # values that do not go together
             message.value = f"<b>{error}</b>"
@@ -33,10 +47,6 @@ def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> wid
     for control in controls.values():
         control.observe(redraw, "value")
     redraw()
-    # A figure is garbage in cycles. To find it, the collector looks through all that torch and matplotlib hold, 0.3 s
-    # at a time, while somebody waits for a picture; what is frozen it passes over.
-    gc.collect()
-    gc.freeze()
     box = widgets.VBox([*controls.values(), message, picture])
     box.controls, box.picture, box.message = controls, picture, message
     return box

@@ -3,10 +3,33 @@
 #pragma once
 
 // ---- Vector types -------------------------------------------------------------------------------------------------
-#define EMULATOR_VECTORS(T, name)                                                    \
-    struct alignas(2 * sizeof(T)) name##2 { T x, y; };                               \
-    struct alignas(sizeof(T) < 8 ? 4 * sizeof(T) : 16) name##4 { T x, y, z, w; };    \
-    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                       \
+// A GPU loads and stores a vector in one piece. Where accesses are counted the compiler must not take it apart, as it
+// likes to; so there a copy is a function's work, and counts as one access.
+#ifdef EMULATOR_COUNT
+#define EMULATOR_COPIED(V)                                                                       \
+    V() = default;                                                                               \
+    V(const V& other) { emulator::copy_whole(this, &other, sizeof other); }                      \
+    V& operator=(const V& other) {                                                               \
+        emulator::copy_whole(this, &other, sizeof other);                                        \
+        return *this;                                                                            \
+    }
+#define EMULATOR_MADE(V, parts, ...) V parts : __VA_ARGS__ {}
+#else
+#define EMULATOR_COPIED(V)
+#define EMULATOR_MADE(V, parts, ...)
+#endif
+#define EMULATOR_VECTORS(T, name)                                                                \
+    struct alignas(2 * sizeof(T)) name##2 {                                                      \
+        T x, y;                                                                                  \
+        EMULATOR_COPIED(name##2)                                                                 \
+        EMULATOR_MADE(name##2, (T a, T b), x(a), y(b))                                           \
+    };                                                                                           \
+    struct alignas(sizeof(T) < 8 ? 4 * sizeof(T) : 16) name##4 {                                 \
+        T x, y, z, w;                                                                            \
+        EMULATOR_COPIED(name##4)                                                                 \
+        EMULATOR_MADE(name##4, (T a, T b, T c, T d), x(a), y(b), z(c), w(d))                     \
+    };                                                                                           \
+    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                   \
     inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 EMULATOR_VECTORS(signed char, char)
 EMULATOR_VECTORS(unsigned char, uchar)

@@ -12,6 +12,9 @@
 // A request to global memory moves whole sectors of 32 bytes: 4 when 32 lanes read neighbouring floats, 32 when they
 // read a column. A request to shared memory takes one wavefront, or several where lanes want different words of the
 // same one of its 32 banks. Those are the names and numbers of NVIDIA's profiler. Atomics count as a load and a store.
+//
+// As the functions are called before the access, they can do two things more, which `emulator_watch` turns on: record
+// who uses what, and end a launch that would use global memory outside the arrays that it was given.
 #pragma once
 #include <map>
 #include <utility>
@@ -36,8 +39,48 @@ struct Counting {
 EMULATOR_KEPT static Counting* counting = nullptr;
 EMULATOR_KEPT static bool busy = false;    // its own accesses are not counted
 
+// An access as watching.py reads it. block, thread: numbers, x first; code: where in the library.
+struct Use { int64_t block, thread, code, address, bytes, store, shared; };
+struct Array { uintptr_t begin, bytes; };
+struct Watching {
+    bool arrays_known = false, recording = false, counting = true;
+    std::vector<Array> arrays;
+    std::vector<Use> uses;
+    Use fault = {};                        // the access outside all arrays that ended a launch; bytes: 0 if none did
+};
+EMULATOR_KEPT static Watching* watching = nullptr;
+extern "C" char __ehdr_start[] __attribute__((visibility("hidden")));  // where this library begins
+
 EMULATOR_INSIDE inline bool lies_in(uintptr_t address, const void* begin, size_t bytes) {
     return address - reinterpret_cast<uintptr_t>(begin) < bytes;
+}
+
+// Tables of constants lie in the library itself.
+EMULATOR_INSIDE inline bool may_be_used(uintptr_t address, size_t bytes) {
+    if (lies_in(address, __ehdr_start, _end - __ehdr_start)) return true;
+    for (const Array& array : watching->arrays)
+        if (address >= array.begin && address + bytes <= array.begin + array.bytes) return true;
+    return false;
+}
+
+// A thread that must not go on: its fiber is left for good, and made anew for the next launch.
+EMULATOR_INSIDE inline void end_launch(const Use& fault) {
+    watching->fault = fault;
+    note(LAUNCH_FAILURE, "an access outside of all arrays");
+    machine.current->state = ENDED;
+    machine.current->fiber.stack = nullptr;
+    busy = false;
+    change(machine.current->fiber, machine.host);
+}
+
+EMULATOR_INSIDE inline void watch(uintptr_t address, size_t bytes, bool store, bool shared, void* code) {
+    const uint3 block = machine.block_index;
+    const int64_t number = (int64_t(block.z) * machine.grid.y + block.y) * machine.grid.x + block.x;
+    const uintptr_t place = reinterpret_cast<uintptr_t>(code) - reinterpret_cast<uintptr_t>(__ehdr_start);
+    const int64_t thread = number_of(*machine.current);
+    const Use use = {number, thread, int64_t(place), int64_t(address), int64_t(bytes), store, shared};
+    if (watching->recording) watching->uses.push_back(use);
+    if (watching->arrays_known && !shared && !may_be_used(address, bytes)) end_launch(use);
 }
 
 EMULATOR_INSIDE inline void count(const void* pointer, size_t bytes, bool store, void* code) {
@@ -50,6 +93,13 @@ EMULATOR_INSIDE inline void count(const void* pointer, size_t bytes, bool store,
     if (counting == nullptr) counting = new Counting;
     const bool shared = lies_in(address, __bss_start, _end - __bss_start) ||
                         lies_in(address, machine.dynamic, machine.dynamic_bytes);
+    if (watching != nullptr) {
+        watch(address, bytes, store, shared, code);
+        if (!watching->counting) {
+            busy = false;
+            return;
+        }
+    }
     int64_t* totals = counting->totals[shared];
     totals[store ? STORES : LOADS] += 1;
     totals[store ? STORE_BYTES : LOAD_BYTES] += int64_t(bytes);
@@ -63,6 +113,14 @@ EMULATOR_INSIDE inline void count(const void* pointer, size_t bytes, bool store,
     if (instruction.requests.size() <= time) instruction.requests.resize(time + 1);
     instruction.requests[time].uses.emplace_back(lane(), address);
     busy = false;
+}
+
+// What a copy of a vector type does (builtins.h): a load and a store. Those of a thread's own memory do not count.
+__attribute__((noinline)) EMULATOR_INSIDE inline void copy_whole(void* to, const void* from, size_t bytes) {
+    void* const code = __builtin_return_address(0);
+    count(from, bytes, false, code);
+    count(to, bytes, true, static_cast<char*>(code) - 1);  // another place than the load's
+    std::memcpy(to, from, bytes);
 }
 
 // The number of different values of part(address) among the lanes first to last - 1 of a request.
@@ -132,4 +190,27 @@ extern "C" __attribute__((used, visibility("default"))) EMULATOR_INSIDE inline v
     if (emulator::counting == nullptr) emulator::counting = new emulator::Counting;
     std::memcpy(out, emulator::counting->totals, sizeof emulator::counting->totals);
     std::memset(emulator::counting->totals, 0, sizeof emulator::counting->totals);
+}
+
+// From now on launches may use these arrays only (null: any memory), and are recorded and counted or not. What was
+// recorded before is forgotten. For watching.py, as the next two.
+extern "C" __attribute__((used, visibility("default"))) EMULATOR_INSIDE inline void emulator_watch(
+    const emulator::Array* arrays, int64_t count, int64_t recording, int64_t counting) {
+    delete emulator::watching;
+    emulator::watching = new emulator::Watching{arrays != nullptr, recording != 0, counting != 0, {}, {}, {}};
+    if (arrays != nullptr) emulator::watching->arrays.assign(arrays, arrays + count);
+}
+
+// How many uses were recorded; the first `room` of them are written to `out`.
+extern "C" __attribute__((used, visibility("default"))) EMULATOR_INSIDE inline int64_t emulator_uses(
+    emulator::Use* out, int64_t room) {
+    if (emulator::watching == nullptr) return 0;
+    const auto& uses = emulator::watching->uses;
+    std::copy_n(uses.begin(), std::min<int64_t>(room, int64_t(uses.size())), out);
+    return int64_t(uses.size());
+}
+
+// The access that ended the last launch; its bytes are 0 if none did.
+extern "C" __attribute__((used, visibility("default"))) EMULATOR_INSIDE inline void emulator_fault(emulator::Use* out) {
+    *out = emulator::watching == nullptr ? emulator::Use{} : emulator::watching->fault;
 }

@@ -7,7 +7,7 @@
 The same source can be built in four variants:
 
     plain      for tests; a million threads that never wait take about 0.06 s here, and every wait about 50 ns
-    counting   `counts` tells how often the kernels read and wrote global and shared memory
+    counting   `counts` tells how often the kernels read and wrote global and shared memory; watching.py, who did
     asan       AddressSanitizer reports accesses outside an array, in shared memory too
     races      ThreadSanitizer reports two threads that use the same memory without a barrier between them,
                with both lines. To it every CUDA thread is a thread of its own
@@ -38,10 +38,11 @@ FOLDER = Path(__file__).parent
 # where the kernel does not ask for it, so that results are the same on every CPU.
 COMMON = "-std=c++20 -fPIC -fno-gnu-unique -ffp-contract=off -fno-math-errno -Wno-unknown-pragmas"
 # Compiler's flags and linker's flags. The counting variant is not linked with ThreadSanitizer: the calls that the
-# compiler inserts for it go to counting.h. Loops are not vectorised there, so that an access stays an access.
+# compiler inserts for it go to counting.h. Loops are not vectorised there, so that an access stays an access; -g1 is
+# enough to tell the line of one.
 VARIANTS = {
     "plain": ("-O2", ""),
-    "counting": ("-O2 -fno-tree-vectorize -fsanitize=thread -DEMULATOR_COUNT", ""),
+    "counting": ("-O2 -g1 -gdwarf-4 -fno-tree-vectorize -fsanitize=thread -DEMULATOR_COUNT", ""),
     "asan": ("-O1 -g -fno-omit-frame-pointer -fsanitize=address", "-fsanitize=address"),
     "races": ("-O1 -g -fno-omit-frame-pointer -fsanitize=thread", "-fsanitize=thread"),
 }
@@ -149,8 +150,17 @@ def source(sources: str | Path | Sequence[str | Path] = ()) -> str:
     return "\n".join(parts) + "\n"
 
 
+def built(sources: str | Path | Sequence[str | Path] = (), variant: str = "plain") -> Path:
+    """The library that ``load`` loads, not loaded: one of asan or races can be built in any process."""
+    return _cached(source(sources), variant, compiler.cached_path)
+
+
 @functools.lru_cache(maxsize=64)
 def _load(text: str, variant: str) -> ctypes.CDLL:
+    return _cached(text, variant, compiler.cached_library)
+
+
+def _cached(text: str, variant: str, cached):
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}")
     flags, link_flags = VARIANTS[variant]
@@ -164,11 +174,13 @@ def _load(text: str, variant: str) -> ctypes.CDLL:
         _run([*cxx, "-shared", *link_flags.split(), str(main.with_suffix(".o")), "-o", str(library)])
         return library
 
-    return compiler.cached_library(f"emulator_{variant}", text + headers, f"{COMMON} {flags} {link_flags}", compile)
+    return cached(f"emulator_{variant}", text + headers, f"{COMMON} {flags} {link_flags}", compile)
 
 
 def _run(command: list[str]) -> None:
     variables = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # the compiler is sound
+    variables["LC_ALL"] = "C"  # it says the same in every country
     run = subprocess.run(command, env=variables, capture_output=True, text=True)
     if run.returncode:
-        raise compiler.BuildError(f"the kernels cannot be compiled for the CPU: {compiler.first_cause(run.stderr)}")
+        cause = compiler.first_cause(run.stderr)
+        raise compiler.BuildError(f"the kernels cannot be compiled for the CPU: {cause}", log=run.stderr)

@@ -38,18 +38,23 @@ def text() -> str:
 
 def build_library(capability: tuple[int, int]) -> ctypes.CDLL:
     """The library of all kernels for GPUs of this compute capability. Raises BuildError."""
+    return library_of("annsoftmax_cuda", text(), capability)
+
+
+def library_of(kind: str, text: str, capability: tuple[int, int]) -> ctypes.CDLL:
+    """The library of a text; ``kind`` begins its name. Raises BuildError."""
     nvcc = find()
     if nvcc is None:
         raise BuildError("there is no nvcc (conda install -c conda-forge cuda-nvcc, or set CUDA_HOME)")
     number = "{}{}".format(*capability)
     flags = " ".join((*FLAGS, f"-gencode=arch=compute_{number},code=sm_{number}"))
-    return compiler.cached_library("annsoftmax_cuda", text(), flags, functools.partial(_compile, nvcc.parents[1]))
+    return compiler.cached_library(kind, text, flags, functools.partial(_compile, nvcc.parents[1]))
 
 
 def _compile(home: Path, name: str, text: str, flags: str, workplace: str) -> Path:
     from torch.utils import cpp_extension
 
-    compiler.logger.warning("building the CUDA kernels in %s, once, for about 20 seconds", compiler.build_folder())
+    compiler.logger.warning("building %s in %s, once, for up to 20 seconds", name, compiler.build_folder())
     if (
         cpp_extension.CUDA_HOME is not None
         and not Path(cpp_extension.CUDA_HOME, "include").joinpath("cuda_runtime_api.h").exists()
@@ -62,6 +67,7 @@ def _compile(home: Path, name: str, text: str, flags: str, workplace: str) -> Pa
             text,
             functions=None,
             extra_cuda_cflags=flags.split(),
+            extra_include_paths=[str(sources.FOLDER)],
             build_directory=workplace,
             is_python_module=False,
             no_implicit_headers=True,

@@ -37,20 +37,22 @@ GOOD = [
     new_markdown_cell("# A title\n\n[down](#The-end), [other](other.ipynb#Its-title), ![a curve](curve.png)"),
     code("x = 1\nfor i in range(3):\n    x += i\nprint(x)", 1, printed("4\n")),
     code("kernel = x + 1\ni = 5", 2, gpu=True),
-    code("for i in range(2):\n    x = i\n[i for i in range(x)]\ndef f(kernel):\n    return kernel", 3),
+    code("%%cuda_helpers rows\nint one;", 3),
+    code("%%cuda_kernel add<float, 2> scale using rows\n__global__ void add() {}", 4),
+    code("add, scale\nfor i in range(2):\n    x = i\n[i for i in range(x)]\ndef f(kernel):\n    return kernel", 5),
     new_markdown_cell("## The end\n\n```python\n# not a heading, nor [a link](nowhere)\n```\nand `[x](y)`, $f[k](z)$"),
 ]
 
 BAD = {
     "a cell was never run": (new_code_cell("1"), "execution count None"),
     "cells ran out of order": (code("1", 9), "execution count 9"),
-    "a long cell": (code("\n".join(["x = 1"] * 31), 4), "has 31 lines, and may have 30"),
+    "a long cell": (code("\n".join(["x = 1"] * 31), 6), "has 31 lines, and may have 30"),
     "two titles": (new_markdown_cell("# Another title"), "2 headings of level 1"),
     "a skipped heading level": (new_markdown_cell("#### Deep"), "'#### Deep' skips a level"),
-    "a path in a source": (code("open('/home/ann/x.npy')", 4), "source: /home/ann"),
-    "a path in an output": (code("x", 4, printed("saved /tmp/abc\n")), "output: /tmp/abc"),
+    "a path in a source": (code("open('/home/ann/x.npy')", 6), "source: /home/ann"),
+    "a path in an output": (code("x", 6, printed("saved /tmp/abc\n")), "output: /tmp/abc"),
     "a path in a traceback": (
-        code("x", 4, [new_output("error", ename="E", evalue="", traceback=["File /work/a.py"])]),
+        code("x", 6, [new_output("error", ename="E", evalue="", traceback=["File /work/a.py"])]),
         "output: /work/a.py",
     ),
     "a dead link": (new_markdown_cell("see [this](gone/file.md)"), "gone/file.md leads nowhere"),
@@ -63,14 +65,17 @@ BAD = {
     "an image without alt text": (new_markdown_cell("![](curve.png)"), "curve.png has no alt text"),
     "an img tag without alt text": (new_markdown_cell('<img src="curve.png" alt="">'), "has no alt text"),
     "a missing image": (new_markdown_cell("![a curve](gone.png)"), "gone.png leads nowhere"),
-    "a use of a gpu cell's name": (code("print(kernel)", 4), "uses 'kernel', which the gpu cell 2 binds"),
-    "a timed use": (code("%timeit -n 10 -r 3 kernel", 4), "uses 'kernel'"),
-    "a timed cell's use": (code("%%time\nkernel", 4), "uses 'kernel'"),
-    "a cell that is not Python": (code("x = = 1", 4), "is not plain Python"),
-    "a use inside a function": (code("def g():\n    return kernel", 4), "uses 'kernel'"),
-    "a use that also binds": (code("kernel = kernel + 1", 4), "uses 'kernel'"),
-    "a use in an augmented assignment": (code("kernel += 1", 4), "uses 'kernel'"),
-    "a large file": (code("x", 4, printed("9" * tool.MAX_BYTES)), "and may have 200,000"),
+    "a use of a gpu cell's name": (code("print(kernel)", 6), "uses 'kernel', which the gpu cell 2 binds"),
+    "a timed use": (code("%timeit -n 10 -r 3 kernel", 6), "uses 'kernel'"),
+    "a timed cell's use": (code("%%time\nkernel", 6), "uses 'kernel'"),
+    "a cell that is not Python": (code("x = = 1", 6), "is not plain Python"),
+    "a use inside a function": (code("def g():\n    return kernel", 6), "uses 'kernel'"),
+    "a use that also binds": (code("kernel = kernel + 1", 6), "uses 'kernel'"),
+    "a use in an augmented assignment": (code("kernel += 1", 6), "uses 'kernel'"),
+    "a name that no cell binds": (code("print(nobody)", 6), "code cell 6 uses 'nobody', which no cell binds"),
+    "helpers that no cell has": (code("%%cuda_kernel f using some\n", 6), "uses 'some', which no cell binds"),
+    "a use of a gpu cell's kernel": (code("%%cuda_kernel f using kernel\n", 6), "uses 'kernel', which the gpu cell 2"),
+    "a large file": (code("x", 6, printed("9" * tool.MAX_BYTES)), "and may have 200,000"),
 }
 
 
@@ -99,7 +104,7 @@ def test_widget_state_and_a_missing_title_are_found(folder):
 
 def test_the_command_names_the_fault_and_fails(folder, capsys):
     assert tool.main(["check", str(save(folder, *GOOD, code("1", 9)))]) == 1
-    assert "sample.ipynb: code cell 4 has execution count 9" in capsys.readouterr().out
+    assert "sample.ipynb: code cell 6 has execution count 9" in capsys.readouterr().out
     assert tool.main(["check", str(save(folder, *GOOD))]) == 0
 
 
