@@ -10,6 +10,20 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref.lessons.pictures import png
 
+SHARP = 2  # pixels of a picture for each that it takes on the page: screens have so many
+
+
+def new_image() -> widgets.Image:
+    """A place for pictures, no wider than the page."""
+    return widgets.Image(format="png", layout=widgets.Layout(max_width="100%", height="auto"))
+
+
+def put_figure(image: widgets.Image, figure: Figure) -> None:
+    """Show the figure in its own size, sharp; an Image by itself stretches to the width of the page."""
+    width = figure.get_size_inches()[0] * figure.dpi
+    image.value = png(figure, density=SHARP)
+    image.layout.width = f"{width:.0f}px"
+
 
 def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> widgets.VBox:
     """A box with the controls, and below them the picture ``draw(**values)``, drawn again when one of them moves.
@@ -19,13 +33,13 @@ def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> wid
     ``box.controls`` is the dict of them and ``box.picture`` the Image, so that a test can set a control's ``value``
     and see that of the picture change. A callback's error would go unseen in a notebook, so it is shown in the box.
     """
-    picture, message = widgets.Image(format="png"), widgets.HTML()
+    picture, message = new_image(), widgets.HTML()
     for name, control in controls.items():
         control.description = control.description or name.replace("_", " ")
 
     def redraw(change=None) -> None:
         try:
-            picture.value = png(draw(**{name: control.value for name, control in controls.items()}))
+            put_figure(picture, draw(**{name: control.value for name, control in controls.items()}))
             message.value = ""
         except ValueError as error:  # values that do not go together
             message.value = f"<b>{error}</b>"

@@ -18,8 +18,9 @@ from annsoftmax_ref.evaluation.verification import roc
 from annsoftmax_ref.experiments.figures import BLUE, GREEN, RED, new_figure
 from annsoftmax_ref.experiments.plots import STYLES
 from annsoftmax_ref.factory import make_head
+from annsoftmax_ref.lessons.controls import new_image, put_figure
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.lessons.pictures import DPI, SIZE, png
+from annsoftmax_ref.lessons.pictures import DPI, SIZE
 from annsoftmax_ref.training import build_optimizer, build_scheduler, default_recipe, train_step
 from annsoftmax_ref.training.network import ConvNet
 
@@ -131,7 +132,7 @@ class LiveRun:
             curve["step"].append(self.step)
             curve["loss"].append(float(np.mean(self.losses[name][-self.every :])))
             curve["accuracy"].append(evaluation.accuracy(self.networks[name], head, self.data.test))
-        self.picture.value = png(draw_curves(self.curves))
+        put_figure(self.picture, draw_curves(self.curves))
 
     def _make_box(self) -> None:
         self.start_button = widgets.Button(description="Start", icon="play")
@@ -140,7 +141,8 @@ class LiveRun:
         self.stop_button.on_click(self.stop)
         self.message = widgets.HTML()
         self._say("not started")
-        self.picture = widgets.Image(value=png(draw_curves(self.curves)), format="png")
+        self.picture = new_image()
+        put_figure(self.picture, draw_curves(self.curves))
         buttons = widgets.HBox([self.start_button, self.stop_button, self.message])
         self.box = widgets.VBox([buttons, self.picture])
 
@@ -237,17 +239,22 @@ def r_precision(relevant: np.ndarray) -> float:
 _FAR, _TAR = np.array([0.0, 0.0, 0.1, 0.3, 1.0]), np.array([0.0, 0.6, 0.85, 0.95, 1.0])
 EXERCISES = {
     "equal_error_rate": Exercise(
-        equal_error_rate, [(_FAR, _TAR), (np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 1.0]))]
+        equal_error_rate,
+        [(_FAR, _TAR), (np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 1.0]))],
+        hint="the false reject rate is 1 - tar; np.abs and argmin find where two curves are closest",
     ),
     "macro_accuracy": Exercise(
         macro_accuracy,
         [
             (np.array([True, True, True, False]), np.array([7, 7, 7, 2])),
             (np.array([True, False, True]), np.array([0, 0, 1])),
+            (np.array([True, False, False]), np.array([5_000_000, 3, 3])),
         ],
+        hint="only classes that occur count, and class numbers may be large: np.unique",
     ),
     "r_precision": Exercise(
         r_precision,
         [(np.array([True, False, True, False]),), (np.array([False, True, True, False, True, False]),)],
+        hint="R is how many are true in the whole ranking",
     ),
 }
