@@ -77,4 +77,4 @@ def table(columns: dict[str, object], digits: int = 2) -> str:
 
 
 def _word(value, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return f"{round(value, digits) + 0.0:.{digits}f}" if isinstance(value, float) else str(value)  # 0.00, never -0.00

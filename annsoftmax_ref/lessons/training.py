@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref import evaluation
 from annsoftmax_ref.evaluation.verification import roc
+from annsoftmax_ref.experiments import reports
 from annsoftmax_ref.experiments.figures import BLUE, GREEN, RED, new_figure
 from annsoftmax_ref.experiments.plots import STYLES
 from annsoftmax_ref.factory import make_head
@@ -209,6 +210,29 @@ def draw_quality(looks: dict[str, dict[str, float]]) -> Figure:
         axes.set_xlabel(label)
     figure.legend(loc="outside upper left", ncols=2, fontsize="small")
     return figure
+
+
+def grids(report: str) -> str:
+    """The tables of a report in Markdown, without the sentences between and below them."""
+    return "\n\n".join(block for block in report.split("\n\n") if block.startswith("|"))
+
+
+def gap_table(cells: reports.Cells, rivals: Sequence[str], metrics: Sequence[str] = ("accuracy",)) -> str:
+    """How far ``ann`` is above its rivals in runs of the same seeds, in points: Markdown, a line for each second label.
+
+    cells: rows by (head, label). A star: told apart (``Gap.told_apart``); behind "±" the deviation of the differences.
+    """
+    columns = [(metric, rival) for metric in metrics for rival in rivals]
+    titles = [rival if len(metrics) == 1 else f"{reports.METRICS[metric]}, {rival}" for metric, rival in columns]
+    lines = []
+    for label in dict.fromkeys(labels[1] for labels in cells if labels[0] == "ann"):
+        found = (reports.paired_gap(cells["ann", label], cells.get((rival, label), []), m) for m, rival in columns)
+        lines.append([label, *("" if gap is None else _signed(gap) for gap in found)])
+    return reports.grid(["ann less", *titles], lines)
+
+
+def _signed(gap: reports.Gap) -> str:
+    return f"{gap.mean:+.1f} ± {gap.spread:.1f}{' *' if gap.told_apart else ''}"
 
 
 def _figure(width: float, height: float):

@@ -40,6 +40,6 @@ def test_one_group_has_room_for_labels_only_and_two_bring_near_classes():
 
 
 def test_a_table_stands_in_columns():
-    text = toy.table({"class": ["e", "é"], "cosine": np.array([0.5, -1.0]), "bits": [1, 10]})
-    assert text.splitlines() == ["class  cosine  bits", "    e    0.50     1", "    é   -1.00    10"]
+    text = toy.table({"class": ["e", "é"], "cosine": np.array([-1.0, -0.001]), "bits": [1, 10]})
+    assert text.splitlines() == ["class  cosine  bits", "    e   -1.00     1", "    é    0.00    10"]
     assert toy.named([0, -1, 8]) == "e →"
