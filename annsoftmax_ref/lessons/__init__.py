@@ -2,6 +2,8 @@
 
 The pictures of one notebook are pure functions in a module named after it (``bits.py`` for notebook 04), with its
 exercises beside them.
+``toy`` is the small example that goes through them, ``diagrams`` has the drawings that are no plots, ``course`` the way
+from one to the next.
 """
 
 from annsoftmax_ref.lessons.controls import explore
