@@ -1,6 +1,7 @@
 """Runs the notebooks and stores their outputs (`refresh`), and tests their form (`check`).
 
     python tools/notebooks.py refresh [NOTEBOOK ...]
+    python tools/notebooks.py navigate [NOTEBOOK ...]   # only what `refresh` writes too: where one is, back and next
     python tools/notebooks.py check [NOTEBOOK ...]
 
 Without names: all notebooks of the folder notebooks/. Whether the outputs are true is nbval's business
@@ -22,6 +23,7 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
 from annsoftmax_ref.lessons.kernel_cells import names_in
+from annsoftmax_ref.lessons import course
 from annsoftmax_ref.machine.files import replacing
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
@@ -63,6 +65,17 @@ def refresh(path):
     )
     client.execute()
     normalise(notebook)
+    store(notebook, path)
+
+
+def navigate(path):
+    """Write into the notebook at `path` where the reader is, and the links at its end; nothing is run."""
+    store(nbformat.read(path, as_version=4), path)
+
+
+def store(notebook, path):
+    if Path(path).resolve().parent == FOLDER:
+        course.put(notebook, Path(path))
     with replacing(path) as temporary:
         temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
 
@@ -96,6 +109,8 @@ def check(path):
     rules = (executed_in_order, short_cells, no_widget_state, headings, no_machine_paths, images)
     rules += (gpu_cells_are_leaves, names_are_bound)
     faults = [fault for rule in rules for fault in rule(notebook)] + links(notebook, path)
+    if path.resolve().parent == FOLDER and not course.is_put(notebook, path):
+        faults.append(f"its head or its last links are out of date: run tools/notebooks.py navigate {path.name}")
     size = path.stat().st_size
     if size > MAX_BYTES:
         faults.append(f"the file has {size:,} bytes, and may have {MAX_BYTES:,}")
@@ -274,7 +289,7 @@ def names_inside(table):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["refresh", "check"])
+    parser.add_argument("command", choices=["refresh", "navigate", "check"])
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
     options = parser.parse_args(arguments)
     paths = options.notebooks or sorted(
@@ -288,11 +303,13 @@ def main(arguments=None):
         if options.command == "refresh":
             print(f"running {path.name}", flush=True)
             refresh(path)
+        elif options.command == "navigate":
+            navigate(path)
         for fault in check(path):
             print(f"{path.name}: {fault}")
             status = 1
     if status == 0:
-        print(f"{len(paths)} notebooks: {'stored, and ' if options.command == 'refresh' else ''}of good form")
+        print(f"{len(paths)} notebooks: {'' if options.command == 'check' else 'stored, and '}of good form")
     return status
 
 

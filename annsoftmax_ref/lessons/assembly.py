@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from annsoftmax_ref import IVFBinaryIndex, NearestClasses
-from annsoftmax_ref.active_sets import ActiveSets, active_count
+from annsoftmax_ref.active_sets import ActiveSets
 from annsoftmax_ref.datasets import load_glyphs
 from annsoftmax_ref.lessons import pictures
 from annsoftmax_ref.lessons.exercises import Exercise
@@ -105,9 +105,10 @@ def draw(sample: int = 43, rate: float = 0.02, groups: int = 8, nprobe: int = 16
 # --- exercises ---------------------------------------------------------------------------------
 
 
-def places_a_sample(num_classes: int, rate: float, batch: int, groups: int) -> int:
-    """Whole places of an active set for each sample of the largest group."""
-    return active_count(num_classes, rate) // -(-batch // groups)
+def batch_loss(losses: np.ndarray, sizes: np.ndarray) -> float:
+    """The mean over samples, of groups' mean losses [G] and sizes [G]; an empty group's loss is not a number."""
+    there = sizes > 0
+    return float((losses[there] * sizes[there]).sum() / sizes.sum())
 
 
 def captured_mass(logits: np.ndarray, own: int, active: np.ndarray) -> float:
@@ -116,12 +117,22 @@ def captured_mass(logits: np.ndarray, own: int, active: np.ndarray) -> float:
     return float(shares[active].sum() / shares.sum())
 
 
-def recall(nearest: np.ndarray, active: np.ndarray) -> float:
-    return float(np.isin(nearest, active).mean())
+def rows_to_encode(sets: tuple, swept: int, codes: np.ndarray, new_codes: np.ndarray) -> np.ndarray:
+    """Rows whose stored code is wrong after a step that moved those of the sets and the one swept, ascending."""
+    moved = np.unique(np.append(np.concatenate(sets), swept))
+    return moved[codes[moved] != new_codes[moved]]
 
 
 EXERCISES = {
-    "places_a_sample": Exercise(places_a_sample, [(5204, 0.1, 256, 1), (5204, 0.1, 256, 8), (10**6, 0.1, 1000, 3)]),
+    "batch_loss": Exercise(
+        batch_loss,
+        [
+            (np.array([2.0, 4.0]), np.array([16, 16])),
+            (np.array([2.0, 4.0]), np.array([3, 1])),
+            (np.array([1.0, np.nan, 3.0]), np.array([2, 0, 2])),
+        ],
+        hint="a group of b samples counts b / B; 0 times not-a-number is not a number",
+    ),
     "captured_mass": Exercise(
         captured_mass,
         [
@@ -129,6 +140,14 @@ EXERCISES = {
             (np.array([0.0, 1000.0, 999.0]), 0, np.array([0, 2])),
             (np.zeros(6), 5, np.array([0, 3, 5])),
         ],
+        hint="take the largest logit away before exp; the own class has no part, active or not",
     ),
-    "recall": Exercise(recall, [(np.array([3, 1, 2]), np.array([1, 2, 7])), (np.array([4]), np.array([0, 4]))]),
+    "rows_to_encode": Exercise(
+        rows_to_encode,
+        [
+            ((np.array([0, 2]), np.array([2, 3])), 1, np.array([5, 5, 5, 5, 5]), np.array([4, 4, 4, 4, 4])),
+            ((np.array([3, 4]),), 3, np.array([5, 6, 7, 8, 9]), np.array([1, 6, 7, 8, 2])),
+        ],
+        hint="only rows that moved can have a wrong code, and many of these have the code that they had",
+    ),
 }

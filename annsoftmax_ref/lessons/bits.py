@@ -118,14 +118,25 @@ def recall(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 EXERCISES = {
-    "set_bits": Exercise(set_bits, [(0,), (1,), (0b1011,), (255,), (2**63 + 1,)]),
-    "expected_bits": Exercise(expected_bits, [(1.0, 128), (0.0, 128), (0.5, 96), (-1.0, 64)]),
+    "set_bits": Exercise(
+        set_bits,
+        [(0,), (1,), (0b1011,), (255,), (2**63 + 1,), (2**200 - 1,)],
+        hint="n & (n - 1) is n without its lowest 1: count how often until nothing is left",
+        without=("bin", "bit_count", "bitwise_count", "format", "unpackbits", "binary_repr"),
+    ),
+    "expected_bits": Exercise(
+        expected_bits,
+        [(1.0, 128), (0.0, 128), (0.5, 96), (-1.0, 64)],
+        hint="the angle is the arc cosine, and each bit differs with the chance angle / pi",
+    ),
     "recall": Exercise(
         recall,
         [
             (np.array([[3, 1, 2]]), np.array([[1, 2, 3]])),
             (np.array([[5, 1, 9], [4, 0, 7]]), np.array([[1, 2], [7, 4]])),
             (np.array([[8, 9]]), np.array([[1, 2, 3, 4]])),
+            (np.array([[1, 2], [2, 1]]), np.array([[1, 9], [3, 4]])),
         ],
+        hint="row by row: a class that another row found does not count; divide by how many are wanted",
     ),
 }

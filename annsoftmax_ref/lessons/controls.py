@@ -10,6 +10,20 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref.lessons.pictures import png
 
+SHARP = 2  # pixels of a picture for each that it takes on the page: screens have so many
+
+
+def new_image() -> widgets.Image:
+    """A place for pictures, no wider than the page."""
+    return widgets.Image(format="png", layout=widgets.Layout(max_width="100%", height="auto"))
+
+
+def put_figure(image: widgets.Image, figure: Figure) -> None:
+    """Show the figure in its own size, sharp; an Image by itself stretches to the width of the page."""
+    width = figure.get_size_inches()[0] * figure.dpi
+    image.value = png(figure, density=SHARP)
+    image.layout.width = f"{width:.0f}px"
+
 
 def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> widgets.VBox:
     """A box with the controls, and below them the picture ``draw(**values)``, drawn again when one of them moves.
@@ -19,7 +33,8 @@ def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> wid
     ``box.controls`` is the dict of them and ``box.picture`` the Image, so that a test can set a control's ``value``
     and see that of the picture change. A callback's error would go unseen in a notebook, so it is shown in the box.
     """
-    box = _box(lambda **values: png(draw(**values)), widgets.Image(format="png"), controls)
+    picture = new_image()
+    box = _box(lambda **values: put_figure(picture, draw(**values)), picture, controls)
     # A figure is garbage in cycles. To find it, the collector looks through all that torch and matplotlib hold, 0.3 s
     # at a time, while somebody waits for a picture; what is frozen it passes over.
     gc.collect()
@@ -29,17 +44,23 @@ def explore(draw: Callable[..., Figure], **controls: widgets.ValueWidget) -> wid
 
 def explore_svg(draw: Callable[..., str], **controls: widgets.ValueWidget) -> widgets.VBox:
     """The same for a ``draw`` that returns SVG or HTML; ``box.picture`` is an HTML widget."""
-    return _box(draw, widgets.HTML(), controls)
+    picture = widgets.HTML()
+
+    def put(**values) -> None:
+        picture.value = draw(**values)
+
+    return _box(put, picture, controls)
 
 
-def _box(draw: Callable, picture: widgets.ValueWidget, controls: dict[str, widgets.ValueWidget]) -> widgets.VBox:
+def _box(put: Callable[..., None], picture: widgets.ValueWidget, controls: dict) -> widgets.VBox:
+    """``put(**values)`` puts the picture of the controls' values into its place."""
     message = widgets.HTML()
     for name, control in controls.items():
         control.description = control.description or name.replace("_", " ")
 
     def redraw(change=None) -> None:
         try:
-            picture.value = draw(**{name: control.value for name, control in controls.items()})
+            put(**{name: control.value for name, control in controls.items()})
             message.value = ""
         except ValueError as error:  # values that do not go together
             message.value = f"<b>{error}</b>"

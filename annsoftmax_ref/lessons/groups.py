@@ -186,14 +186,28 @@ def cut_by_rank(candidates, active):
     return np.array(sorted(sorted(best, key=lambda c: (best[c], c))[:active]))
 
 
-def recalled(near, active):
-    """Mean over samples of how many of near [b, k] are in ``active``."""
-    return np.isin(near, active).sum(axis=1).mean()
+def far_offset(mean, left, scale):
+    """What is added to the logit of a list whose mean row [d] stands for ``left`` classes; -inf if it has none left."""
+    if left == 0:
+        return -np.inf
+    return np.log(left) + scale**2 * (1 - mean @ mean) / (2 * len(mean))
 
 
 NEIGHBOURS = np.array([[3, 7, 1, 9], [7, 2, 8, 4], [5, 6, 7, 0]])
 EXERCISES = {
-    "own_places": Exercise(own_places, [(520, 256, 1), (520, 256, 8), (100, 64, 64)]),
-    "cut_by_rank": Exercise(cut_by_rank, [(NEIGHBOURS, 3), (NEIGHBOURS, 5), (NEIGHBOURS[:1], 2)]),
-    "recalled": Exercise(recalled, [(NEIGHBOURS, np.array([3, 5, 7])), (NEIGHBOURS[:, :2], np.array([2, 9]))]),
+    "own_places": Exercise(
+        own_places,
+        [(520, 256, 1), (520, 256, 8), (100, 64, 64)],
+        hint="a group has B / G samples, and each of them puts its label into the set first",
+    ),
+    "cut_by_rank": Exercise(
+        cut_by_rank,
+        [(NEIGHBOURS, 3), (NEIGHBOURS, 5), (NEIGHBOURS[:1], 2), (NEIGHBOURS[::-1], 4)],
+        hint="the rank of a class is the best position that it has with any sample, in whatever order they stand",
+    ),
+    "far_offset": Exercise(
+        far_offset,
+        [(np.array([0.6, 0.0]), 5, 20.0), (np.array([1.0, 0.0, 0.0]), 1, 20.0), (np.array([0.3, 0.4]), 0, 8.0)],
+        hint="take the logarithm of the formula without the part s m x; nobody left counts e^(-inf) = 0",
+    ),
 }

@@ -150,7 +150,19 @@ def angle_of_codes(a, b, bits):
 
 
 EXERCISES = {
-    "found_chance": Exercise(found_chance, [(math.pi / 2, 1, 1), (math.pi / 3, 6, 10), (0.0, 20, 1), (1.0, 8, 50)]),
-    "tables_needed": Exercise(tables_needed, [(math.pi / 3, 6, 0.9), (math.pi / 2, 3, 0.5), (0.9, 10, 0.99)]),
-    "angle_of_codes": Exercise(angle_of_codes, [(0b1010, 0b1010, 4), (0b1010, 0b0101, 4), (5, 6, 8), (0, 7, 64)]),
+    "found_chance": Exercise(
+        found_chance,
+        [(math.pi / 2, 1, 1), (math.pi / 3, 6, 10), (0.0, 20, 1), (1.0, 8, 50)],
+        hint="first the chance that all bits agree in one table, then that this fails in every table",
+    ),
+    "tables_needed": Exercise(
+        tables_needed,
+        [(math.pi / 3, 6, 0.9), (math.pi / 2, 3, 0.5), (0.9, 10, 0.99)],
+        hint="solve 1 - (1 - p)^L >= chance for L; both logarithms are negative; round up",
+    ),
+    "angle_of_codes": Exercise(
+        angle_of_codes,
+        [(0b1010, 0b1010, 4), (0b1010, 0b0101, 4), (5, 6, 8), (0, 7, 64)],
+        hint="the share of bits that differ is about angle / pi",
+    ),
 }

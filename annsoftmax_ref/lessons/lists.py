@@ -124,9 +124,20 @@ _CENTROIDS = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]])
 EXERCISES = {
     "nearest_lists": Exercise(
         nearest_lists,
-        [(np.array([1.0, 0.1]), _CENTROIDS, 1), (np.array([0.0, 1.0]), _CENTROIDS, 2), (_CENTROIDS[3], _CENTROIDS, 4)],
+        [
+            (np.array([1.0, 0.1]), _CENTROIDS, 1),
+            (np.array([0.0, 1.0]), _CENTROIDS, 2),
+            (_CENTROIDS[3], _CENTROIDS, 4),
+            (np.array([1.0, 1.0]), _CENTROIDS, 3),  # lists 0 and 1 are equally near
+            (np.array([0.0, 1.0]), np.repeat(_CENTROIDS[:2], 12, axis=0), 20),  # twelve of each
+        ],
+        hint="np.argsort sorts upwards; only with kind='stable' do equal ones stay in the order of their numbers",
     ),
-    "best_nlist": Exercise(best_nlist, [(10_000, 1), (1_000_000, 16), (5204, 8)], tolerance=1e-3),
+    "best_nlist": Exercise(
+        best_nlist,
+        [(10_000, 1), (1_000_000, 16), (5204, 8), (10, 1)],
+        hint="1 - nprobe N / nlist^2 is zero there; the answer is not a whole number in general",
+    ),
     "move_centroid": Exercise(
         move_centroid,
         [
@@ -134,5 +145,6 @@ EXERCISES = {
             (np.array([1.0, 0.0]), np.array([[0.0, 1.0]]), 4),
             (np.array([0.6, 0.8]), np.array([[1.0, 0.0], [0.8, 0.6]]), 10),
         ],
+        hint="n / size of the way from the centroid to the mean of the rows, and then to length 1",
     ),
 }

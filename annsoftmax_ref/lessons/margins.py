@@ -189,7 +189,19 @@ def arcface_arc(apart, margin):
 
 
 EXERCISES = {
-    "scale_for": Exercise(scale_for, [(0.5, 5204), (0.9, 5204), (0.9, 300_000_000)]),
-    "arcface_slope": Exercise(arcface_slope, [(30.0, 0.1), (90.0, 0.5), (170.0, 0.5)], tolerance=1e-6),
-    "arcface_arc": Exercise(arcface_arc, [(90.0, 0.0), (60.0, 0.3), (10.0, 0.5)], tolerance=1e-6),
+    "scale_for": Exercise(
+        scale_for, [(0.5, 5204), (0.9, 5204), (0.9, 300_000_000)], hint="solve for e^s first, then take the logarithm"
+    ),
+    "arcface_slope": Exercise(
+        arcface_slope,
+        [(30.0, 0.1), (90.0, 0.5), (170.0, 0.5)],
+        tolerance=1e-6,
+        hint="past pi - m the curve is the mirror image, and its slope has the other sign; degrees are no radians",
+    ),
+    "arcface_arc": Exercise(
+        arcface_arc,
+        [(90.0, 0.0), (60.0, 0.3), (10.0, 0.5)],
+        tolerance=1e-6,
+        hint="theta + m = apart - theta at the end of the arc, which is never shorter than nothing",
+    ),
 }

@@ -134,8 +134,10 @@ def mass_curves(curves: dict[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG bytes of 64 colours, a third of the usual size; as a ``value`` of ``ipywidgets.Image``."""
+def png(figure: Figure, density: int = 1) -> bytes:
+    """The figure as PNG bytes of 64 colours, a third of the usual size. density: pixels for each of its own."""
+    if density != 1:
+        figure.set_dpi(density * figure.dpi)
     canvas, packed = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
     image = Image.fromarray(np.array(canvas.buffer_rgba())[..., :3])

@@ -102,10 +102,19 @@ def nesterov_matrix(learning_rate: float, momentum: float, weight_decay: float) 
 
 
 EXERCISES = {
-    "total_drift": Exercise(total_drift, [(0.1, 0.9, 1.0), (0.5, 0.0, 2.0), (0.2, 0.5, np.array([1.0, -3.0]))]),
+    "total_drift": Exercise(
+        total_drift,
+        [(0.1, 0.9, 1.0), (0.5, 0.0, 2.0), (0.2, 0.5, np.array([1.0, -3.0]))],
+        hint="the velocities to come are mu v, mu^2 v, ...: a geometric series that begins with mu v",
+    ),
     "jump_without_decay": Exercise(
         jump_without_decay,
         [(1.0, 1.0, 0.1, 0.9, 0), (1.0, 1.0, 0.1, 0.9, 1), (np.array([0.5, 2.0]), np.array([1.0, -1.0]), 0.2, 0.8, 30)],
+        hint="after K steps a share 1 - mu^K of the whole drift is done, and v has become mu^K v",
     ),
-    "nesterov_matrix": Exercise(nesterov_matrix, [(0.1, 0.9, 0.0), (0.1, 0.9, 0.01), (0.5, 0.5, 0.1)]),
+    "nesterov_matrix": Exercise(
+        nesterov_matrix,
+        [(0.1, 0.9, 0.0), (0.1, 0.9, 0.01), (0.5, 0.5, 0.1)],
+        hint="put v' = mu v + wd w into w' = w - lr (wd w + mu v'), and collect what multiplies w and what v",
+    ),
 }

@@ -128,13 +128,16 @@ EXERCISES = {
     "corrected_log_z": Exercise(
         corrected_log_z,
         [(2.0, np.array([1.0, 0.0]), 5), (0.0, np.zeros(3), 3), (900.0, np.array([901.0, 899.0]), 1000)],
+        hint="each sampled logit stands for others / m classes; take the largest out of the sum before any exp",
     ),
     "relative_spread": Exercise(
         relative_spread,
         [(_TERMS, np.full(5, 0.2), 4), (_TERMS, _TERMS / 16, 4), (np.ones(4), np.array([0.7, 0.1, 0.1, 0.1]), 9)],
+        hint="the variance of one draw is the mean of (term / q)^2 under q, less the square of the sum",
     ),
     "draws_needed": Exercise(
         draws_needed,
         [(_TERMS, np.full(5, 0.2), 0.1), (_TERMS, np.array([0.4, 0.3, 0.1, 0.1, 0.1]), 0.1)],
+        hint="the spread falls with the square root of the draws; a whole number, rounded up",
     ),
 }

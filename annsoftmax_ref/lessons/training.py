@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref import evaluation
 from annsoftmax_ref.evaluation.verification import roc
+from annsoftmax_ref.experiments import reports
 from annsoftmax_ref.experiments.figures import BLUE, GREEN, RED, new_figure
 from annsoftmax_ref.experiments.plots import STYLES
 from annsoftmax_ref.factory import make_head
+from annsoftmax_ref.lessons.controls import new_image, put_figure
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.lessons.pictures import DPI, SIZE, png
+from annsoftmax_ref.lessons.pictures import DPI, SIZE
 from annsoftmax_ref.training import build_optimizer, build_scheduler, default_recipe, train_step
 from annsoftmax_ref.training.network import ConvNet
 
@@ -131,7 +133,7 @@ class LiveRun:
             curve["step"].append(self.step)
             curve["loss"].append(float(np.mean(self.losses[name][-self.every :])))
             curve["accuracy"].append(evaluation.accuracy(self.networks[name], head, self.data.test))
-        self.picture.value = png(draw_curves(self.curves))
+        put_figure(self.picture, draw_curves(self.curves))
 
     def _make_box(self) -> None:
         self.start_button = widgets.Button(description="Start", icon="play")
@@ -140,7 +142,8 @@ class LiveRun:
         self.stop_button.on_click(self.stop)
         self.message = widgets.HTML()
         self._say("not started")
-        self.picture = widgets.Image(value=png(draw_curves(self.curves)), format="png")
+        self.picture = new_image()
+        put_figure(self.picture, draw_curves(self.curves))
         buttons = widgets.HBox([self.start_button, self.stop_button, self.message])
         self.box = widgets.VBox([buttons, self.picture])
 
@@ -209,6 +212,29 @@ def draw_quality(looks: dict[str, dict[str, float]]) -> Figure:
     return figure
 
 
+def grids(report: str) -> str:
+    """The tables of a report in Markdown, without the sentences between and below them."""
+    return "\n\n".join(block for block in report.split("\n\n") if block.startswith("|"))
+
+
+def gap_table(cells: reports.Cells, rivals: Sequence[str], metrics: Sequence[str] = ("accuracy",)) -> str:
+    """How far ``ann`` is above its rivals in runs of the same seeds, in points: Markdown, a line for each second label.
+
+    cells: rows by (head, label). A star: told apart (``Gap.told_apart``); behind "±" the deviation of the differences.
+    """
+    columns = [(metric, rival) for metric in metrics for rival in rivals]
+    titles = [rival if len(metrics) == 1 else f"{reports.METRICS[metric]}, {rival}" for metric, rival in columns]
+    lines = []
+    for label in dict.fromkeys(labels[1] for labels in cells if labels[0] == "ann"):
+        found = (reports.paired_gap(cells["ann", label], cells.get((rival, label), []), m) for m, rival in columns)
+        lines.append([label, *("" if gap is None else _signed(gap) for gap in found)])
+    return reports.grid(["ann less", *titles], lines)
+
+
+def _signed(gap: reports.Gap) -> str:
+    return f"{gap.mean:+.1f} ± {gap.spread:.1f}{' *' if gap.told_apart else ''}"
+
+
 def _figure(width: float, height: float):
     figure, axes = new_figure(width, height, columns=2, dpi=DPI)
     for one in axes:
@@ -237,17 +263,22 @@ def r_precision(relevant: np.ndarray) -> float:
 _FAR, _TAR = np.array([0.0, 0.0, 0.1, 0.3, 1.0]), np.array([0.0, 0.6, 0.85, 0.95, 1.0])
 EXERCISES = {
     "equal_error_rate": Exercise(
-        equal_error_rate, [(_FAR, _TAR), (np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 1.0]))]
+        equal_error_rate,
+        [(_FAR, _TAR), (np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 1.0]))],
+        hint="the false reject rate is 1 - tar; np.abs and argmin find where two curves are closest",
     ),
     "macro_accuracy": Exercise(
         macro_accuracy,
         [
             (np.array([True, True, True, False]), np.array([7, 7, 7, 2])),
             (np.array([True, False, True]), np.array([0, 0, 1])),
+            (np.array([True, False, False]), np.array([5_000_000, 3, 3])),
         ],
+        hint="only classes that occur count, and class numbers may be large: np.unique",
     ),
     "r_precision": Exercise(
         r_precision,
         [(np.array([True, False, True, False]),), (np.array([False, True, True, False, True, False]),)],
+        hint="R is how many are true in the whole ranking",
     ),
 }

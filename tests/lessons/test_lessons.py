@@ -1,11 +1,13 @@
 """lessons/: the trained head, the checker of the exercises, the controls."""
 
 import importlib
+import io
 import pkgutil
 
 import ipywidgets as widgets
 import numpy as np
 import pytest
+from PIL import Image
 
 from annsoftmax_ref import lessons
 from annsoftmax_ref.lessons import check, explore, load_trained, pictures
@@ -39,7 +41,7 @@ def double(a):
     return 2 * a
 
 
-DOUBLE = Exercise(double, [(1.5,), (np.arange(3.0),)])
+DOUBLE = Exercise(double, [(1.5,), (np.arange(3.0),)], hint="twice as much")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,7 @@ DOUBLE = Exercise(double, [(1.5,), (np.arange(3.0),)])
         (lambda a: None, False, "returned None"),
         (lambda a: a, False, "expected 3"),
         (lambda a: 3.0, False, "expected [0. 2. 4.]"),
+        (lambda a: 3.0, False, "1 of 2 cases are right hint twice as much"),
         (lambda a: a / 0, False, "ZeroDivisionError"),
         (lambda a: "3", False, "came '3'"),
     ],
@@ -57,6 +60,19 @@ DOUBLE = Exercise(double, [(1.5,), (np.arange(3.0),)])
 def test_the_checker_says_what_was_expected_and_what_came(function, right, words, capsys):
     assert check(DOUBLE, function) is right
     assert words in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_hint_is_for_whoever_has_tried(capsys):
+    check(DOUBLE, lambda a: None)
+    assert "hint" not in capsys.readouterr().out
+
+
+def test_what_an_exercise_asks_to_do_without_is_found_in_functions_inside_too(capsys):
+    ones = Exercise(lambda n: n.bit_count(), [(5,)], without=("bin", "bit_count"))
+    assert not check(ones, lambda n: bin(n).count("1"))
+    assert "asks to do without bin" in capsys.readouterr().out
+    assert not check(ones, lambda n: sum(map(lambda one: one.bit_count(), [n])))
+    assert check(ones, lambda n: sum(n >> j & 1 for j in range(8)))
 
 
 def test_the_checker_compares_tuples_part_by_part(capsys):
@@ -87,7 +103,8 @@ def test_each_of_the_nine_notebooks_with_exercises_is_here():
 
 
 @pytest.mark.parametrize("name", COURSE)
-def test_each_exercise_rejects_the_stub_and_accepts_its_solution(name, capsys):
+def test_each_exercise_rejects_the_stub_accepts_its_solution_and_has_a_hint(name, capsys):
+    assert COURSE[name].hint
     assert check(COURSE[name], lambda *arguments: None) is False
     assert check(COURSE[name], COURSE[name].solution) is True
 
@@ -105,6 +122,8 @@ def test_controls_move_the_picture_and_say_what_cannot_be_drawn():
     box.controls["kind"].value = "b"
     seen.append(box.picture.value)
     assert len(set(seen)) == 3 and seen[0][:4] == b"\x89PNG"
+    width = Image.open(io.BytesIO(seen[0])).width  # twice what it takes on the page, where it is not stretched
+    assert box.picture.layout.width == f"{width // 2}px" and box.picture.layout.max_width == "100%"
     box.controls["height"].value = 3
     assert "height is 3" in box.message.value and box.picture.value == seen[2]
     box.controls["height"].value = 2

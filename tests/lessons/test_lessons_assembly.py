@@ -72,11 +72,14 @@ def test_what_cannot_be_drawn_is_said(sample):
 
 
 def test_wrong_answers_are_rejected(capsys):
-    assert not check(assembly.EXERCISES["places_a_sample"], lambda n, r, b, g: int(r * n) // (b // g))
+    assert not check(assembly.EXERCISES["batch_loss"], lambda losses, sizes: losses.mean())
+    assert not check(assembly.EXERCISES["batch_loss"], lambda losses, sizes: losses @ sizes / sizes.sum())
     with np.errstate(over="ignore", invalid="ignore"):
         naive = check(
             assembly.EXERCISES["captured_mass"],
             lambda z, own, active: np.exp(z)[active[active != own]].sum() / np.exp(np.delete(z, own)).sum(),
         )
     assert not naive
-    assert not check(assembly.EXERCISES["recall"], lambda nearest, active: np.isin(active, nearest).mean())
+    encode = assembly.EXERCISES["rows_to_encode"]
+    assert not check(encode, lambda sets, swept, old, new: np.flatnonzero(old != new))
+    assert not check(encode, lambda sets, swept, old, new: np.unique(np.append(np.concatenate(sets), swept)))

@@ -100,4 +100,7 @@ def test_each_exercise_rejects_what_is_a_little_off(name, capsys):
 def test_the_solutions_are_right_by_hand():
     assert groups.own_places(520, 256, 8) == 488 / 32
     assert groups.cut_by_rank(groups.NEIGHBOURS, 5).tolist() == [2, 3, 5, 6, 7]
-    assert groups.recalled(groups.NEIGHBOURS, np.array([3, 5, 7])) == 5 / 3
+    assert groups.far_offset(np.array([0.6, 0.0]), 5, 20.0) == pytest.approx(np.log(5) + 400 * 0.64 / 4)
+    means, sizes, lists = np.array([[0.6, 0.0], [0.0, 0.5]]), np.array([3, 2]), np.array([0, 0, 1, 0, 1])
+    offsets = ref.far_offsets(means, sizes, lists, np.array([0, 2, 4]), scale=8.0)
+    np.testing.assert_allclose(offsets, [groups.far_offset(means[0], 2, 8.0), groups.far_offset(means[1], 0, 8.0)])

@@ -9,7 +9,7 @@ from moved_controls import move
 
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.datasets import load_glyphs
-from annsoftmax_ref.lessons import explore, load_trained
+from annsoftmax_ref.lessons import check, explore, lists, load_trained
 from annsoftmax_ref.lessons.lists import SHOWN, SearchByList, draw_parts, draw_scan
 
 
@@ -54,6 +54,13 @@ def test_the_pictures_follow_each_control_and_are_quick(searches, scan):
     assert max(seconds) < 0.6  # 0.2 s where nothing else runs
     parts.controls["nprobe"].value = 40
     assert "nprobe is 40" in parts.message.value
+
+
+def test_reversed_ties_and_rounded_answers_are_rejected(capsys):
+    nearest, best = (lists.EXERCISES[name] for name in ("nearest_lists", "best_nlist"))
+    assert not check(nearest, lambda q, c, n: np.argsort(c @ q, kind="stable")[::-1][:n])
+    assert not check(nearest, lambda q, c, n: np.argsort(-(c @ q))[:n]), "numpy's default sort keeps no order of ties"
+    assert not check(best, lambda n, p: round((n * p) ** 0.5))
 
 
 @pytest.mark.parametrize("probes", [0, 65])

@@ -9,7 +9,15 @@ import torch
 from annsoftmax_ref.datasets import load_glyphs
 from annsoftmax_ref.lessons import check
 from annsoftmax_ref.lessons.pictures import png
-from annsoftmax_ref.lessons.training import EXERCISES, LiveRun, draw_curves, draw_quality, draw_threshold
+from annsoftmax_ref.lessons.training import (
+    EXERCISES,
+    LiveRun,
+    draw_curves,
+    draw_quality,
+    draw_threshold,
+    gap_table,
+    grids,
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +127,23 @@ def test_all_heads_see_the_same_batches(data):
         run.wait(seconds=200)
     assert one.curves["full"] == two.curves["full"]
     assert torch.equal(one.heads["full"].weight, two.heads["full"].weight)
+
+
+def test_a_table_of_gaps_compares_runs_of_the_same_seed_and_stars_what_is_told_apart():
+    def rows(*accuracies):
+        return [{"seed": seed, "metrics": {"accuracy": one}} for seed, one in enumerate(accuracies)]
+
+    cells = {
+        ("ann", "x"): rows(0.51, 0.71, 0.91),
+        ("full", "x"): rows(0.50, 0.70, 0.90),
+    }  # far apart, each by one point
+    cells |= {("random", "x"): rows(0.61, 0.61, 0.94), ("full", "y"): rows(0.5), ("none", "x"): []}
+    head, _, line = gap_table(cells, ("full", "random", "none")).splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == ["ann less", "full", "random", "none"]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == ["x", "+1.0 ± 0.0 *", "-1.0 ± 10.1", ""]
+    head = gap_table(cells, ("full", "random"), ("accuracy", "top5")).splitlines()[0]
+    assert "accuracy, full" in head and "top-5, random" in head
+
+
+def test_grids_are_what_is_a_table_of_a_report():
+    assert grids("| a |\n|---|\n| 1 |\n\nann is ahead.\n\n| b |\n|---|") == "| a |\n|---|\n| 1 |\n\n| b |\n|---|"

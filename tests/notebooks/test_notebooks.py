@@ -161,6 +161,23 @@ def test_a_cell_that_raises_leaves_the_notebook_as_it_was(tmp_path):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["sample.ipynb"]
 
 
+def test_a_folded_cell_is_folded_in_jupyterlab_as_on_the_site():
+    folded = 0
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            assert hidden == ("hide-input" in cell.metadata.get("tags", [])), (path.name, cell.id)
+            folded += hidden
+    assert folded >= 20
+
+
+def test_the_small_example_goes_through_the_course():
+    for number in ("01", "04", "05", "06", "08", "09"):
+        (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+        cells = tool.code_cells(nbformat.read(path, as_version=4))
+        assert any("toy.named" in cell.source or "toy.table" in cell.source for cell in cells), number
+
+
 # --- the course uses what the package has ------------------------------------------------------------
 
 
