@@ -22,8 +22,8 @@ from urllib.parse import unquote
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-from annsoftmax_ref.lessons.kernel_cells import names_in
 from annsoftmax_ref.lessons import course
+from annsoftmax_ref.lessons.kernel_cells import names_in
 from annsoftmax_ref.machine.files import replacing
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
