@@ -30,19 +30,22 @@ class Machine:
         return 8 * words / self.bytes_ns / sharing, words / self.words_ns
 
 
-def draw_ladder(times: Mapping[str, float], floor: float) -> Figure:
-    """A bar for each version, nanoseconds a pair on a logarithmic axis, and the least possible as a dotted line."""
+def draw_ladder(times: Mapping[str, float], floors: Mapping[str, float]) -> Figure:
+    """A bar for each version, nanoseconds a pair on a logarithmic axis, and a dotted line for each floor."""
     figure, axes = pictures.new_figure(8, 0.5 * len(times) + 1.2)
     places = np.arange(len(times))
     colours = [ORANGE if "torch" in name else BLUE for name in times]
     axes.barh(places, list(times.values()), color=colours)
     for place, value in zip(places, times.values(), strict=True):
         axes.text(value, place, f" {value:.3g}", va="center", fontsize=pictures.SIZE)
-    axes.axvline(floor, color=RED, linestyle=":", linewidth=2)
-    axes.text(floor, -0.9, f"the floor, {floor:.2g} ", color=RED, ha="left", fontsize=pictures.SIZE)
+    for row, (name, floor) in enumerate(floors.items()):
+        axes.axvline(floor, color=RED, linestyle=":", linewidth=2)
+        axes.text(floor, -0.8 - 0.6 * row, f" {name}: {floor:.2g}", color=RED, fontsize=pictures.SIZE)
     axes.set_yticks(places, list(times))
-    axes.set(xscale="log", xlabel="nanoseconds a pair", xlim=(floor / 2, 4 * max(times.values())))
-    axes.set_ylim(len(times) - 0.4, -1.2)
+    least = min(*floors.values(), *times.values())
+    axes.set(xscale="log", xlabel="nanoseconds a pair", xlim=(least / 2, 4 * max(times.values())))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(len(times) - 0.4, -1 - 0.6 * len(floors))
     axes.grid(alpha=0.3, axis="x")
     return figure
 
@@ -63,11 +66,12 @@ def draw_roofline(machine: Machine, words: int = 2, sharing: int = 1) -> Figure:
     axes.plot(64 * words, max(here), color=RED, marker="P", markersize=12)
     which = "reading" if here[0] > here[1] else "counting"
     axes.set_title(
-        f"{64 * words} bits, a code read once for {sharing} queries: {max(here):.2g} ns a pair, bound by {which}",
+        f"{64 * words} bits, queries that share a reading: {sharing}. {max(here):.2g} ns a pair, bound by {which}",
         fontsize=pictures.SIZE,
     )
     axes.set(xscale="log", yscale="log", xlabel="bits of a code", ylabel="nanoseconds a pair")
     axes.set_xticks(bits, [f"{b:,}" for b in bits])
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")

@@ -22,6 +22,7 @@ PACKAGE_FAULTS = {
     "08": ("objectives/margins.py", "return cosine - self.margin", "return cosine + self.margin"),
     "09": ("reference/optim.py", "first = [1 - lr * weight_decay, -lr", "first = [1 - lr * weight_decay, lr"),
     "10": ("evaluation/retrieval.py", "wanted[query, column] = -score", "wanted[query, column] = score"),
+    "11": ("lessons/cpp_scan.py", "np.bitwise_count((query ^ codes)", "np.bitwise_count((query | codes)"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -38,6 +39,10 @@ LINE_FAULTS = {
     "08": (".mean(axis=0) - index.centroids[one]", ".mean(axis=0) + index.centroids[one]"),
     "09": ("return w - lr * v, v", "return w + lr * v, v"),
     "10": ("np.flatnonzero(last) + 1 - taken", "np.flatnonzero(last) + 1 + taken"),
+    "11": (
+        "distance += popcount(codes[i * words + w] ^ query[w])",
+        "distance += popcount(codes[i * words + w] | query[w])",
+    ),
 }
 
 pytestmark = pytest.mark.slow
