@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import logging
 import os
 import platform
 import threading
@@ -122,21 +121,5 @@ def _find_or_build(flags: str) -> ctypes.CDLL | BuildError:
 
 
 def _compile(name: str, text: str, flags: str, workplace: str) -> Path:
-    # Where there is an nvcc and no GPU, its import warns of that; kernels in C++ need neither.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils.cpp_extension import load_inline  # takes half a second, which a later load is spared
-
     compiler.logger.warning("building the C++ kernels in %s, once, for about 10 seconds", compiler.build_folder())
-    with compiler.ready_for_load_inline(workplace):
-        # Fresh lists: load_inline changes those that it is given.
-        path = load_inline(
-            name,
-            text,
-            functions=None,
-            extra_cflags=flags.split(),
-            extra_ldflags=["-fopenmp"],
-            build_directory=workplace,
-            is_python_module=False,
-            no_implicit_headers=True,
-        )
-    return Path(path)
+    return compiler.compile_cpp(name, text, flags, workplace)

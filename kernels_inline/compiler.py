@@ -123,18 +123,25 @@ def first_cause(message: str) -> str:
 def inlined(path: Path, seen: set[str]) -> str:
     """The text of a file, with those of the headers beside it that it includes in their places, each once.
 
-    seen: the headers that need not come again. The #line marks make messages name the right file and line.
+    seen: the headers that need not come again.
     """
     if path.name in seen:
         return ""
     seen.add(path.name)
-    here = path.read_text(encoding="utf-8").replace("#pragma once", "")
+    return with_headers(path.read_text(encoding="utf-8").replace("#pragma once", ""), path.name, path.parent, seen)
+
+
+def with_headers(text: str, name: str, folder: Path, seen: set[str], first: int = 1) -> str:
+    """``text``, with the headers of ``folder`` that it includes in their places.
+
+    The #line marks make messages name the right file and line: ``name``, whose lines are numbered from ``first``.
+    """
     before, after = 0, []
-    for match in _INCLUDE.finditer(here):
-        after.append(here[before : match.start()] + inlined(path.parent / match.group(1), seen))
-        after.append(f'\n#line {here.count(chr(10), 0, match.end()) + 1} "{path.name}"')
+    for match in _INCLUDE.finditer(text):
+        after.append(text[before : match.start()] + inlined(folder / match.group(1), seen))
+        after.append(f'\n#line {text.count(chr(10), 0, match.end()) + first + 1} "{name}"')
         before = match.end()
-    return f'#line 1 "{path.name}"\n' + "".join(after) + here[before:]
+    return f'#line {first} "{name}"\n' + "".join(after) + text[before:]
 
 
 # --------------------------------------------------------------------------------------------------------- the library
@@ -177,6 +184,27 @@ def cached_path(kind: str, text: str, flags: str, compile: Callable[[str, str, s
         raise BuildError(f"the kernels in {folder.parent} cannot be written or loaded: {error}") from error
     except FAILURES as error:
         raise BuildError(f"the kernels cannot be compiled: {first_cause(str(error))}") from error
+
+
+def compile_cpp(name: str, text: str, flags: str, workplace: str) -> Path:
+    """The library of a C++ text without torch's headers, by torch's load_inline; for ``cached_library``."""
+    # Where there is an nvcc and no GPU, its import warns of that; C++ needs neither.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.cpp_extension import load_inline  # takes half a second, which a later load is spared
+
+    with ready_for_load_inline(workplace):
+        # Fresh lists: load_inline changes those that it is given.
+        path = load_inline(
+            name,
+            text,
+            functions=None,
+            extra_cflags=flags.split(),
+            extra_ldflags=["-fopenmp"],
+            build_directory=workplace,
+            is_python_module=False,
+            no_implicit_headers=True,
+        )
+    return Path(path)
 
 
 def _find(folder: Path) -> Path | None:

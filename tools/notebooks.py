@@ -263,6 +263,9 @@ def statement_names(source):
         bound, used = names_in(cuda.group(2))
         yield set(used), {name.partition("<")[0] for name in bound}
         return
+    if cpp := re.match(r"%%cpp\s+(\w+)", source):
+        yield set(), {cpp.group(1)}
+        return
     source = re.sub(r"\A%%(time|timeit|capture)\b.*\n", "", source)  # magics whose body is Python
     source = re.sub(r"^%(time|timeit)\b *(-\w+ *\d* +)*", "", source, flags=re.MULTILINE)
     source = TransformerManager().transform_cell(source)  # the other magics and !commands become calls

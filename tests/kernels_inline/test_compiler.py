@@ -162,3 +162,17 @@ def test_a_cache_that_may_not_be_read_or_written_is_one_sentence(folder, monkeyp
         shutil.rmtree(folder)
     monkeypatch.setattr(Path, failing, refuses)
     assert "cannot be written or loaded: [Errno 13] Permission denied" in build.why_not()
+
+
+# -------------------------------------------------------------------------------------------------- lines and headers
+
+
+@pytest.mark.parametrize("first", [1, 2, 100])
+def test_lines_behind_a_header_keep_their_numbers(tmp_path, first):
+    (tmp_path / "inner.h").write_text("#pragma once\nint inner();\n")
+    (tmp_path / "outer.h").write_text('#pragma once\n#include "inner.h"\nint outer_line = __LINE__;\n')
+    text = '#include "outer.h"\n#include "inner.h"  // again\n\nint here = __LINE__;\n'
+    whole = compiler.with_headers(text, "cell", tmp_path, set(), first)
+    call = [*compiler.cxx(), "-E", "-P", "-x", "c++", "-"]
+    seen = subprocess.run(call, input=whole, capture_output=True, text=True, check=True).stdout
+    assert seen.split("\n")[:3] == ["int inner();", "int outer_line = 3;", f"int here = {first + 3};"]

@@ -98,8 +98,8 @@ COURSE = {
 }
 
 
-def test_each_of_the_nine_notebooks_with_exercises_is_here():
-    assert len({name.partition("-")[0] for name in COURSE}) == 9
+def test_each_of_the_ten_notebooks_with_exercises_in_python_is_here():
+    assert len({name.partition("-")[0] for name in COURSE}) == 10
 
 
 @pytest.mark.parametrize("name", COURSE)

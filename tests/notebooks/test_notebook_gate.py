@@ -23,6 +23,8 @@ PACKAGE_FAULTS = {
     "09": ("reference/optim.py", "first = [1 - lr * weight_decay, -lr", "first = [1 - lr * weight_decay, lr"),
     "10": ("evaluation/retrieval.py", "wanted[query, column] = -score", "wanted[query, column] = score"),
     "12": ("lessons/kernel_launches.py", "(address - begin) // item", "(address + begin) // item"),
+    "11": ("lessons/cpp_scan.py", "np.bitwise_count((query ^ codes)", "np.bitwise_count((query | codes)"),
+    "16": ("beyond/mass_budget.py", "before + AVERAGE * (measured", "before - AVERAGE * (measured"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -40,6 +42,8 @@ LINE_FAULTS = {
     "09": ("return w - lr * v, v", "return w + lr * v, v"),
     "10": ("np.flatnonzero(last) + 1 - taken", "np.flatnonzero(last) + 1 + taken"),
     "12": ("if (i < n) out[i] = x[i] / 2;", "if (i < n) out[i] = x[i] * 2;"),
+    "11": ("popcount(codes[i * words + w] ^ query[w])", "popcount(codes[i * words + w] | query[w])"),
+    "16": ("np.append(np.zeros(len(own)), -np.log(p))", "np.append(np.zeros(len(own)), np.log(p))"),
 }
 
 pytestmark = pytest.mark.slow
