@@ -1,9 +1,4 @@
-"""Sphinx's settings. build.py lays out the sources and runs it: `make site`."""
-
-import sys
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
+"""Sphinx's settings. make_site.py lays out the sources and runs it: `make site`."""
 
 import contents
 import docstrings
@@ -14,8 +9,7 @@ address = contents.repository()
 
 project = html_title = "ANN Softmax, from NumPy to CUDA"
 extensions = ["myst_nb", "mathml", "sphinx.ext.autodoc", "sphinx_copybutton"]
-exclude_patterns = []
-templates_path = []
+smartquotes = False  # code is quoted in prose, and shapes are [..., d]
 
 nb_execution_mode = "off"  # what is stored is shown; nbval tests it
 nb_render_markdown_format = "myst"
@@ -38,7 +32,12 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = True  # the notebook as it is stored, for the button that downloads it
 html_show_sphinx = False
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "use_fullscreen_button": False}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "navbar_persistent": [],  # the search stands in the side bar, and on a phone above the page
+    "use_fullscreen_button": False,
+}
 if address:
     html_theme_options |= {
         "repository_url": address,

@@ -88,7 +88,8 @@ def toctrees() -> str:
     entries["Look up"] += ["Solutions <solutions>", "Run the notebooks <run>"]
     entries["API"] = [f"api/{package}" for package in PACKAGES]
     return "\n".join(
-        f"\n```{{toctree}}\n:hidden:\n:caption: {name}\n\n" + "\n".join(lines) + "\n```" for name, lines in entries.items()
+        f"\n```{{toctree}}\n:hidden:\n:caption: {name}\n\n" + "\n".join(lines) + "\n```"
+        for name, lines in entries.items()
     )
 
 

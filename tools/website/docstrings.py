@@ -1,18 +1,20 @@
-"""Docstrings are plain text with ``code`` in double backticks; Sphinx reads reStructuredText."""
+"""Docstrings are plain text with ``code`` and *emphasis*; Sphinx reads reStructuredText, which knows more signs."""
 
 from __future__ import annotations
 
 import inspect
 import re
 
-CODE = re.compile(r"(``.+?``)", re.DOTALL)
+MARKED = re.compile(r"(``.+?``|(?<![\w*])\*[A-Za-z][^*]*\w\*(?!\w))", re.DOTALL)
 LIST_ITEM = re.compile(r"(-|\d+\.) ")
 
 
 def marked_up(text: str) -> str:
-    """The text with all letters that mean something to reStructuredText made plain, outside of ``code``."""
-    parts = CODE.split(text)
-    parts[::2] = [re.sub(r"([\\*|`]|_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    """The text with every sign of reStructuredText made plain, outside of ``code`` and *emphasis*."""
+    parts = MARKED.split(text)
+    parts[::2] = [
+        re.sub(r"([\\*|`]|_(?!\w))", r"\\\1", part).replace("->", "\N{RIGHTWARDS ARROW}") for part in parts[::2]
+    ]
     return "".join(parts)
 
 
@@ -39,7 +41,7 @@ def restructured(text: str, parameters: list[str]) -> list[str]:
     result: list[str] = []
     for lines in paragraphs(text, parameters):
         if lines[0].startswith(" "):
-            result += ["::", "", *(f"    {line}" for line in lines), ""]
+            result += ["::", "", *(f"    {line}".replace("``", "") for line in lines), ""]
         else:
             plain = marked_up("\n".join(lines)).split("\n")
             first = next((number for number, line in enumerate(plain) if LIST_ITEM.match(line)), 0)

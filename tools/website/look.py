@@ -14,12 +14,12 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])]
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from browser import chromium
-from build import SITE
 from contents import ROOT
 from dead_links import built_pages
+from make_site import SITE
 
 OUT = ROOT / "results" / "browser" / "site"
 WIDTHS = (390, 1280)

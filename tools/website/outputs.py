@@ -1,4 +1,4 @@
-"""What notebooks store and a static page shows in another way: widgets, the words for a picture, cells in CUDA."""
+"""What notebooks store and a static page shows in another way: widgets, the words for a picture, cells in C++ and CUDA."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ import json
 import re
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 
 WIDGET = re.compile(r"\w*Box\(children=\(")
-NOTE = "Here are controls that move a picture. They need a kernel: open the notebook to move them."
-CUDA_CELL = re.compile(r"%%cuda_\w+")
+FOREIGN = {"%%cuda": "cuda", "%%cpp": "cpp"}  # magics whose cells are in another language
 
 
 def prepare_notebook(text: str) -> str:
-    """A notebook's JSON in which each cell with a picture carries the words for it where MyST-NB looks for them."""
+    """A notebook's JSON with what MyST-NB looks for: the words for a cell's picture, and that cells may hold magics."""
     notebook = json.loads(text)
+    notebook["metadata"].setdefault("language_info", {"name": "python"})["pygments_lexer"] = "ipython3"
     for cell in notebook["cells"]:
-        words = [output["metadata"].get("image/png", {}).get("alt") for output in cell.get("outputs", ()) if "data" in output]
+        words = [
+            output["metadata"].get("image/png", {}).get("alt") for output in cell.get("outputs", ()) if "data" in output
+        ]
         if any(words):
             cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(filter(None, words))}}
     return json.dumps(notebook)
+
+
+def in_place_of_controls() -> nodes.paragraph:
+    text = "Here are controls that move a picture. They need a kernel: "
+    link = pending_xref("", nodes.inline(text="run the notebook"), refdomain="std", reftype="doc", reftarget="/run")
+    link["refexplicit"] = True
+    return nodes.paragraph("", "", nodes.Text(text), link, nodes.Text(" to move them."))
 
 
 def for_a_page(app, tree: nodes.document) -> None:
@@ -27,7 +37,8 @@ def for_a_page(app, tree: nodes.document) -> None:
     for block in list(tree.findall(nodes.literal_block)):
         text = block.astext()
         if WIDGET.match(text):
-            block.replace_self(nodes.container("", nodes.paragraph(text=NOTE), classes=["widget-note"]))
-        elif CUDA_CELL.match(text):
-            block["language"] = "cuda"
-            block["highlight_args"] = {"force": True}  # the magic's own line is no CUDA
+            block.replace_self(nodes.container("", in_place_of_controls(), classes=["widget-note"]))
+        for magic, language in FOREIGN.items():
+            if text.startswith(magic):
+                block["language"] = language
+                block["highlight_args"] = {"force": True}  # the magic's own line is in none

@@ -1,4 +1,4 @@
-"""Build the site into build/site: `make site`, or `python tools/website/build.py`.
+"""Build the site into build/site: `make site`, or `python tools/website/make_site.py`.
 
 The notebooks, the README and the tables are read where they are; nothing is executed. Warnings are errors, and so is a
 link of a built page that leads nowhere.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import contents
 from dead_links import built_pages, dead_links
