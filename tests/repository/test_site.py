@@ -215,6 +215,10 @@ def test_controls_are_replaced_by_a_line_and_pictures_keep_their_words():
     note, cuda, cpp, plain = tree.children
     assert "run the notebook" in note.astext()
     assert cuda["language"] == "cuda" and cpp["language"] == "cpp" and "language" not in plain
+    source = {"output_type": "display_data", "metadata": {}, "data": {"text/html": ["<style></style><pre>f</pre>"]}}
+    text = notebook(outputs=[source])
+    for shown, outputs_left in ((text, 1), (text.replace("f()", "%%cuda_kernel f"), 0)):
+        assert len(json.loads(outputs.prepare_notebook(shown))["cells"][0]["outputs"]) == outputs_left
     picture = {"output_type": "display_data", "metadata": {"image/png": {"alt": "a curve"}}, "data": {"image/png": ""}}
     (cell,) = json.loads(outputs.prepare_notebook(notebook(outputs=[picture])))["cells"]
     assert cell["metadata"]["mystnb"]["image"]["alt"] == "a curve"
@@ -226,10 +230,11 @@ def test_a_formula_that_is_none_is_told(monkeypatch):
     told = []
     monkeypatch.setattr(mathml.LOG, "warning", lambda text, formula, location: told.append(formula))
     assert mathml.markup(nodes.math(text=r"\frac{1}{2}"), "inline").startswith("<math")
+    assert "<mtr>" in mathml.markup(nodes.math(text=r"\begin{aligned} a &= b \\ c &= d \end{aligned}"), "block")
     assert told == []
-    for wrong in (r"\nocommand x", r"\begin{cases} 1", r"\left( x"):
+    for wrong in (r"\nocommand x", r"\begin{cases} 1", r"\left( x", r"a & b"):
         mathml.markup(nodes.math(text=wrong), "inline")
-    assert told == [r"\nocommand x", r"\begin{cases} 1", r"\left( x"]
+    assert told == [r"\nocommand x", r"\begin{cases} 1", r"\left( x", r"a & b"]
 
 
 # --- the repository's address, Binder, and who builds ----------------------------------------------

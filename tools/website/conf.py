@@ -37,6 +37,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "navbar_persistent": [],  # the search stands in the side bar, and on a phone above the page
     "use_fullscreen_button": False,
+    "footer_content_items": [],
 }
 if address:
     html_theme_options |= {

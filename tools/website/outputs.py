@@ -1,4 +1,4 @@
-"""What notebooks store and a static page shows in another way: widgets, the words for a picture, cells in C++ and CUDA."""
+"""What a static page shows in another way than a notebook: widgets, words for pictures, cells in C++ and CUDA."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ def prepare_notebook(text: str) -> str:
     notebook = json.loads(text)
     notebook["metadata"].setdefault("language_info", {"name": "python"})["pygments_lexer"] = "ipython3"
     for cell in notebook["cells"]:
+        if "".join(cell["source"]).startswith(tuple(FOREIGN)):
+            cell["outputs"] = [output for output in cell["outputs"] if not shows_the_source(output)]
         words = [
             output["metadata"].get("image/png", {}).get("alt") for output in cell.get("outputs", ()) if "data" in output
         ]
         if any(words):
             cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(filter(None, words))}}
     return json.dumps(notebook)
+
+
+def shows_the_source(output: dict) -> bool:
+    """Whether it is the cell's text in colours, which the page has already."""
+    return "<pre" in "".join(output.get("data", {}).get("text/html", ""))
 
 
 def in_place_of_controls() -> nodes.paragraph:
