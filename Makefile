@@ -10,6 +10,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 # Named after the contents of its inputs, so that a changed dependency installs again and a new checkout does not.
 STAMP := $(VENV)/.setup-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+SITE_STAMP := $(subst .setup-,.site-,$(STAMP))
 COMMAND := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/annsoftmax
 BENCH := $(COMMAND) bench
 # One thread for each of the $(JOBS) workers, and where somebody gives them more, threads that sleep soon;
@@ -18,7 +19,7 @@ QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 GOMP_SPINCOUNT=100
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lab browser notebooks refresh-notebooks lint format sanitize emulate gpu bench soak lesson-data clean
+.PHONY: help setup demo test pytest lab browser notebooks refresh-notebooks lint format sanitize emulate gpu bench soak lesson-data site clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -99,6 +100,13 @@ lab: $(STAMP)  ## open the first notebook in JupyterLab, the others beside it
 
 browser: $(STAMP)  ## run the notebooks in JupyterLab in a headless Chromium and move their controls, into results/browser/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/browser.py
+
+site: $(SITE_STAMP)  ## build a static site of notebooks, tables and API into build/site (nothing is executed)
+	$(QUIET_ENV) $(BIN)/python tools/website/make_site.py
+
+$(SITE_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[site]'
+	@rm -f $(VENV)/.site-* && touch $@
 
 lint: $(STAMP)  ## check code and notebooks with ruff, and who imports whom with import-linter
 	$(BIN)/ruff check .

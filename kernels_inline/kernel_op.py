@@ -23,7 +23,8 @@ class KernelOp:
         self.registered = torch.library.custom_op(f"annsoftmax::{name}", function, mutates_args=mutates, **options)
         self.register_fake = self.registered.register_fake
         self.function, self.__doc__, self.__name__ = function, function.__doc__, name
-        names = list(inspect.signature(function).parameters)
+        self.__signature__ = inspect.signature(function)  # what help() shows
+        names = list(self.__signature__.parameters)
         self.mutated = [names.index(argument) for argument in mutates]
 
     def __call__(self, *arguments, **named):
