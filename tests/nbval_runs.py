@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+sys.path.insert(0, str(ROOT / "tools"))  # as for a script of that folder
 _spec = importlib.util.spec_from_file_location("notebooks_tool", ROOT / "tools" / "notebooks.py")
 tool = importlib.util.module_from_spec(_spec)  # tools/notebooks.py, which is in no package
 _spec.loader.exec_module(tool)
