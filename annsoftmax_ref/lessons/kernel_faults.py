@@ -49,6 +49,7 @@ for reverse in (0, 1):
         else:
             given.append(ctypes.c_void_p() if value is None else ctypes.c_int64(value))
     getattr(library, launcher)(*given)
+print("done")
 """
 _IN_SHARED = re.compile(r"__shared__|DYNAMIC_SHARED")
 
@@ -145,7 +146,11 @@ def _report(kernel: Kernel, grid: Grid, arguments: Sequence, variant: str) -> st
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "launch")
         file.write_bytes(pickle.dumps((str(emulator.built(kernel.full_text, variant)), LAUNCHER, packed)))
-        return emulator.run_sanitized(variant, CHILD.format(file=str(file))).stderr
+        run = emulator.run_sanitized(variant, CHILD.format(file=str(file)))
+    if not re.search(r"ERROR: AddressSanitizer: |ThreadSanitizer: data race", run.stderr) and "done" not in run.stdout:
+        last = (run.stderr.strip() or "no message").splitlines()[-1]
+        raise KernelError(f"the look for faults ({variant}) did not come to its end, and says nothing: {last}")
+    return run.stderr
 
 
 def _bytes(tensor: Tensor) -> tuple[int, bytes]:
