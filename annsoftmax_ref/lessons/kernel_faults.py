@@ -4,7 +4,8 @@
     race         two threads use the same memory, one writes, and no barrier is between them: ThreadSanitizer
     order        results that differ between the two orders of the threads, as sums by a float atomic do
 
-The sanitizers have to be loaded before python. So each runs in a process of its own, for about three seconds.
+A kernel is here what ``kernel_launches`` calls one. The sanitizers have to be loaded before python. So each runs in a
+process of its own, for about a second.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,9 +23,6 @@ from torch import Tensor
 from annsoftmax_ref.lessons.kernel_arguments import Grid, KernelError, checked
 from annsoftmax_ref.lessons.kernel_text import LAUNCHER
 from kernels_inline.cuda import emulator
-
-if TYPE_CHECKING:
-    from annsoftmax_ref.lessons.kernel_launches import Kernel
 
 # Plain python: torch, and all that it loads, takes seconds under a sanitizer. Each array has a block of malloc's for
 # itself, so that AddressSanitizer sees its end.
@@ -49,6 +46,7 @@ for reverse in (0, 1):
         else:
             given.append(ctypes.c_void_p() if value is None else ctypes.c_int64(value))
     getattr(library, launcher)(*given)
+print("done")
 """
 _IN_SHARED = re.compile(r"__shared__|DYNAMIC_SHARED")
 
@@ -69,7 +67,7 @@ class Verdict:
         return self.sentence
 
 
-def check(kernel: Kernel, grid: Grid, arguments: Sequence) -> Verdict:
+def check(kernel, grid: Grid, arguments: Sequence) -> Verdict:
     """The first fault found. The tensors given stay as they are."""
     try:
         results = {order: _results(kernel, grid, arguments, order) for order in emulator.SCHEDULES}
@@ -84,14 +82,14 @@ def check(kernel: Kernel, grid: Grid, arguments: Sequence) -> Verdict:
     return Verdict("", 0, "no fault found: in bounds, no race, and the same result in both orders of the threads")
 
 
-def _results(kernel: Kernel, grid: Grid, arguments: Sequence, order: str) -> dict[str, Tensor]:
+def _results(kernel, grid: Grid, arguments: Sequence, order: str) -> dict[str, Tensor]:
     """The arrays after a launch in this order, by their names."""
     with emulator.schedule(order):
         memory, _, _ = kernel.emulate(grid, _copied(arguments))
     return memory.arrays
 
 
-def _outside(kernel: Kernel, grid: Grid, arguments: Sequence) -> Verdict | None:
+def _outside(kernel, grid: Grid, arguments: Sequence) -> Verdict | None:
     if not _IN_SHARED.search(kernel.full_text):  # accesses to the arguments are looked at in every launch
         return None
     report = _report(kernel, grid, arguments, "asan")
@@ -106,7 +104,7 @@ def _outside(kernel: Kernel, grid: Grid, arguments: Sequence) -> Verdict | None:
     return _verdict(kernel, "outside", f"{where}: {verb.lower()}s {size} bytes outside of {memory}")
 
 
-def _race(kernel: Kernel, grid: Grid, arguments: Sequence) -> Verdict | None:
+def _race(kernel, grid: Grid, arguments: Sequence) -> Verdict | None:
     report = _report(kernel, grid, arguments, "races")
     found = re.search(r"WARNING: ThreadSanitizer: data race.*?\n(.*?)\n\n(.*?)\n\n", report, re.DOTALL)
     if found is None:
@@ -121,7 +119,7 @@ def _race(kernel: Kernel, grid: Grid, arguments: Sequence) -> Verdict | None:
     return _verdict(kernel, "race", text)
 
 
-def _order(kernel: Kernel, results: dict[str, dict[str, Tensor]]) -> Verdict | None:
+def _order(kernel, results: dict[str, dict[str, Tensor]]) -> Verdict | None:
     forward, reverse = (results[order] for order in emulator.SCHEDULES)
     for name in forward:
         different = (forward[name] != reverse[name]) & ~(forward[name].isnan() & reverse[name].isnan())
@@ -138,14 +136,18 @@ def _order(kernel: Kernel, results: dict[str, dict[str, Tensor]]) -> Verdict | N
     return None
 
 
-def _report(kernel: Kernel, grid: Grid, arguments: Sequence, variant: str) -> str:
+def _report(kernel, grid: Grid, arguments: Sequence, variant: str) -> str:
     """What the sanitizer says about a launch in each order of the threads."""
     _, values = checked(kernel.name, kernel.parameters, arguments)
     packed = [*grid.numbers, *(_bytes(value) if isinstance(value, Tensor) else value for value in values), None]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "launch")
         file.write_bytes(pickle.dumps((str(emulator.built(kernel.full_text, variant)), LAUNCHER, packed)))
-        return emulator.run_sanitized(variant, CHILD.format(file=str(file))).stderr
+        run = emulator.run_sanitized(variant, CHILD.format(file=str(file)))
+    if not re.search(r"ERROR: AddressSanitizer: |ThreadSanitizer: data race", run.stderr) and "done" not in run.stdout:
+        last = (run.stderr.strip() or "no message").splitlines()[-1]
+        raise KernelError(f"the look for faults ({variant}) did not come to its end, and says nothing: {last}")
+    return run.stderr
 
 
 def _bytes(tensor: Tensor) -> tuple[int, bytes]:
@@ -153,17 +155,17 @@ def _bytes(tensor: Tensor) -> tuple[int, bytes]:
     return tensor.data_ptr(), tensor.flatten().view(torch.uint8).numpy().tobytes()
 
 
-def _verdict(kernel: Kernel, fault: str, sentence: str) -> Verdict:
+def _verdict(kernel, fault: str, sentence: str) -> Verdict:
     line = re.search(r"\bline (\d+)", sentence)
     return Verdict(fault, int(line.group(1)) if line else 0, sentence)
 
 
-def _lines(kernel: Kernel, stack: str) -> list[int]:
+def _lines(kernel, stack: str) -> list[int]:
     """Lines of the cell in a stack, the innermost first; [0] if there are none."""
     return [int(line) for line in re.findall(rf"\b{kernel.name}\.cu:(\d+)", stack)] or [0]
 
 
-def _line_with(kernel: Kernel, pattern: str) -> int:
+def _line_with(kernel, pattern: str) -> int:
     return next((i for i, line in enumerate(kernel.text.splitlines(), 1) if re.search(pattern, line)), 0)
 
 

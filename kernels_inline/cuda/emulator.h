@@ -43,8 +43,8 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __align__(n) alignas(n)
-// One block runs at a time, so one copy. It has no initial value, so it lies in .bss, and nothing has to be done when it
-// is first met (`constinit`); `used`: its value is not guessed.
+// One block runs at a time, so one copy. It has no initial value, so it lies in .bss, and nothing is done when it is
+// first met (`constinit`); `used`: its value is not guessed.
 #define __shared__ static __constinit __attribute__((used))
 #define EMULATOR_KEPT __attribute__((section("emulator_kept")))  // not in .bss
 #define __constant__ static EMULATOR_KEPT

@@ -4,6 +4,8 @@ import pytest
 import torch
 from kernel_cells import DOUBLE, TURNED
 
+from annsoftmax_ref.lessons import kernel_faults
+from annsoftmax_ref.lessons.kernel_arguments import KernelError
 from annsoftmax_ref.lessons.kernel_cells import cuda_kernel
 
 INTS = torch.arange(64, dtype=torch.int32)
@@ -72,3 +74,10 @@ def test_sound_kernels_have_no_fault():
     assert verdict and repr(verdict).startswith("no fault found")
     x = torch.ones(64)
     assert cuda_kernel(DOUBLE).check[2, 32](x, x, 64)  # in place
+
+
+@pytest.mark.slow
+def test_a_look_that_could_not_be_taken_is_no_clean_bill(monkeypatch):
+    monkeypatch.setattr(kernel_faults, "CHILD", "raise SystemExit('no sanitizer here')")
+    with pytest.raises(KernelError, match=r"\(races\) did not come to its end, and says nothing: no sanitizer here"):
+        cuda_kernel(DOUBLE).check[2, 32](torch.ones(64), torch.ones(64), 64)
