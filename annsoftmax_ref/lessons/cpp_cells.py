@@ -9,8 +9,8 @@
     }
 
 makes ``twice(x, len(x), out)`` a Python function, of arrays or tensors and numbers. Headers of ``kernels_inline`` may
-be included by their names. Errors of the compiler come with the line of the cell. ``%load_ext
-annsoftmax_ref.lessons.cpp_cells`` makes the magic known.
+be included by their names. The text is shown with colours, and errors of the
+compiler come with the line of the cell. ``%load_ext annsoftmax_ref.lessons.cpp_cells`` makes the magic known.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
+from annsoftmax_ref.lessons.kernel_page import show
 from kernels_inline import compiler
 from kernels_inline.build import COMMON_FLAGS, NATIVE, SOURCES, VARIANTS
 from kernels_inline.compiler import BuildError
@@ -128,6 +129,7 @@ def load_ipython_extension(shell) -> None:
     from IPython.core.error import UsageError
 
     def magic(line: str, cell: str) -> None:
+        show(cell, f"C++ function {line.strip()}")
         try:
             function = cpp(line, cell)
         except BuildError as error:  # without the traceback of our own code
