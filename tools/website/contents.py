@@ -17,7 +17,7 @@ from docstrings import marked_up
 ROOT = Path(__file__).resolve().parents[2]
 PATTERNS = (
     "README.md",
-    "*/README.md",
+    "[a-z]*/README.md",
     "CONTRIBUTING.md",
     "notebooks/*.ipynb",
     "notebooks/solutions/*.ipynb",
