@@ -13,7 +13,7 @@ The files beside this one are the method. ``head`` takes a batch, embeddings [B,
 5. objective: logits, margin, softmax over the active set, loss (``loss``, ``objectives/``)
 6. gradients: of the embeddings, and of the active rows alone (``loss`` and ``rows``, backward)
 7. row update: momentum or Adam on those rows; the others catch up when they are next read (``optim``,
-   ``row_optimizer``)
+   ``row_optimizer``, ``row_buffers``)
 8. index: codes of the rows that moved are rewritten, lists and centroids follow (``index`` again, told by ``nearest``)
 
 ``row_parameter`` is the weight, and what optimizer and index must know of each other; ``every_row`` is for what needs

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend
+from annsoftmax_ref.active_sets import ActiveSets
+from annsoftmax_ref.checks import has_overflowed
 from annsoftmax_ref.host_numbers import Retold
 from annsoftmax_ref.loss import has_kernel
-from annsoftmax_ref.row_optimizer import RowOptimizer
+from annsoftmax_ref.row_optimizer import RowOptimizer, UnitGradient
 from annsoftmax_ref.row_parameter import unwatching
-from annsoftmax_ref.rows import unit_rows
+from annsoftmax_ref.rows import autocasts, unit_rows
 
 ORDINARY = 2  # steps before one is recorded: an index, the optimizer's buffers and workspaces are made in them
 
@@ -75,15 +77,48 @@ class CapturedStep:
         return has_kernels and self.head.selector.has_room_for_all(len(embeddings))
 
     def _ordinary(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        with torch.enable_grad():
-            x = embeddings.detach().requires_grad_()
-            loss = self.head(x, labels)
-            loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.head.selector.sync(self.head.weight)
+        if has_overflowed(embeddings, self.head.embedding_size):  # as a GradScaler expects; nothing moves
+            return _Given.apply(embeddings, embeddings.new_tensor(torch.nan), torch.full_like(embeddings, torch.nan))
+        labels = self.head.checked(embeddings, labels)
+        loss, slope = whole_step(self.head, self.optimizer, embeddings.detach().requires_grad_(), labels)
         self._setting = Setting.of(embeddings, self.head, self.optimizer)  # buffers may have been made
-        return _Given.apply(embeddings, loss.detach(), x.grad)
+        return _Given.apply(embeddings, loss, slope)
+
+
+def whole_step(head, optimizer: RowOptimizer, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The step itself, of embeddings [B, d] that want a gradient -> loss, and that gradient [B, d].
+
+    Of one active set, rows are read as they will be up to date, and the gradient of the unit rows goes to the optimizer
+    as it is: rows are caught up, and it goes through the backward pass of the scaling, while they are moved. A number
+    with momentum takes 32 bytes of traffic by count in place of 56 in float32, 28 for 52 under autocast, 16 for 28 in
+    bfloat16.
+    """
+    with torch.enable_grad():
+        x = unit_rows(embeddings)
+        active = head.active_sets(x.detach(), labels)
+        of_units = _backward_to_units(head, optimizer, x, active) if len(active) == 1 else None
+        if of_units is None:
+            loss = head.loss_over(x, active)
+            loss.backward()
+        else:
+            loss, of_units = of_units
+    optimizer.step(of_units=of_units)
+    optimizer.zero_grad()
+    head.selector.sync(head.weight)  # so that no codes are left over for the next step, which are elsewhere then
+    slope, embeddings.grad = embeddings.grad, None
+    return loss.detach(), slope
+
+
+def _backward_to_units(head, optimizer, x: Tensor, active: ActiveSets) -> tuple[Tensor, UnitGradient] | None:
+    """The loss of unit embeddings x [B, d], whose gradient is made, and that of the active rows' directions."""
+    ids = active.classes[0]
+    read = optimizer.unit_rows(head.weight, ids, autocasts(x))
+    if read is None:
+        return None
+    directions, norms = read[0].requires_grad_(), read[1]
+    loss = head.loss_over(x, active, directions=directions.unsqueeze(0))
+    loss.backward()
+    return loss, UnitGradient(head.weight, ids, directions.grad, norms)
 
 
 class Setting(NamedTuple):
@@ -136,17 +171,9 @@ class Recorded:
         return loss.clone(), slope.clone()  # the next replay writes there
 
     def _take(self) -> tuple[Tensor, Tensor]:
-        head, device = self.head, self.x.device.type
-        half = torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
-        with torch.enable_grad(), half:
-            x = unit_rows(self.x)
-            loss = head.loss_over(x, head.active_sets(x.detach(), self.labels))
-            loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        head.selector.sync(head.weight)  # so that no codes are left over for the next step, which are elsewhere then
-        slope, self.x.grad = self.x.grad, None
-        return loss.detach(), slope
+        device = self.x.device.type
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
+            return whole_step(self.head, self.optimizer, self.x, self.labels)
 
 
 class _Given(torch.autograd.Function):

@@ -156,20 +156,22 @@ class SoftmaxHead(nn.Module):
         return self._part_loss(x, self._all_rows(), labels, self._all_biases(), weights, len(x), generator)
 
     @unwatching
-    def loss_over(self, x: Tensor, active: ActiveSets, generator: torch.Generator | None = None) -> Tensor:
+    def loss_over(
+        self,
+        x: Tensor,
+        active: ActiveSets,
+        generator: torch.Generator | None = None,
+        directions: Tensor | None = None,
+    ) -> Tensor:
         """Mean loss of unit embeddings x [B, d] over given active sets, with a row-sparse weight gradient.
 
-        generator: of what the objective draws; default, the head's.
+        generator: of what the objective draws; default, the head's. directions [G, A, d]: the classes' rows of length
+        1, of a head without a bias, if they have been read already; then the gradient is theirs.
         """
         generator = self.generator if generator is None else generator
-        named = rows.name_rows(active.classes, self.num_classes)
-        if self.sparse:
-            directions = unit_rows_at(self.weight, named, rows.autocasts(x))  # [G, A, d]
-            biases = None if self.bias is None else named.each(rows.gather_rows(self.bias, named.ids))  # [G, A]
-        else:
-            rows.catch_up(self.weight, named.ids)
-            directions = named.each(unit_rows(self.weight[named.ids]))
-            biases = None if self.bias is None else named.each(self.bias[named.ids])
+        biases = None
+        if directions is None:
+            directions, biases = self._read(active, x)
         weights = None if self.class_weights is None else mean_weights(self.class_weights, active.labels())
         return self._part_loss(
             active.of_samples(x),
@@ -181,6 +183,18 @@ class SoftmaxHead(nn.Module):
             generator,
             active.far,
         )
+
+    def _read(self, active: ActiveSets, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The active classes' directions [G, A, d], and their biases [G, A] or None, for products with x."""
+        named = rows.name_rows(active.classes, self.num_classes)
+        if self.sparse:
+            directions = unit_rows_at(self.weight, named, rows.autocasts(x))  # [G, A, d]
+            biases = None if self.bias is None else named.each(rows.gather_rows(self.bias, named.ids))  # [G, A]
+        else:
+            rows.catch_up(self.weight, named.ids)
+            directions = named.each(unit_rows(self.weight[named.ids]))
+            biases = None if self.bias is None else named.each(self.bias[named.ids])
+        return directions, biases
 
     def _part_loss(self, x, directions, targets, offset, weights, batch: int, generator, far=None) -> Tensor:
         """What samples add to the mean over the batch; weights are their parts of it, None: 1 / batch each."""

@@ -26,8 +26,9 @@ import math
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.row_optimizer import RowOps, RowOptimizer
-from kernels_inline import rows_ops, rows_rounded
+from annsoftmax_ref.row_buffers import RowOps
+from annsoftmax_ref.row_optimizer import RowOptimizer
+from kernels_inline import row_gather_ops, rows_ops, rows_rounded
 
 
 class RowSGD(RowOptimizer):
@@ -41,8 +42,8 @@ class RowSGD(RowOptimizer):
     """
 
     buffers = ("momentum_buffer", "momentum_scale")
-    ops = RowOps(rows_ops.row_sgd_, rows_ops.row_sgd_catch_up_)
-    twins = RowOps(rows_rounded.row_sgd_torch, rows_rounded.row_sgd_catch_up_torch)
+    ops = RowOps(rows_ops.row_sgd_, rows_ops.row_sgd_catch_up_, row_gather_ops.row_sgd_gather)
+    twins = RowOps(rows_rounded.row_sgd_torch, rows_rounded.row_sgd_catch_up_torch, rows_rounded.row_sgd_gather_torch)
 
     def __init__(
         self,
@@ -129,8 +130,10 @@ class RowAdamW(RowOptimizer):
     """
 
     buffers = ("exp_avg", "exp_avg_sq")
-    ops = RowOps(rows_ops.row_adamw_, rows_ops.row_adamw_catch_up_)
-    twins = RowOps(rows_rounded.row_adamw_torch, rows_rounded.row_adamw_catch_up_torch)
+    ops = RowOps(rows_ops.row_adamw_, rows_ops.row_adamw_catch_up_, row_gather_ops.row_adamw_gather)
+    twins = RowOps(
+        rows_rounded.row_adamw_torch, rows_rounded.row_adamw_catch_up_torch, rows_rounded.row_adamw_gather_torch
+    )
 
     def __init__(
         self,

@@ -7,52 +7,77 @@ row have a closed form that depends on how many they are, its age, and keeps one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend, rows
-from annsoftmax_ref.host_numbers import each_time, told
+from annsoftmax_ref.host_numbers import each_time, is_recorded, told
+from annsoftmax_ref.row_buffers import RowBuffers, RowOps, has_rows
 from annsoftmax_ref.row_parameter import row_state, rows_moved, set_owner, unwatched, writing
 from kernels_inline.checks import ROW_KINDS, gradient_kind
+from kernels_inline.head_ops import gather_normalise
 
 # Ages the table covers. A sweep catches up N / WINDOW rows in each step, so that no row grows older.
 WINDOW = 1024
 
 
-class RowOps(NamedTuple):
-    """Ops of ``kernels_inline.rows_ops``, which take a row's buffers in the order of ``RowOptimizer.buffers``."""
+class UnitGradient(NamedTuple):
+    """The gradient slope [A, d], float32 or bfloat16, of the unit rows that ``RowOptimizer.unit_rows`` gave for ids [A]
+    with norms [A]."""
 
-    step: Callable[..., Tensor]
-    catch_up: Callable[..., None]
+    weight: Tensor
+    ids: Tensor
+    slope: Tensor
+    norms: Tensor
 
 
-class RowOptimizer(torch.optim.Optimizer, ABC):
+class RowOptimizer(RowBuffers, ABC):
     """What RowSGD and RowAdamW share: the bookkeeping of which row lags by how much.
 
     A subclass says what a step with a gradient does, and what missed steps do. A parameter whose gradient is dense
     takes the same step on all rows: backbone and head can share one optimizer.
     """
 
-    # The names of a row's buffers.
-    buffers: tuple[str, ...] = ()
-    ops: RowOps
     twins: RowOps  # in plain torch, of rows that are rounded at random
     seed: int  # of that rounding
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure=None, *, of_units: UnitGradient | None = None):
+        """As torch's. of_units: of its weight, instead of a gradient; the rows' own is made of it on the way."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
             for weight in group["params"]:
-                if weight.grad is not None:
+                if of_units is not None and of_units.weight is weight:
+                    self._step_units(weight, group, of_units)
+                elif weight.grad is not None:
                     self._step_weight(weight, group)
         return loss
+
+    def _step_units(self, weight: Tensor, group: dict, given: UnitGradient) -> None:
+        state = self._state(weight, group)
+        set_owner(weight, self)
+        with unwatched(), writing(weight):
+            moved = self._step_rows(weight, given.ids, given.slope, state, group, given.norms)
+        rows_moved(weight, *moved)
+
+    def unit_rows(self, weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tensor] | None:
+        """What ``gather_normalise`` would give of rows ids [A] once they are up to date, which they are not made: unit
+        rows [A, d], in bfloat16 if ``half``, and norms [A]. ``step`` by a ``UnitGradient`` is what must follow.
+
+        None if there is no kernel for it.
+        """
+        if not self.has_kernels(weight):
+            return None
+        state = self.state.get(weight)
+        if not state or not self._lags(state):
+            return gather_normalise(weight.detach(), ids, half)
+        table, numbers, _ = self._now(weight, state, self._group_of(weight))
+        return self.ops.gather(*self._rows(weight, state, ids), table, numbers, half)
 
     def _step_weight(self, weight: Tensor, group: dict) -> None:
         state = self._state(weight, group)
@@ -72,8 +97,13 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
                 state["last"] = ids = codes = None  # every row has moved, and is up to date
         rows_moved(weight, ids, codes)
 
-    def _step_rows(self, weight, ids: Tensor, grad: Tensor, state: dict, group: dict) -> tuple[Tensor, Tensor | None]:
-        """Step rows ids [n] by grad [n, d] -> the ids, and their sign codes if an index wants them."""
+    def _step_rows(
+        self, weight, ids: Tensor, grad: Tensor, state: dict, group: dict, norms: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Step rows ids [n] by grad [n, d] -> the ids, and their sign codes if an index wants them.
+
+        norms [n]: as a ``UnitGradient`` has them.
+        """
         self._sweep(weight, state)
         fused = self._fused(weight)
         if fused is None:  # the kernel catches up on the way
@@ -85,7 +115,9 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         each_time(lambda: state.update(step=state["step"] + 1))
         if fused is not None:
             now = self._now(weight, state, group)
-            codes = fused.step(*self._rows(weight, state, ids), grad.to(gradient_kind(weight)), *now, wanted)
+            if norms is None or grad.dtype != torch.bfloat16:
+                grad = grad.to(gradient_kind(weight))
+            codes = fused.step(*self._rows(weight, state, ids), grad, norms, *now, wanted)
         else:
             row, buffers = self._read(weight, state, ids)
             self.move(row, grad, buffers, group, state["step"])
@@ -97,12 +129,17 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     def catch_up(self, weight: Tensor, ids: Tensor | None = None) -> None:
         """Apply the steps that rows ``ids`` [n] (all rows if None) of ``weight`` have missed."""
         state = self.state.get(weight)
-        if not state or state["last"] is None or not state["behind"]:
+        if not state or not self._lags(state):
             return
         with unwatched(), writing(weight):
             self._catch_up(weight, ids, state)
         row_state(weight).caught_up(weight, ids)
         state["behind"] = ids is not None
+
+    @staticmethod
+    def _lags(state: dict) -> bool:
+        """Whether rows may be behind. In a step that is recorded they may be when it is replayed."""
+        return state["last"] is not None and (state["behind"] or is_recorded())
 
     def _catch_up(self, weight: Tensor, ids: Tensor | None, state: dict) -> None:
         if state["last"] is None:
@@ -129,27 +166,6 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             for weight in group["params"]:
                 self.catch_up(weight)
 
-    def state_dict(self):
-        """Flushes, then gives the state; it holds no lag, and has the names of the dense torch optimizer."""
-        self.flush()
-        saved = super().state_dict()
-        saved["state"] = {
-            key: {name: value for name, value in state.items() if not _is_our_own(name, value)}
-            for key, state in saved["state"].items()
-        }
-        return saved
-
-    def load_state_dict(self, state_dict) -> None:
-        others = {
-            key: {name: value for name, value in state.items() if name not in self.buffers}
-            for key, state in state_dict["state"].items()
-        }
-        super().load_state_dict(state_dict | {"state": others})
-        self._load_buffers(state_dict)
-        for state in self.state.values():
-            state["step"] = int(state.get("step", 0))
-            state.update(last=None, table=None, behind=False, cursor=state.get("cursor", 0))
-
     def _state(self, weight: Tensor, group: dict) -> dict:
         state = self.state[weight]
         if not state:
@@ -160,52 +176,14 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
                 state[name] = self._placed(self.new_buffer(name, weight), weight)
         return state
 
-    def _load_buffers(self, state_dict) -> None:
-        """As they were saved: torch would put them into the parameter's own kind of number, beside it."""
-        saved = (state_dict["state"].get(key) for group in state_dict["param_groups"] for key in group["params"])
-        for parameter, state in zip((p for g in self.param_groups for p in g["params"]), saved, strict=True):
-            for name in self.buffers:
-                if state and isinstance(state.get(name), Tensor):
-                    self.state[parameter][name] = self._placed(state[name].detach().clone(), parameter)
-                elif state:
-                    self.state[parameter][name] = None
-
-    def _placed(self, buffer: Tensor, weight: Tensor) -> Tensor:
-        """Where the weight's kernels find it: beside it, or in pinned memory of the host."""
-        if not (weight.is_cuda and self._group_of(weight).get("buffers_on_host")):
-            return buffer.to(weight.device)
-        if not backend.runs(self.ops.step, rows=weight):
-            raise ValueError("buffers_on_host is True, and there are no CUDA kernels to read them; it should be False")
-        return in_pinned_memory(buffer)
-
-    def kept_tensors(self) -> list[Tensor]:
-        """Those as long as a weight that outlive a step."""
-        kept = [state[name] for state in self.state.values() for name in (*self.buffers, "last")]
-        return [tensor for tensor in kept if tensor is not None]
-
-    def keeps(self, name: str, weight: Tensor, group: dict) -> bool:
-        """Whether a step needs the buffer of that name; where none has, it is None."""
-        return True
-
-    def new_buffer(self, name: str, weight: Tensor) -> Tensor:
-        return self.zeros(weight.shape, gradient_kind(weight), weight)
-
-    def zeros(self, shape, dtype: torch.dtype, weight: Tensor) -> Tensor:
-        """Beside the weight, or on the host."""
-        on_host = self._group_of(weight).get("buffers_on_host")
-        return torch.zeros(shape, dtype=dtype, device="cpu" if on_host else weight.device)
-
     def rounds(self, weight: Tensor) -> bool:
         """Whether its rows or their buffers are in less than float32, where rounding to the nearest would lose small
         updates."""
-        return _has_rows(weight) and weight.dtype in ROW_KINDS[1:]
-
-    def _buffers(self, state: dict) -> list[Tensor | None]:
-        return [state[name] for name in self.buffers]
+        return has_rows(weight) and weight.dtype in ROW_KINDS[1:]
 
     def _sweep(self, weight: Tensor, state: dict) -> None:
         total, size = len(weight), -(-len(weight) // WINDOW)
-        if state["behind"]:
+        if self._lags(state):
             if backend.shapes_are_fixed(weight):  # the last slice has rows of the one before it, too
                 start = told(lambda: min(state["cursor"], total - size), weight.device)
                 ids = start + torch.arange(size, device=weight.device)
@@ -226,7 +204,7 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
 
     def _fused(self, weight: Tensor) -> RowOps | None:
         """What catches up and steps rows in one go; None: ``apply`` and ``move`` do."""
-        if _has_rows(weight) and backend.runs(self.ops.step, rows=weight):
+        if self.has_kernels(weight):
             return self.ops
         return self.twins if self.rounds(weight) else None
 
@@ -240,9 +218,6 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
         table = told(lambda: state["table"], weight.device, torch.float64)
         numbers = told(lambda: self.numbers(group, state["step"]), weight.device, torch.float64)
         return table, numbers, self.seed
-
-    def _group_of(self, weight: Tensor) -> dict:
-        return next(g for g in self.param_groups if any(p is weight for p in g["params"]))
 
     @abstractmethod
     def identity(self) -> Tensor:
@@ -263,17 +238,3 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def numbers(self, group: dict, step: int) -> tuple[float, ...]:
         """What step number ``step`` is made of, as ``RowOps`` take it."""
-
-
-def in_pinned_memory(tensor: Tensor) -> Tensor:
-    """The same on the host, where a GPU can read and write it."""
-    return tensor.cpu().pin_memory()
-
-
-def _has_rows(weight: Tensor) -> bool:
-    return weight.dim() == 2 and weight.is_contiguous()
-
-
-def _is_our_own(name: str, value) -> bool:
-    """Whether it is nothing that a dense optimizer would save, or would be missed when it is loaded."""
-    return name in ("last", "table", "behind") or (name == "momentum_scale" and value is None)

@@ -23,25 +23,12 @@ namespace head {
 using namespace numbers;
 
 template <class W, class T>
-static void normalise_row(const W* row, int64_t d, T* unit, float* norm) {
-    *norm = std::max(float(std::sqrt(dot(row, row, d))), NORM_FLOOR);
-    for (int64_t j = 0; j < d; j++) narrow(widen(row[j]) / *norm, unit + j);
-}
-
-template <class W, class T>
 static void gather_normalise(const W* weight, int64_t d, const int64_t* ids, int64_t A, T* unit, float* norms) {
 #pragma omp parallel for schedule(static) if (threads::pay(8 * A * d))
     for (int64_t a = 0; a < A; a++) {
         prefetch(weight + ids[std::min(a + AHEAD, A - 1)] * d, d);
         normalise_row(weight + ids[a] * d, d, unit + a * d, norms + a);
     }
-}
-
-// The gradient g of a unit row u = w / |w| becomes the one of w: (g - (g.u) u) / |w|. At the floor, u = w / floor.
-template <class W>
-static void normalise_row_backward(float* grad, const W* row, int64_t d, float norm) {
-    const float along = norm > NORM_FLOOR ? float(dot(grad, row, d) / norm / norm) : 0.0f;  // (g.u) / |w|
-    for (int64_t j = 0; j < d; j++) grad[j] = (grad[j] - along * widen(row[j])) / norm;
 }
 
 // Where a row of float32 is worked on: at its place if it is to stay float32, else in `spare`, to be `put` there.

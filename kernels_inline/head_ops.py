@@ -36,7 +36,7 @@ def gather_normalise(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, T
     norms [A] float32, the lengths clamped below at 1e-12. Raises ValueError, BuildError.
     """
     kind = _check_rows(weight, ids)
-    unit, norms = _empty_units(weight, ids, half)
+    unit, norms = empty_units(weight, ids, half)
     _run("gather_normalise", "ids", len(weight), weight, kind, *weight.shape, ids, len(ids), half, unit, norms)
     return unit, norms
 
@@ -172,7 +172,7 @@ def _run(function: str, ids: str, upper: int, *arguments) -> None:
         raise ValueError(f"{ids} holds a value out of range; all should lie in 0..{upper - 1}")
 
 
-def _empty_units(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tensor]:
+def empty_units(weight: Tensor, ids: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     dtype = torch.bfloat16 if half else torch.float32
     return (
         weight.new_empty(ids.shape[0], weight.shape[1], dtype=dtype),
@@ -186,7 +186,7 @@ def _empty_sums(weight: Tensor, ids: Tensor) -> Tensor:
 
 @gather_normalise.register_fake
 def _(weight, ids, half):
-    return _empty_units(weight, ids, half)
+    return empty_units(weight, ids, half)
 
 
 @normalise_backward_.register_fake

@@ -201,15 +201,24 @@ def _table(columns: int, device):
     return torch.cat([0.999**age, 0.9**age, 0.999**age, 0.01 * age, 0.02 * age], dim=1)
 
 
-def row_step(buffers: int, dtype, eight: bool, s, device):
+def row_step(buffers: int, dtype, eight: bool, of_units: bool, s, device):
+    """of_units: by the gradient, in bfloat16, of rows scaled to length 1."""
     rows, words = _rows(s, device, buffers, dtype, eight), -(-s["d"] // 64)
-    grad = _normal(s["A"], s["d"], device=device, scale=0.1).to(gradient_kind(rows[0]))
+    grad = _normal(s["A"], s["d"], device=device, scale=0.1)
+    grad = grad.to(torch.bfloat16 if of_units else gradient_kind(rows[0]))
+    norms = torch.full((s["A"],), s["d"] ** 0.5, device=device) if of_units else None
     codes = torch.empty(s["A"], words, dtype=torch.int64, device=device)
-    return [*rows, grad, *_steps(buffers, device), codes]
+    return [*rows, grad, int(grad.dtype == torch.bfloat16), norms, *_steps(buffers, device), codes]
 
 
 def row_catch_up(buffers: int, dtype, eight: bool, s, device):
     return [*_rows(s, device, buffers, dtype, eight), *_steps(buffers, device)]
+
+
+def row_gather(buffers: int, dtype, eight: bool, s, device):
+    unit = torch.empty(s["A"], s["d"], dtype=torch.bfloat16, device=device)
+    *steps, _ = _steps(buffers, device)
+    return [*_rows(s, device, buffers, dtype, eight), *steps, 1, unit, torch.empty(s["A"], device=device)]
 
 
 def _steps(buffers: int, device):

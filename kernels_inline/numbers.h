@@ -100,6 +100,20 @@ double dot(const X* x, const Y* y, int64_t d) {
     return add_up(part);
 }
 
+// A row scaled to length 1, and what it was divided by: its length, at least NORM_FLOOR.
+template <class W, class T>
+void normalise_row(const W* row, int64_t d, T* unit, float* norm) {
+    *norm = std::max(float(std::sqrt(dot(row, row, d))), NORM_FLOOR);
+    for (int64_t j = 0; j < d; j++) narrow(widen(row[j]) / *norm, unit + j);
+}
+
+// The gradient g of a unit row u = w / |w| becomes the one of w: (g - (g.u) u) / |w|. At the floor, u = w / floor.
+template <class W>
+void normalise_row_backward(float* grad, const W* row, int64_t d, float norm) {
+    const float along = norm > NORM_FLOOR ? float(dot(grad, row, d) / norm / norm) : 0.0f;  // (g.u) / |w|
+    for (int64_t j = 0; j < d; j++) grad[j] = (grad[j] - along * widen(row[j])) / norm;
+}
+
 inline bool inside(const int64_t* ids, int64_t n, int64_t upper) {
     bool ok = true;
     for (int64_t i = 0; i < n; i++) ok &= ids[i] >= 0 && ids[i] < upper;

@@ -35,26 +35,50 @@ STORED = {
 }
 
 
-def _row_kernel(optimizer: str, buffers: tuple[str, ...], moves: bool, stored: str) -> Kernel:
-    launcher = f"row_{optimizer}" + ("" if moves else "_catch_up")
+ROW_OPTIMIZERS = {"sgd": ("momentum", "scales"), "adamw": ("average", "square")}  # and a row's buffers
+
+
+def _row_kernel(optimizer: str, moves: bool, stored: str, of_units: bool = False) -> Kernel:
+    """of_units: by the gradient of rows scaled to length 1, in bfloat16."""
+    launcher, buffers = f"row_{optimizer}" + ("" if moves else "_catch_up"), ROW_OPTIMIZERS[optimizer]
     dtype, weight, buffer, gradient, eight = STORED[stored]
     count = 1 if optimizer == "sgd" else 2
-    width = 2 * (weight + count * buffer) + moves * gradient
-    make = functools.partial(inputs.row_step if moves else inputs.row_catch_up, count, dtype, eight)
+    width = 2 * (weight + count * buffer) + moves * (2 if of_units else gradient)
+    make = functools.partial(inputs.row_catch_up, count, dtype, eight)
+    if moves:
+        make = functools.partial(inputs.row_step, count, dtype, eight, of_units)
     changed = tuple(name for name in ("weight", *buffers, "last") if name != "scales" or eight)
     return Kernel(
-        launcher + stored, make, ("codes",) if moves else (), ROWS_SMALL, ROWS_LARGE,
+        launcher + of_units * "_units" + stored, make, ("codes",) if moves else (), ROWS_SMALL, ROWS_LARGE,
         lambda N, d, A: A * (width * d + 24 + 8 * eight) + (8 * A * -(-d // 64) if moves else 0),
         changed, rearm=inputs.lag_again, index="step_rows",
-        expected=functools.partial(_row_twin, launcher, buffers, changed, moves) if stored else None,
+        expected=functools.partial(_row_twin, launcher, buffers, changed, moves) if stored or of_units else None,
         launcher=launcher,
     )  # fmt: skip
+
+
+def _gather_kernel(optimizer: str, stored: str) -> Kernel:
+    launcher, buffers = f"row_{optimizer}_gather", ROW_OPTIMIZERS[optimizer]
+    dtype, weight, buffer, _, eight = STORED[stored]
+    count = 1 if optimizer == "sgd" else 2
+    return Kernel(
+        launcher + stored, functools.partial(inputs.row_gather, count, dtype, eight), ("unit", "norms"), ROWS_SMALL,
+        ROWS_LARGE, lambda N, d, A: A * ((weight + count * buffer + 2) * d + 20 + 4 * eight), index="gather_rows",
+        expected=functools.partial(_gather_twin, launcher, buffers), launcher=launcher,
+    )  # fmt: skip
+
+
+def _gather_twin(launcher: str, buffers: tuple[str, ...], given: dict) -> list[Tensor]:
+    """By rows_rounded."""
+    gather = getattr(rows_rounded, f"{launcher}_torch")
+    held = (given[n] for n in ("weight", *buffers, "last", "ids", "table", "numbers"))
+    return list(gather(*held, bool(given["half"])))
 
 
 def _row_twin(launcher: str, buffers: tuple[str, ...], changed, moves: bool, given: dict) -> list[Tensor]:
     """By rows_rounded."""
     rows = [given[n] for n in ("weight", *buffers, "last")]
-    gradient, with_codes = ([given["grad"]], [True]) if moves else ([], [])
+    gradient, with_codes = ([given["grad"], given["norms"]], [True]) if moves else ([], [])
     twin = getattr(rows_rounded, f"{launcher}_torch")
     codes = twin(*rows, given["ids"], *gradient, given["table"], given["numbers"], given["seed"], *with_codes)
     return [*(given[n] for n in changed), *([codes] if moves else [])]
@@ -195,11 +219,16 @@ KERNELS = [
         expected=lambda a: list(select_map_torch(a["map"], a["labels"], a["count"])),
     ),
     *(
-        _row_kernel(optimizer, buffers, moves, stored)
+        kernel
         for stored in STORED
-        for optimizer, buffers in (("sgd", ("momentum", "scales")), ("adamw", ("average", "square")))
-        for moves in (True, False)
+        for optimizer in ROW_OPTIMIZERS
         if optimizer == "sgd" or "int8" not in stored
+        for kernel in (
+            _row_kernel(optimizer, True, stored),
+            _row_kernel(optimizer, True, stored, of_units=True),
+            _row_kernel(optimizer, False, stored),
+            _gather_kernel(optimizer, stored),
+        )
     ),
 ]
 

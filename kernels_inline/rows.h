@@ -37,6 +37,24 @@ static int check(const Ids& rows, int64_t step, int64_t window) {
     return problem;
 }
 
+// The gradient of rows [A, d], in float32 or, if `half`, in bfloat16. norms null, or [A]: it is that of rows scaled to
+// length 1, which were divided by these.
+struct Gradient {
+    const void* values;
+    int64_t half;
+    const float* norms;
+
+    // Of row a, which is w [d] now: where it lies, or what has been made of it in spare [d].
+    const float* of(int64_t a, const float* w, int64_t d, float* spare) const {
+        if (!half && !norms) return static_cast<const float*>(values) + a * d;
+        numbers::typed(values, half, [&](const auto* grad) {
+            for (int64_t j = 0; j < d; j++) spare[j] = numbers::widen(grad[a * d + j]);
+        });
+        if (norms) numbers::normalise_row_backward(spare, w, d, norms[a]);
+        return spare;
+    }
+};
+
 // Of every optimizer: `arrays` are the weight and its buffers, [N, d] each; `numbers` what a step is made of, the step's
 // own number first.
 
@@ -45,7 +63,6 @@ static int check(const Ids& rows, int64_t step, int64_t window) {
 struct Sgd {
     static constexpr int64_t ARRAYS = 2, COLUMNS = 4;  // of the table: ww, wv, vw, vv
     float* arrays[ARRAYS];  // weight, momentum
-    const float* grad;
     float lr, mu, decay;
     bool nesterov;
 
@@ -63,9 +80,8 @@ struct Sgd {
         }
     }
 
-    void move(int64_t offset, int64_t d, int64_t a) const {
+    void move(int64_t offset, int64_t d, const float* __restrict gradient) const {
         float *__restrict w = arrays[0] + offset, *__restrict v = arrays[1] + offset;
-        const float* __restrict gradient = grad + a * d;
         for (int64_t j = 0; j < d; j++) {
             const float g = gradient[j] + decay * w[j];
             v[j] = mu * v[j] + g;
@@ -78,7 +94,6 @@ struct Sgd {
 struct PlainSgd {
     static constexpr int64_t ARRAYS = 1, COLUMNS = Sgd::COLUMNS;
     float* arrays[ARRAYS];  // weight
-    const float* grad;
     float lr, decay;
 
     explicit PlainSgd(const double* numbers) : lr(float(numbers[1])), decay(float(numbers[3])) {}
@@ -89,9 +104,8 @@ struct PlainSgd {
         for (int64_t j = 0; j < d; j++) w[j] *= ww;
     }
 
-    void move(int64_t offset, int64_t d, int64_t a) const {
+    void move(int64_t offset, int64_t d, const float* __restrict gradient) const {
         float* __restrict w = arrays[0] + offset;
-        const float* __restrict gradient = grad + a * d;
         for (int64_t j = 0; j < d; j++) w[j] -= lr * (gradient[j] + decay * w[j]);
     }
 };
@@ -101,7 +115,6 @@ struct PlainSgd {
 struct AdamW {
     static constexpr int64_t ARRAYS = 3, COLUMNS = 5;  // of the table: R, the factors of m and v, S1, S2
     float* arrays[ARRAYS];                 // weight, average, square
-    const float* grad;
     double eps;
     float decay, rate, lift;               // 1 - lr * weight_decay, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
     float beta1, rest1, beta2, rest2;      // rest = 1 - beta: not in float, where 1 - 0.999 loses five digits
@@ -123,10 +136,9 @@ struct AdamW {
         }
     }
 
-    void move(int64_t offset, int64_t d, int64_t a) const {
+    void move(int64_t offset, int64_t d, const float* __restrict gradient) const {
         float *__restrict w = arrays[0] + offset;
         float *__restrict m = arrays[1] + offset, *__restrict v = arrays[2] + offset;
-        const float* __restrict gradient = grad + a * d;
         const float tiny = float(eps);
         for (int64_t j = 0; j < d; j++) {
             const float g = gradient[j];

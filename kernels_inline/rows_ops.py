@@ -8,10 +8,11 @@ Common arguments: weight [N, d] in one of ``checks.ROW_KINDS`` and the optimizer
 float32, else bfloat16, changed in place; momentum None: there is none, and mu is 0; scales [N] float32: of the rows of
 a momentum in int8, which goes with every weight, or None. last [N] int64: the step that each row is up to date with,
 set to this one for the rows named. ids [A] int64, ascending and distinct. grad [A, d] of
-``checks.gradient_kind(weight)``. numbers [5 or 9] float64: what the step is made of, its number first, from 1 (in a
-catch-up: of the last one done), see ``RowSGD.numbers`` and ``RowAdamW.numbers``; on a GPU they are read there, so that
-a CUDA graph can be replayed with others. seed: of the rounding of what is not float32 (``rows_rounded``, whose
-functions are the twins there).
+``checks.gradient_kind(weight)``; norms None, or [A] float32: grad, which then may be in bfloat16 beside any weight, is
+that of the rows scaled to length 1, which were divided by norms (``row_gather_ops``). numbers [5 or 9] float64: what
+the step is made of, its number first, from 1 (in a catch-up: of the last one done), see ``RowSGD.numbers`` and
+``RowAdamW.numbers``; on a GPU they are read there, so that a CUDA graph can be replayed with others. seed: of the
+rounding of what is not float32 (``rows_rounded``, whose functions are the twins there).
 Where ``with_codes``, the sign codes of the rows as they are afterwards are returned: [A, ceil(d / 64)] int64, bit j of
 a row = weight[j] > 0 in bit j % 64 of word j // 64; else [0, ceil(d / 64)].
 
@@ -35,6 +36,7 @@ def row_sgd_(
     last: Tensor,
     ids: Tensor,
     grad: Tensor,
+    norms: Tensor | None,
     table: Tensor,
     numbers: Tensor,
     seed: int,
@@ -42,7 +44,7 @@ def row_sgd_(
 ) -> Tensor:
     """Catch up, then one step of torch.optim.SGD (momentum mu, coupled decay) -> codes."""
     buffers = {"momentum": momentum, "scales": scales}
-    return _step("row_sgd", weight, buffers, last, ids, grad, table, numbers, seed, with_codes)
+    return _step("row_sgd", weight, buffers, last, ids, grad, norms, table, numbers, seed, with_codes)
 
 
 @kernel_op("row_adamw_", needs=("row_adamw", "row_adamw_catch_up"), mutates=("weight", "exp_avg", "exp_avg_sq", "last"))
@@ -53,6 +55,7 @@ def row_adamw_(
     last: Tensor,
     ids: Tensor,
     grad: Tensor,
+    norms: Tensor | None,
     table: Tensor,
     numbers: Tensor,
     seed: int,
@@ -60,7 +63,7 @@ def row_adamw_(
 ) -> Tensor:
     """Catch up, then one step of torch.optim.AdamW -> codes."""
     buffers = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-    return _step("row_adamw", weight, buffers, last, ids, grad, table, numbers, seed, with_codes)
+    return _step("row_adamw", weight, buffers, last, ids, grad, norms, table, numbers, seed, with_codes)
 
 
 @kernel_op("row_sgd_catch_up_", needs=("row_sgd", "row_sgd_catch_up"), mutates=("weight", "momentum", "scales", "last"))
@@ -99,20 +102,24 @@ def row_adamw_catch_up_(
     _catch_up("row_adamw_catch_up", weight, buffers, last, ids, table, numbers, seed)
 
 
-def _step(launcher, weight, buffers, last, ids, grad, table, numbers, seed, with_codes) -> Tensor:
-    rows = _checked(weight, buffers, last, ids, table, numbers)
-    check("grad", grad, gradient_kind(weight), (len(ids), weight.shape[1]))
+def _step(launcher, weight, buffers, last, ids, grad, norms, table, numbers, seed, with_codes) -> Tensor:
+    rows = checked_rows(weight, buffers, last, ids, table, numbers)
+    half = grad.dtype == torch.bfloat16
+    may_be_half = norms is not None and half
+    check("grad", grad, torch.bfloat16 if may_be_half else gradient_kind(weight), (len(ids), weight.shape[1]))
+    if norms is not None:
+        check("norms", norms, torch.float32, (len(ids),))
     codes = _empty_codes(weight, ids, with_codes)
-    _run(launcher, *rows, grad, table, len(table) - 1, numbers, seed, codes if with_codes else None)
+    run(launcher, *rows, grad, half, norms, table, len(table) - 1, numbers, seed, codes if with_codes else None)
     return codes
 
 
 def _catch_up(launcher, weight, buffers, last, ids, table, numbers, seed) -> None:
-    rows = _checked(weight, buffers, last, ids, table, numbers)
-    _run(launcher, *rows, table, len(table) - 1, numbers, seed)
+    rows = checked_rows(weight, buffers, last, ids, table, numbers)
+    run(launcher, *rows, table, len(table) - 1, numbers, seed)
 
 
-def _checked(weight: Tensor, buffers: dict[str, Tensor | None], last, ids, table, numbers) -> tuple:
+def checked_rows(weight: Tensor, buffers: dict[str, Tensor | None], last, ids, table, numbers) -> tuple:
     """What every launcher takes first, once it is as it should be."""
     kind, sgd = check_rows("weight", weight, ("N", "d")), "momentum" in buffers
     scales = buffers.get("scales")
@@ -128,7 +135,8 @@ def _checked(weight: Tensor, buffers: dict[str, Tensor | None], last, ids, table
     return weight, kind, *buffers.values(), last, *weight.shape, ids, len(ids)
 
 
-def _run(function: str, *arguments) -> None:
+def run(function: str, *arguments) -> None:
+    """Call a launcher of rows. ValueError for what it finds in them."""
     problem = call(function, *arguments)
     if problem:
         raise ValueError(_PROBLEMS[problem])
@@ -147,12 +155,12 @@ def _empty_codes(weight: Tensor, ids: Tensor, with_codes: bool) -> Tensor:
 
 
 @row_sgd_.register_fake
-def _(weight, momentum, scales, last, ids, grad, table, numbers, seed, with_codes):
+def _(weight, momentum, scales, last, ids, grad, norms, table, numbers, seed, with_codes):
     return _empty_codes(weight, ids, with_codes)
 
 
 @row_adamw_.register_fake
-def _(weight, exp_avg, exp_avg_sq, last, ids, grad, table, numbers, seed, with_codes):
+def _(weight, exp_avg, exp_avg_sq, last, ids, grad, norms, table, numbers, seed, with_codes):
     return _empty_codes(weight, ids, with_codes)
 
 

@@ -11,6 +11,7 @@
 #pragma once
 #include "rows.h"
 
+#include <type_traits>
 #include <vector>
 
 namespace rows {
@@ -59,8 +60,8 @@ static void round_at_random(float x, float scale, uint32_t random, int8_t* out) 
     *out = int8_t(std::min(127, std::max(-127, (floor + int32_t(random)) >> 16)));
 }
 
-// Weight and buffers [N, d], the scale of each row's buffers [N] where they are int8, and what their random bits are a
-// hash of.
+// Weight and buffers [N, d] as they are stored, in float32 too; the scale of each row's buffers [N] where they are
+// int8; and what their random bits are a hash of.
 template <class Weight, class Buffer, int64_t n>
 struct Rounded {
     static constexpr bool scaled = sizeof(Buffer) == 1;
@@ -69,9 +70,10 @@ struct Rounded {
     float* scales;
     int64_t seed, step;
 
+    template <int written>
     void prefetch(int64_t id, int64_t d) const {
-        numbers::prefetch<1>(weight + id * d, d);
-        for (int64_t i = 0; i < n - 1; i++) numbers::prefetch<1>(buffers[i] + id * d, d);
+        numbers::prefetch<written>(weight + id * d, d);
+        for (int64_t i = 0; i < n - 1; i++) numbers::prefetch<written>(buffers[i] + id * d, d);
     }
 
     void read(int64_t id, int64_t d, float* const (&row)[n]) const {
@@ -109,35 +111,48 @@ struct Rounded {
     }
 };
 
-// As step_rows by grad [A, d] if it `moves`, else as catch_up_rows. What the optimizer points to is not looked at.
-template <class Optimizer, class Weight, class Buffer, class Gradient>
+// As step_rows by a gradient, or without one (null) as catch_up_rows. What the optimizer points to is not looked at.
+template <class Optimizer, class Weight, class Buffer>
 static int update_rounded(Optimizer optimizer, const Rounded<Weight, Buffer, Optimizer::ARRAYS>& stored, const Ids& rows,
-                          bool moves, const Gradient* grad, const double* table, int64_t window, int64_t* codes) {
-    const int64_t step = stored.step, before = step - moves, d = rows.d, words = (d + 63) / 64;
+                          const Gradient* grad, const double* table, int64_t window, int64_t* codes) {
+    const int64_t step = stored.step, before = step - (grad != nullptr), d = rows.d, words = (d + 63) / 64;
     if (const int problem = check(rows, before, window)) return problem;
 #pragma omp parallel firstprivate(optimizer) if (threads::pay(12 * rows.A * d))
     {
-        std::vector<float> row((Optimizer::ARRAYS + 1) * d);  // and its gradient, widened
+        std::vector<float> row((Optimizer::ARRAYS + 1) * d);  // and its gradient
         for (int64_t i = 0; i < Optimizer::ARRAYS; i++) optimizer.arrays[i] = row.data() + i * d;
-        float* gradient = row.data() + Optimizer::ARRAYS * d;
-        optimizer.grad = gradient;
+        float* spare = row.data() + Optimizer::ARRAYS * d;
 #pragma omp for schedule(static)
         for (int64_t a = 0; a < rows.A; a++) {
-            stored.prefetch(rows.ids[std::min(a + numbers::AHEAD, rows.A - 1)], d);
+            stored.template prefetch<1>(rows.ids[std::min(a + numbers::AHEAD, rows.A - 1)], d);
             const int64_t id = rows.ids[a], age = before - rows.last[id];
-            if (!moves && age == 0) continue;
+            if (!grad && age == 0) continue;
             stored.read(id, d, optimizer.arrays);
             if (age > 0) optimizer.catch_up(0, d, table + age * Optimizer::COLUMNS);
-            if (moves) {
-                for (int64_t j = 0; j < d; j++) gradient[j] = numbers::widen(grad[a * d + j]);
-                optimizer.move(0, d, 0);
-            }
+            if (grad) optimizer.move(0, d, grad->of(a, optimizer.arrays[0], d, spare));
             stored.write(id, d, optimizer.arrays);
             rows.last[id] = step;
             if (codes) signs::pack_row(stored.weight + id * d, d, words, codes + a * words);  // of what was rounded
         }
     }
     return NONE;
+}
+
+// f(stored), of weight and buffers `held`, in what they are stored in: float32 throughout, or as the head of this file
+// says. kind: of the weight (numbers.h).
+template <int64_t n, class F>
+static int with_stored(void* const (&held)[n], int64_t kind, float* scales, int64_t seed, int64_t step, F f) {
+    return numbers::typed_rows(held[0], kind, [&](auto* rows) {
+        using Weight = std::remove_const_t<std::remove_pointer_t<decltype(rows)>>;
+        const auto of = [&](auto* kept) {
+            using Buffer = std::remove_pointer_t<decltype(kept)>;
+            Rounded<Weight, Buffer, n> stored{const_cast<Weight*>(rows), {}, scales, seed, step};
+            for (int64_t i = 1; i < n; i++) stored.buffers[i - 1] = static_cast<Buffer*>(held[i]);
+            return f(stored);
+        };
+        if (scales) return of(static_cast<int8_t*>(nullptr));
+        return of(numbers::gradient_of(rows, nullptr));
+    });
 }
 
 }  // namespace rows

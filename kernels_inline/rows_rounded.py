@@ -28,6 +28,7 @@ from kernels_inline.bits import pack_bits
 
 WORD = (1 << 64) - 1
 TINY = torch.finfo(torch.float32).tiny
+NORM_FLOOR = 1e-12
 ROWS = 1 << 13  # that are done at a time: their random bits take 8 bytes a number
 
 
@@ -145,23 +146,23 @@ def _root(x: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
-def row_sgd_torch(weight, momentum, scales, last, ids, grad, table, numbers, seed, with_codes) -> Tensor:
+def row_sgd_torch(weight, momentum, scales, last, ids, grad, norms, table, numbers, seed, with_codes) -> Tensor:
     """Catch up, then one step of torch.optim.SGD (momentum mu, coupled decay) -> codes."""
     step = numbers[0].long()
-    for some, slope in zip(ids.split(ROWS), grad.split(ROWS), strict=True):
+    for some, slope, lengths in _parts(ids, grad, norms):
         parts = sgd_catch_up(*_read(some, weight, momentum, scales=scales), table[step - 1 - last[some]])
-        parts = sgd_move(*parts, slope.float(), numbers)
+        parts = sgd_move(*parts, _of_rows(parts[0], slope, lengths), numbers)
         _write(some, (weight, momentum), parts, last, step, seed, scales)
     return _codes(weight, ids, with_codes)
 
 
-def row_adamw_torch(weight, exp_avg, exp_avg_sq, last, ids, grad, table, numbers, seed, with_codes) -> Tensor:
+def row_adamw_torch(weight, exp_avg, exp_avg_sq, last, ids, grad, norms, table, numbers, seed, with_codes) -> Tensor:
     """Catch up, then one step of torch.optim.AdamW -> codes."""
     step = numbers[0].long()
-    for some, slope in zip(ids.split(ROWS), grad.split(ROWS), strict=True):
+    for some, slope, lengths in _parts(ids, grad, norms):
         lagging = _read(some, weight, exp_avg, exp_avg_sq)
         parts = adamw_catch_up(*lagging, table[step - 1 - last[some]], numbers[1])
-        parts = adamw_move(*parts, slope.float(), numbers)
+        parts = adamw_move(*parts, _of_rows(parts[0], slope, lengths), numbers)
         _write(some, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
     return _codes(weight, ids, with_codes)
 
@@ -180,6 +181,41 @@ def row_adamw_catch_up_torch(weight, exp_avg, exp_avg_sq, last, ids, table, numb
     for some in ids[last[ids] < step].split(ROWS):
         parts = adamw_catch_up(*_read(some, weight, exp_avg, exp_avg_sq), table[step - last[some]], numbers[1])
         _write(some, (weight, exp_avg, exp_avg_sq), parts, last, step, seed)
+
+
+def row_sgd_gather_torch(weight, momentum, scales, last, ids, table, numbers, half) -> tuple[Tensor, Tensor]:
+    """Unit rows [A, d], and norms [A], after the steps of torch.optim.SGD that they missed."""
+    missed = table[numbers[0].long() - last[ids]]
+    return _units(sgd_catch_up(*_read(ids, weight, momentum, scales=scales), missed)[0], half)
+
+
+def row_adamw_gather_torch(weight, exp_avg, exp_avg_sq, last, ids, table, numbers, half) -> tuple[Tensor, Tensor]:
+    """Unit rows [A, d], and norms [A], after the steps of torch.optim.AdamW that they missed."""
+    missed = table[numbers[0].long() - last[ids]]
+    return _units(adamw_catch_up(*_read(ids, weight, exp_avg, exp_avg_sq), missed, numbers[1])[0], half)
+
+
+def _units(rows: Tensor, half: bool) -> tuple[Tensor, Tensor]:
+    norms = rows.double().norm(dim=1).float().clamp_min(NORM_FLOOR)
+    unit = rows / norms.unsqueeze(1)
+    return unit.bfloat16() if half else unit, norms
+
+
+def _parts(ids: Tensor, grad: Tensor, norms: Tensor | None):
+    """Some rows at a time: ids, gradient, and norms or None."""
+    lengths = [None] * -(-len(ids) // ROWS) if norms is None else norms.split(ROWS)
+    return zip(ids.split(ROWS), grad.split(ROWS), lengths or [None], strict=True)
+
+
+def _of_rows(rows: Tensor, slope: Tensor, norms: Tensor | None) -> Tensor:
+    """The gradient of rows [n, d] in float32: slope [n, d], or, if that is of unit rows, (g - (g.u) u) / |w|."""
+    slope = slope.float()
+    if norms is None:
+        return slope
+    norms = norms.unsqueeze(1)
+    dot = (slope.double() * rows.double()).sum(dim=1, keepdim=True)
+    along = torch.where(norms > NORM_FLOOR, dot / norms / norms, 0.0).float()  # (g.u) / |w|
+    return (slope - along * rows) / norms
 
 
 def _read(ids: Tensor, weight: Tensor, *buffers: Tensor | None, scales: Tensor | None = None) -> list[Tensor]:

@@ -196,10 +196,17 @@ class Rows:
     def kernel_step(self, ids, grad, with_codes=True):
         self.step_number += 1
         step = row_sgd_ if isinstance(self.twin, RowSGD) else row_adamw_
-        state = self.weight, *self.buffers, *self.scales, self.last, ids, grad, self.table, self.numbers()
+        state = self.weight, *self.buffers, *self.scales, self.last, ids, grad, None, self.table, self.numbers()
         codes = step(*state, 0, with_codes)
         self.advance()
         return codes
+
+    def of_units(self, ids, slope):
+        """slope [n, d], the gradient of unit rows -> that of rows, by torch, from rows that are up to date; norms."""
+        rows = self.weight[ids].detach().requires_grad_()
+        norms = rows.detach().norm(dim=1).clamp_min(1e-12)
+        (grad,) = torch.autograd.grad(torch.nn.functional.normalize(rows, dim=1), rows, slope.to(rows.dtype))
+        return grad, norms
 
     def kernel_catch_up(self, ids):
         catch_up = row_sgd_catch_up_ if isinstance(self.twin, RowSGD) else row_adamw_catch_up_

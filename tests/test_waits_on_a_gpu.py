@@ -12,7 +12,7 @@ from annsoftmax_ref import (
     RowAdamW,
     RowSGD,
     SoftmaxHead,
-    row_optimizer,
+    row_buffers,
 )
 from kernels_inline import build, dispatch
 
@@ -72,7 +72,7 @@ def test_the_lists_are_given_room_once_in_a_pass_over_the_rows(monkeypatch):
 
 @pytest.mark.parametrize("optimizer", [RowSGD, RowAdamW])
 def test_buffers_on_the_host_are_read_where_they_lie(optimizer, monkeypatch):
-    monkeypatch.setattr(row_optimizer, "in_pinned_memory", lambda tensor: tensor)
+    monkeypatch.setattr(row_buffers, "in_pinned_memory", lambda tensor: tensor)
     monkeypatch.setattr(dispatch, "is_pinned", lambda tensor: not tensor.is_cuda)
     options = {"momentum": 0.9} if optimizer is RowSGD else {}
     with fake_cuda(monkeypatch) as seen:

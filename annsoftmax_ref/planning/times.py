@@ -38,26 +38,38 @@ CARDS = {
 
 
 def stages(job: Training, card: Card) -> dict[str, float]:
-    """Milliseconds of a step with NearestClasses, by stage."""
+    """Milliseconds of a captured step with NearestClasses, by stage; every row that is read has lagged."""
     rows, d, B = job.sets * job.active, job.dim, job.batch
-    each = job.width + job.gradient_width  # of a row's number, read and written
+    codes, kept = job.named * job.words * 8, job.width + BUFFERS[job.optimizer] * job.buffer_width
+    if job.sets == 1:  # catching up and the gradient of rows take no pass of their own
+        passes = {
+            "unit rows": rows * d * (kept + job.product_width),
+            "update and codes": rows * d * (2 * kept + job.product_width) + codes,
+        }
+    else:
+        each = job.width + job.gradient_width  # of a row's number, read and written
+        passes = {
+            "catching up": job.named * d * 2 * kept,
+            "unit rows": rows * d * (job.width + job.product_width),
+            "gradient of rows": rows * d * job.product_width + job.named * d * each,
+            "update and codes": job.named * d * (2 * kept + job.gradient_width) + codes,
+        }
     return _search(job, card) | {
-        "unit rows": _moved(card, rows * d * (job.width + job.product_width)),
         "products": _multiplied(job, card, job.active),
         "margin and softmax": _moved(card, 3 * B * job.active * job.product_width),
-        "gradient of rows": _moved(card, rows * d * job.product_width + job.named * d * each),
-        "update and codes": _moved(card, job.named * (d * _updated(job) + job.words * 8)),
+        **{stage: _moved(card, count) for stage, count in passes.items()},
     }
 
 
 def full_stages(job: Training, card: Card) -> dict[str, float]:
     """The same of an exact softmax whose passes are fused as far as they can be: the gradient's rows are moved once."""
     N, d = job.classes, job.dim
+    kept = job.width + BUFFERS[job.optimizer] * job.buffer_width
     return {
         "unit rows": _moved(card, N * d * (job.width + job.product_width)),
         "products": _multiplied(job, card, N),
         "softmax": _moved(card, 3 * job.batch * N * job.product_width),
-        "update": _moved(card, N * d * (job.product_width + _updated(job) - job.gradient_width)),
+        "update": _moved(card, N * d * (job.product_width + 2 * kept)),
     }
 
 
@@ -74,11 +86,6 @@ def _search(job: Training, card: Card) -> dict[str, float]:
         "re-ranking": _moved(card, B * candidates * job.dim * job.width),
         "selection": _moved(card, 4 * N * job.sets),
     }
-
-
-def _updated(job: Training) -> int:
-    """Bytes of a row's number that an update moves: it reads weight, buffers and gradient, and writes the former."""
-    return 2 * (job.width + BUFFERS[job.optimizer] * job.buffer_width) + job.gradient_width
 
 
 def _moved(card: Card, count: float) -> float:

@@ -1,4 +1,4 @@
-// What rows.cu does to one number of a row: the steps of an optimizer, and how numbers lie in memory.
+// What rows.cu and row_gather.cu do to one number of a row: the steps of an optimizer, and how numbers lie in memory.
 //
 // An optimizer is made of `numbers` in the device's memory, the step's own number first: of SGD step, lr, mu, decay,
 // nesterov; of AdamW step, eps, 1 - lr * decay, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), beta1, 1 - beta1, beta2,
@@ -142,5 +142,70 @@ template <> struct Four<uint16_t> { using type = ushort4; };
 template <> struct Four<uint8_t> { using type = uchar4; };
 template <> struct Four<int8_t> { using type = char4; };
 
-template <class Weight> struct Gradient { using type = uint16_t; };
-template <> struct Gradient<float> { using type = float; };
+// ---- The rows -------------------------------------------------------------------------------------------------------
+
+constexpr float NORM_FLOOR = 1e-12f;
+
+// A rows of a weight and its buffers, which lie in W and B.
+template <class Optimizer, class W, class B>
+struct Rows {
+    static constexpr bool scaled = sizeof(B) == 1, rounded = sizeof(W) < 4 || scaled;
+    W* weight;                        // [N, d]
+    B* buffers[Optimizer::BUFFERS];   // [N, d]; null: there is none, of SGD without momentum
+    float* scales;                    // [N], of buffers in int8
+    int64_t* last;                    // [N]: the step that each row is up to date with
+    int64_t d;
+    const int64_t* ids;               // [A]
+    int64_t A;
+    const double* table;              // by age
+    const double* numbers;            // what the step is made of
+
+    bool fours() const {
+        bool all = d % 4 == 0 && aligned16(weight);
+        for (const B* buffer : buffers) all = all && aligned16(buffer);
+        return all;
+    }
+};
+
+// What is the same for all numbers of a row that is caught up.
+template <class Optimizer>
+struct Lagging {
+    Optimizer optimizer;
+    int64_t step, id, age;  // age: how many steps it missed before `step`, or up to it
+    typename Optimizer::Missed missed;
+    float scale;            // of its buffers in int8
+
+    // Number j of the row, and of its buffers, up to date.
+    template <class W, class B>
+    __device__ Real read(const Rows<Optimizer, W, B>& rows, int64_t j, Real (&buffers)[Optimizer::BUFFERS]) const {
+        const int64_t place = id * rows.d + j;
+        for (int i = 0; i < Optimizer::BUFFERS; ++i)
+            buffers[i] = rows.buffers[i] ? loaded(rows.buffers[i][place], scale) : Real(0);
+        Real w = loaded(rows.weight[place], 0);
+        if (age > 0) optimizer.catch_up(missed, w, buffers);
+        return w;
+    }
+};
+
+// Row a; ahead: 1 if the step is still to be done.
+template <class Optimizer, class W, class B>
+__device__ Lagging<Optimizer> lagging_row(const Rows<Optimizer, W, B>& rows, int64_t a, int ahead) {
+    Lagging<Optimizer> row{Optimizer(rows.numbers), int64_t(rows.numbers[0]), rows.ids[a]};
+    row.age = row.step - ahead - rows.last[row.id];
+    if (row.age > 0) row.missed = row.optimizer.missed(rows.table + row.age * Optimizer::COLUMNS);
+    if (rows.scaled) row.scale = rows.scales[row.id];
+    return row;
+}
+
+// f(weight, buffer) with pointers of the kinds that they lie in; kind: of the weight (loads.h). Buffers are float beside
+// float, else bf16, or int8 if there are scales; the pointer that stands for them points nowhere. On the host.
+template <class Optimizer, class F>
+int64_t stored(void* weight, int64_t kind, const float* scales, F f) {
+    float *rows4 = static_cast<float*>(weight), *buffer4 = nullptr;
+    uint16_t *rows2 = static_cast<uint16_t*>(weight), *buffer2 = nullptr;
+    uint8_t* rows1 = static_cast<uint8_t*>(weight);
+    int8_t* buffer1 = nullptr;
+    if constexpr (Optimizer::BUFFERS == 1)
+        if (scales) return kind == 0 ? f(rows4, buffer1) : kind == 1 ? f(rows2, buffer1) : f(rows1, buffer1);
+    return kind == 0 ? f(rows4, buffer4) : kind == 1 ? f(rows2, buffer2) : f(rows1, buffer2);
+}

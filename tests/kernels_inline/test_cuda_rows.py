@@ -43,7 +43,8 @@ class CudaRows(Rows):
     def kernel_step(self, ids, grad, with_codes=True):
         self.step_number += 1
         codes = poisoned(len(ids), (grad.shape[1] + 63) // 64, dtype=torch.int64) if with_codes else None
-        self.launch(self.name, ids, grad.to(gradient_kind(self.weight)), codes=[codes])
+        grad = grad.to(gradient_kind(self.weight))
+        self.launch(self.name, ids, grad, int(grad.dtype == torch.bfloat16), None, codes=[codes])
         self.advance()
         return codes
 
@@ -55,7 +56,7 @@ class CudaRows(Rows):
         self.step_number += 1
         step = getattr(rows_rounded, f"{self.name}_torch")
         grad = grad.to(gradient_kind(self.weight))
-        codes = step(*self.held(), ids, grad, self.table, self.numbers(), self.seed, True)
+        codes = step(*self.held(), ids, grad, None, self.table, self.numbers(), self.seed, True)
         self.advance()
         return codes
 

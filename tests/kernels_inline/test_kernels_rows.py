@@ -122,8 +122,8 @@ def test_opcheck():
     four, five = torch.ones(9, 4, dtype=torch.float64), torch.ones(9, 5, dtype=torch.float64)
     sgd, adamw = numbers(3, 0.1, 0.9, 0, 0), numbers(3, 1e-8, 1, 0.1, 2, 0.9, 0.1, 0.99, 0.01)
     for with_codes in (True, False):
-        torch.library.opcheck(row_sgd_.registered, (w, m, None, last, ids, grad, four, sgd, 0, with_codes))
-        torch.library.opcheck(row_adamw_.registered, (w, m, v, last, ids, grad, five, adamw, 0, with_codes))
+        torch.library.opcheck(row_sgd_.registered, (w, m, None, last, ids, grad, None, four, sgd, 0, with_codes))
+        torch.library.opcheck(row_adamw_.registered, (w, m, v, last, ids, grad, None, five, adamw, 0, with_codes))
     torch.library.opcheck(row_sgd_catch_up_.registered, (w, m, None, last, ids, four, sgd, 0))
     torch.library.opcheck(row_adamw_catch_up_.registered, (w, m, v, last, ids, five, adamw, 0))
 
@@ -156,6 +156,7 @@ def test_bad_arguments_are_named_and_nothing_has_changed(change, words):
             last=last,
             ids=ids,
             grad=grad,
+            norms=None,
             table=table,
             numbers=numbers(2, 0.1, 0.9, 0, 0),
             seed=0,
@@ -174,7 +175,7 @@ def without_momentum(step, catch_up, dtype, momentum, weight_decay):
     weight, last = torch.randn(30, 70, generator=generator).to(dtype), torch.zeros(30, dtype=torch.int64)
     table = torch.tensor([[(1 - 0.1 * weight_decay) ** k, 0, 0, 0] for k in range(9)], dtype=torch.float64)
     (ids, grad), hyper = draw_rows(30, 70, generator), (0.1, 0, weight_decay, 0)
-    codes = step(weight, momentum, None, last, ids, grad.to(dtype), table, numbers(3, *hyper), 7, True)
+    codes = step(weight, momentum, None, last, ids, grad.to(dtype), None, table, numbers(3, *hyper), 7, True)
     catch_up(weight, momentum, None, last, torch.arange(30), table, numbers(5, *hyper), 7)
     return weight, codes, last
 
@@ -243,7 +244,7 @@ def test_bfloat16_rows_keep_nan_and_infinity_and_give_their_codes():
     weight, momentum = torch.ones(1, 4).bfloat16(), torch.zeros(1, 4).bfloat16()
     last, table = torch.zeros(1, dtype=torch.int64), torch.tensor([[1.0, 0, 0, 1]], dtype=torch.float64)
     step = numbers(1, 1, 0, 0, 0)
-    codes = row_sgd_(weight, momentum, None, last, torch.tensor([0]), grad.bfloat16(), table, step, 1, True)
+    codes = row_sgd_(weight, momentum, None, last, torch.tensor([0]), grad.bfloat16(), None, table, step, 1, True)
     assert momentum[0, :2].isnan().all() and momentum[0, 2:].tolist() == [torch.inf, -torch.inf]
     assert codes.item() == 0b1000 and last.item() == 1
     with pytest.raises(ValueError, match="last holds a step after this one"):

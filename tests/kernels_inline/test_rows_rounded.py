@@ -81,7 +81,7 @@ def test_many_tiny_updates_are_not_lost():
     assert (weight.float() - lr * grad).bfloat16().eq(1).all()
     for step in range(1, steps + 1):
         numbers = torch.tensor([step, lr, 0, 0, 0], dtype=torch.float64)
-        rows_rounded.row_sgd_torch(weight, momentum, None, last, ids, grad, table, numbers, 11, False)
+        rows_rounded.row_sgd_torch(weight, momentum, None, last, ids, grad, None, table, numbers, 11, False)
     moved = weight.double() - 1
     standard_error = float(moved.std()) / (n * d) ** 0.5
     assert abs(float(moved.mean()) - steps * lr) <= 2 * standard_error and standard_error < 0.05 * steps * lr
