@@ -100,6 +100,8 @@ def bars(times: Mapping[str, Mapping[str, float]], unit: str = "ms") -> str:
 def modelled(card: str, classes: int, rate: float, groups: int = 1) -> str:
     """SVG: a step's stages on a card, as ``annsoftmax plan`` models them; nothing of it is measured."""
     job = Training(classes, 512, 512, rate, groups=groups, flat=1)
+    if job.active < job.batch // groups:
+        raise ValueError(f"rate is {rate:g}: {job.active} active classes; they should be at least a set's labels")
     full, ours = full_stages(job, CARDS[card]), stages(job, CARDS[card])
     return bars(
         {

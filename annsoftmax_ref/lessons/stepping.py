@@ -28,8 +28,13 @@ __global__ void to_bf16(const float* x, const uint32_t* random, uint16_t* out, i
     const int64_t pair = global_thread();
     if (2 * pair >= n) return;
     const uint32_t bits = random[pair];
-    out[2 * pair] = uint16_t((__float_as_uint(x[2 * pair]) + (bits & 0xFFFF)) >> 16);
-    if (2 * pair + 1 < n) out[2 * pair + 1] = uint16_t((__float_as_uint(x[2 * pair + 1]) + (bits >> 16)) >> 16);
+    if (2 * pair + 1 == n) {  // half a pair
+        out[2 * pair] = uint16_t((__float_as_uint(x[2 * pair]) + (bits & 0xFFFF)) >> 16);
+        return;
+    }
+    const float2 both = reinterpret_cast<const float2*>(x)[pair];
+    const uint32_t first = __float_as_uint(both.x) + (bits & 0xFFFF), second = __float_as_uint(both.y) + (bits >> 16);
+    reinterpret_cast<uint32_t*>(out)[pair] = first >> 16 | (second & 0xFFFF0000);
 }
 """
 
@@ -136,6 +141,8 @@ EXERCISES = {
         hints=(
             "There is a thread for each pair of numbers. The last pair may be half a pair.",
             "__float_as_uint(x) are the bits of a float. The carry does the rest: add 16 random bits, shift by 16.",
+            "Twice the least sectors? Two loads of 4 bytes, 8 apart, touch each sector twice. A pair is a float2, and "
+            "two results side by side are 32 bits.",
         ),
     ),
     "step_unit": KernelExercise(

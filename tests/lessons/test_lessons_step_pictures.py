@@ -56,6 +56,11 @@ def test_the_model_is_the_plan_s_and_says_that_it_is_one():
         assert stage in picture and f"{spent:.3g} ms" in picture
 
 
+def test_a_set_without_room_for_its_labels_is_not_modelled():
+    with pytest.raises(ValueError, match="should be at least a set's labels"):
+        pictures.modelled("h100-80gb", 10_000, 0.001)
+
+
 def test_widgets_follow_their_controls():
     for explorer, moves in (
         (pictures.rounding_explorer, (("change", 0.0005), ("random", 60_000), ("draws", 12))),

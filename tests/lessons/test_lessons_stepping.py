@@ -55,7 +55,7 @@ __global__ void clipped(float* weight, const float* grad, const float* squares, 
 def test_the_model_solves_it_with_the_least_possible(name, capsys):
     grade = EXERCISES[name].check(cuda_kernel(EXERCISES[name].model))
     assert grade, grade.message
-    assert 1 <= grade.reads < 1.01 and grade.writes == 1
+    assert 1 <= grade.reads < 1.01 and grade.writes == 1 and grade.sectors < 1.04
     assert len(EXERCISES[name].hints) >= 2
 
 
@@ -79,8 +79,8 @@ def test_a_first_idea_is_right_and_reads_more(name, source, reads, capsys):
     [
         ("step_late", "far * before", "far * v"),
         ("step_late", "mu * (left * before)", "mu * before"),
-        ("to_bf16", "(bits >> 16)", "(bits & 0xFFFF)"),
-        ("to_bf16", "if (2 * pair + 1 < n) out", "out"),
+        ("to_bf16", "+ (bits >> 16)", "+ (bits & 0xFFFF)"),
+        ("to_bf16", "if (2 * pair + 1 == n)", "if (false)"),
         ("step_unit", "/ norm", ""),
         ("step_unit", "warp_sum(dot)", "dot"),
         ("clipped", "__syncthreads();", ""),

@@ -22,6 +22,7 @@ PACKAGE_FAULTS = {
     "08": ("objectives/margins.py", "return cosine - self.margin", "return cosine + self.margin"),
     "09": ("reference/optim.py", "first = [1 - lr * weight_decay, -lr", "first = [1 - lr * weight_decay, lr"),
     "10": ("evaluation/retrieval.py", "wanted[query, column] = -score", "wanted[query, column] = score"),
+    "15": ("captured.py", "ids, directions.grad, norms)", "ids, -directions.grad, norms)"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -38,6 +39,7 @@ LINE_FAULTS = {
     "08": (".mean(axis=0) - index.centroids[one]", ".mean(axis=0) + index.centroids[one]"),
     "09": ("return w - lr * v, v", "return w + lr * v, v"),
     "10": ("np.flatnonzero(last) + 1 - taken", "np.flatnonzero(last) + 1 + taken"),
+    "15": ("self.w.sub_(rate * self.v)", "self.w.add_(rate * self.v)"),
 }
 
 pytestmark = pytest.mark.slow
