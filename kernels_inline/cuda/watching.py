@@ -27,11 +27,14 @@ USE = np.dtype([(name, np.int64) for name in ("block", "thread", "code", "addres
 
 @contextlib.contextmanager
 def only(
-    tensors: Sequence[Tensor], library: ctypes.CDLL, recording: bool = False, counting: bool = False
+    tensors: Sequence[Tensor] | None, library: ctypes.CDLL, recording: bool = False, counting: bool = False
 ) -> Iterator[None]:
-    """Inside the block launches may use no global memory but these tensors, and are recorded and counted or not."""
-    ranges = np.array([(x.data_ptr(), x.numel() * x.element_size()) for x in tensors], np.int64).reshape(-1, 2)
-    _watch(library, ranges.ctypes.data_as(ctypes.c_void_p), len(ranges), recording, counting)
+    """Inside the block launches may use no global memory but these tensors (None: any), and are recorded and counted or
+    not."""
+    given = tensors or []
+    ranges = np.array([(x.data_ptr(), x.numel() * x.element_size()) for x in given], np.int64).reshape(-1, 2)
+    place = None if tensors is None else ranges.ctypes.data_as(ctypes.c_void_p)
+    _watch(library, place, len(ranges), recording, counting)
     try:
         yield
     finally:

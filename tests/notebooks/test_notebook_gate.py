@@ -25,6 +25,7 @@ PACKAGE_FAULTS = {
     "12": ("lessons/kernel_launches.py", "(address - begin) // item", "(address + begin) // item"),
     "11": ("lessons/cpp_scan.py", "np.bitwise_count((query ^ codes)", "np.bitwise_count((query | codes)"),
     "16": ("beyond/mass_budget.py", "before + AVERAGE * (measured", "before - AVERAGE * (measured"),
+    "15": ("captured.py", "ids, directions.grad, norms)", "ids, -directions.grad, norms)"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -44,6 +45,7 @@ LINE_FAULTS = {
     "12": ("if (i < n) out[i] = x[i] / 2;", "if (i < n) out[i] = x[i] * 2;"),
     "11": ("popcount(codes[i * words + w] ^ query[w])", "popcount(codes[i * words + w] | query[w])"),
     "16": ("np.append(np.zeros(len(own)), -np.log(p))", "np.append(np.zeros(len(own)), np.log(p))"),
+    "15": ("self.w.sub_(rate * self.v)", "self.w.add_(rate * self.v)"),
 }
 
 pytestmark = pytest.mark.slow
