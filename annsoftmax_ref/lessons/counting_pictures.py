@@ -28,7 +28,7 @@ from annsoftmax_ref.lessons.svg import (
 
 LANES = 32
 ROWS, COLUMNS, WORDS = 16, 8, 8  # of mma.m16n8k256: rows of A, columns of B, words of 32 bits in each
-CELL, TALL, DIGIT = 27, 19, 6.5  # of the boxes of a fragment, and how far two digits are apart
+CELL, TALL, DIGIT = 28, 19, 6  # of the boxes of a fragment, and how far two digits are apart
 LEFT_A, LEFT_B, TOP_B, TOP_A = 44, 310, 56, 252  # the sums lie below B and right of A
 Place = tuple[int, int]
 
@@ -71,7 +71,7 @@ def fragments(lane: int) -> str:
     body.append(box(LEFT_B + first * CELL, TOP_B, 2 * CELL, WORDS * TALL, line=GREEN, wide=3))
     for k, sentence in enumerate(_held(lane, a, b, sums)):
         body.append(text(LEFT_B + 9.2 * CELL, 80 + 20 * k, sentence, size=SMALL))
-    return drawing(TOP_A + ROWS * TALL + 6, body, f"{said}: " + "; ".join(_held(lane, a, b, sums)))
+    return drawing(TOP_A + ROWS * TALL + 6, body, said)
 
 
 def fragments_explorer() -> widgets.VBox:
@@ -124,7 +124,8 @@ def _matrix(left, top, title, side, rows, columns, places, own, colour) -> list[
     body = [bold(left, top - 20, title, size=SMALL)]
     body.append(letters(list(middles - DIGIT / 2), top - 5, "".join(map(str, range(columns)))))
     body.append(grid(left, top, CELL, rows * TALL, columns))
-    body += [line(left, top + r * TALL, left + columns * CELL, top + r * TALL) for r in range(1, rows)]
+    rules = "".join(f"M{left} {top + r * TALL}h{columns * CELL}" for r in range(1, rows))
+    body.append(f'<path d="{rules}" stroke="currentColor" stroke-width="0.5"/>')
     for r in range(rows):
         y, mine = top + r * TALL, [c for c in range(columns) if (r, c) in own]
         others = [c for c in range(columns) if c not in mine]
@@ -139,7 +140,7 @@ def _matrix(left, top, title, side, rows, columns, places, own, colour) -> list[
 
 def _two_digits(middles: np.ndarray, y: float, numbers: Sequence[int], colour: str = "currentColor") -> str:
     """A number of two digits around each place, all in one element."""
-    places = [round(x + shift, 1) for x in middles for shift in (-DIGIT, 0)]
+    places = [round(x + shift) for x in middles for shift in (-DIGIT, 0)]
     return letters(places, y, "".join(f"{number:02d}" for number in numbers), colour=colour)
 
 
