@@ -83,7 +83,7 @@ def sign_ballot(values: Sequence[float], lane: int) -> str:
     values = np.asarray(values, float)
     if values.shape != (LANES,):
         raise ValueError(f"values has shape {list(values.shape)}; it should be [{LANES}], one for each lane")
-    yes, cell = values > 0, WIDTH / LANES
+    yes, cell, lane = values > 0, WIDTH / LANES, _lane(lane)
     mask = sum(1 << i for i in np.flatnonzero(yes).tolist())
     said = f"bits = __ballot_sync(ALL_LANES, x > 0) = 0x{mask:08x}, in every lane"
     middles = (np.arange(LANES) + 0.5) * cell
@@ -94,7 +94,7 @@ def sign_ballot(values: Sequence[float], lane: int) -> str:
     body.append(grid(0, 78, cell, 22, LANES))
     for digit, some, colour in (("1", yes, "#fff"), ("0", ~yes, "currentColor")):
         body.append(letters(list(middles[some] - DIGIT / 2), 94, digit * int(some.sum()), colour=colour))
-    does = f"sets bit {_lane(lane)}" if yes[lane] else f"leaves bit {lane} at 0"
+    does = f"sets bit {lane}" if yes[lane] else f"leaves bit {lane} at 0"
     body.append(text(0, 120, f"lane {lane} has {values[lane]:.2f} (above: hundredths) and {does}"))
     return drawing(128, body, f"{said}; lane {lane} {does}")
 
