@@ -26,6 +26,7 @@ PACKAGE_FAULTS = {
     "11": ("lessons/cpp_scan.py", "np.bitwise_count((query ^ codes)", "np.bitwise_count((query | codes)"),
     "16": ("beyond/mass_budget.py", "before + AVERAGE * (measured", "before - AVERAGE * (measured"),
     "15": ("captured.py", "ids, directions.grad, norms)", "ids, -directions.grad, norms)"),
+    "13": ("lessons/counting_pictures.py", "(g, 2 * t), (g, 2 * t + 1), (g + 8", "(g, 2 * t + 1), (g, 2 * t), (g + 8"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -46,6 +47,7 @@ LINE_FAULTS = {
     "11": ("popcount(codes[i * words + w] ^ query[w])", "popcount(codes[i * words + w] | query[w])"),
     "16": ("np.append(np.zeros(len(own)), -np.log(p))", "np.append(np.zeros(len(own)), np.log(p))"),
     "15": ("self.w.sub_(rate * self.v)", "self.w.add_(rate * self.v)"),
+    "13": ("mine_b[i] = b[2 * lane_id() + i];", "mine_b[i] = b[2 * lane_id() + 1 - i];"),
 }
 
 pytestmark = pytest.mark.slow
