@@ -1,10 +1,12 @@
-"""Notebook 14: pictures of a scan lane by lane, of a cut through bytes, of the online softmax, and of counts as bars.
+"""Notebook 14: pictures of a scan lane by lane, of a cut through bytes, of the online softmax, and of counts as bars;
+and functions of the package's kernels that its cells use and do not show.
 
 Each picture is a function that returns SVG; NAME_explorer is a widget that moves it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
@@ -12,12 +14,37 @@ import numpy as np
 
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.lessons.controls import explore_svg
+from annsoftmax_ref.lessons.kernel_launches import Helpers
 from annsoftmax_ref.lessons.svg import BLUE, GREEN, ORANGE, SMALL, WIDTH, bold, box, drawing, grid, line, text
+from kernels_inline.cuda import sources
 
 LANES = 32
 DISTANCES = (1, 2, 4, 8, 16)
 LEFT, CELL, TALL = 56, (WIDTH - 56) / LANES, 22  # of the boxes: where they begin, and how large each is
 HIGHEST = 90  # pixels, of a bar
+
+
+# ---- What the package's kernels have and the notebook does not show --------------------------------------------------
+
+
+def of_package(name: str, file: str, *words: str) -> Helpers:
+    """Helpers for kernel cells, out of kernels_inline/cuda/FILE: for each of the words the functions and structs, from
+    one empty line to the next outside of braces, in which they stand. Raises ValueError unless that is one place."""
+    text = (sources.FOLDER / file).read_text()
+    pieces, depth = [""], 0
+    for one in text.splitlines():
+        code = one.partition("//")[0]
+        depth += code.count("{") - code.count("}")
+        pieces[-1] += f"{one}\n"
+        if depth == 0 and not one.strip():
+            pieces.append("")
+    found = []
+    for word in words:
+        places = [piece for piece in pieces if word in re.sub(r"//[^\n]*", "", piece)]
+        if len(places) != 1:
+            raise ValueError(f"{word!r} stands in {len(places)} places of {file}; it should stand in one")
+        found += places
+    return Helpers(name, "\n" + "".join(found))
 
 
 # ---- A scan, lane by lane --------------------------------------------------------------------------------------------
@@ -48,14 +75,15 @@ def scan(values: Sequence[int], step: int, lane: int) -> str:
     sentence = f"lane {lane}: {before[lane]} + {before[source]} of lane {source} = {holds}"
     if source < 0:
         sentence = f"lane {lane}: no lane is {apart} before it; it keeps {holds}"
-    body = [bold(0, 16, said), *_lane_numbers(38), text(0, 59, "before"), text(0, 129, "after")]
-    body += _row(before, 44, {source: ORANGE, lane: BLUE} if source >= 0 else {lane: BLUE})
-    for one in range(LANES):
-        for begin in (one, one - apart):
-            if begin >= 0:
-                colour = (BLUE if begin == lane else ORANGE) if one == lane else "currentColor"
-                body.append(line(_middle(begin), 44 + TALL, _middle(one), 114, colour, 2.5 if one == lane else 0.6))
-    body += [*_row(after, 114, {lane: GREEN}), text(0, 160, sentence)]
+    body = [bold(0, 16, said), text(0, 38, "lane"), _numbers(dict(enumerate(range(LANES))), 38, "currentColor")]
+    body += _labelled("before", before, 44, {source: ORANGE, lane: BLUE} if source >= 0 else {lane: BLUE})
+    ways = [(begin, one) for one in range(LANES) for begin in (one, one - apart) if begin >= 0]
+    thin = "".join(f"M{_middle(begin):.4g} {44 + TALL}L{_middle(one):.4g} 114" for begin, one in ways)
+    body.append(f'<path d="{thin}" stroke="currentColor" stroke-width="0.6" stroke-opacity="0.45"/>')
+    for begin, colour in ((lane, BLUE), (source, ORANGE)):
+        if begin >= 0:
+            body.append(line(_middle(begin), 44 + TALL, _middle(lane), 114, colour, 2.5))
+    body += [*_labelled("after", after, 114, {lane: GREEN}), text(0, 160, sentence)]
     return drawing(168, body, f"{said}; {sentence}")
 
 
@@ -102,7 +130,7 @@ def compaction(scores: Sequence[int], labels: Sequence[int], count: int) -> str:
     body = [bold(0, 16, said)]
     body += _labelled("class", np.arange(len(scores)), 26, {}) + _labelled("byte", scores, 52, kinds)
     body += _labelled("chosen", chosen.astype(int), 78, kinds)
-    body += _labelled("place", ["" if p < 0 else p for p in places], 104, {})
+    body += _labelled("place", ["" if p < 0 else p for p in places.tolist()], 104, {})
     body += [line(_middle(int(c)), 104 + TALL, _middle(int(p)), 150, kinds[int(c)], 1.5) for p, c in enumerate(active)]
     body += _labelled("written", active, 150, {p: kinds[int(c)] for p, c in enumerate(active)})
     words = "labels orange, above the cut green, at the cut blue; a place is the number of chosen classes before"
@@ -152,7 +180,7 @@ def running(logits: Sequence[float], seen: int) -> str:
         fill = GREEN if logit == top else ORANGE if k == seen - 1 else BLUE
         body.append(box(LEFT + k * CELL + 2, 56 + HIGHEST - high, CELL - 4, high, fill=fill, wide=0.5))
     body.append(line(LEFT, 56 + HIGHEST, WIDTH, 56 + HIGHEST))
-    body += _labelled("logit", [f"{x:.3g}" for x in logits], 152, {seen - 1: ORANGE})
+    body += _labelled("logit", [f"{x:.2g}" for x in logits], 152, {seen - 1: ORANGE})
     body.append(text(0, 192, "a bar is e^(logit - largest so far); the sum is that of the bars", size=SMALL))
     return drawing(200, body, f"{said}; {happened}")
 
@@ -163,7 +191,7 @@ def running_explorer(logits: Sequence[float]) -> widgets.VBox:
     )
 
 
-# ---- Bars of counted traffic ------------------------------------------------------------------------------------------
+# ---- Bars of counted traffic ----------------------------------------------------------------------------------------
 
 
 def bars(counts: Mapping[str, float], unit: str, floor: float | None = None) -> str:
@@ -171,7 +199,7 @@ def bars(counts: Mapping[str, float], unit: str, floor: float | None = None) -> 
     if not counts or min(counts.values()) <= 0:
         raise ValueError(f"counts is {dict(counts)}; it should have numbers above 0, one for each version")
     left, most = 210, max([*counts.values(), floor or 0])
-    scale = (WIDTH - left - 190) / most
+    scale = (WIDTH - left - 230) / most
     body = [bold(0, 16, unit)]
     for k, (name, value) in enumerate(counts.items()):
         top = 28 + 28 * k
@@ -187,19 +215,20 @@ def _middle(place: int) -> float:
     return LEFT + (place + 0.5) * CELL
 
 
-def _lane_numbers(y: float) -> list[str]:
-    return [text(0, y, "lane"), *(text(_middle(i), y, i, size=SMALL, at="middle") for i in range(LANES))]
-
-
 def _labelled(name: str, values: Sequence, top: float, colours: dict[int, str]) -> list[str]:
-    return [text(0, top + 16, name), *_row(values, top, colours)]
+    return [text(0, top + 15, name), *_row(values, top, colours)]
 
 
 def _row(values: Sequence, top: float, colours: dict[int, str]) -> list[str]:
     """A box for each value; those in ``colours`` are filled."""
     drawn = [grid(LEFT, top, CELL, TALL, len(values))] if len(values) else []
     drawn += [box(LEFT + i * CELL, top, CELL, TALL, fill=colour, wide=0.5) for i, colour in colours.items()]
-    for i, value in enumerate(values):
-        colour = "#fff" if i in colours else "currentColor"
-        drawn.append(text(_middle(i), top + 15, value, size=SMALL, colour=colour, at="middle"))
-    return drawn
+    plain = {i: value for i, value in enumerate(values) if i not in colours}
+    filled = {i: value for i, value in enumerate(values) if i in colours}
+    return [*drawn, _numbers(plain, top + 15, "currentColor"), _numbers(filled, top + 15, "#fff")]
+
+
+def _numbers(values: dict[int, object], y: float, colour: str) -> str:
+    """Each value in the middle of its box. One element for all of them: a notebook holds many."""
+    words = "".join(f'<tspan x="{_middle(i):.4g}">{value}</tspan>' for i, value in values.items())
+    return f'<text y="{y:g}" font-size="{SMALL}" text-anchor="middle" fill="{colour}">{words}</text>' if words else ""

@@ -90,7 +90,7 @@ RUNNING_SUM = KernelExercise(
 
 
 def _log_sum_exp(logits: np.ndarray, A: int, results: np.ndarray) -> dict:
-    return {"results": ref.objectives.log_sum_exp(logits.astype(np.float64)).astype(np.float32)}
+    return {"results": ref.log_sum_exp(logits.astype(np.float64)).astype(np.float32)}
 
 
 LOG_SUM_EXP = KernelExercise(
@@ -120,3 +120,5 @@ LOG_SUM_EXP = KernelExercise(
         if (threadIdx.x == 0) results[blockIdx.x] = highest + logf(sum);
     }""",
 )  # fmt: skip
+
+EXERCISES = {"keep": KEEP, "histogram": HISTOGRAM, "running_sum": RUNNING_SUM, "log_sum_exp": LOG_SUM_EXP}
