@@ -22,6 +22,7 @@ PACKAGE_FAULTS = {
     "08": ("objectives/margins.py", "return cosine - self.margin", "return cosine + self.margin"),
     "09": ("reference/optim.py", "first = [1 - lr * weight_decay, -lr", "first = [1 - lr * weight_decay, lr"),
     "10": ("evaluation/retrieval.py", "wanted[query, column] = -score", "wanted[query, column] = score"),
+    "14": ("reference/flat_select.py", "key = 255 - scores", "key = 255 + scores"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -38,6 +39,7 @@ LINE_FAULTS = {
     "08": (".mean(axis=0) - index.centroids[one]", ".mean(axis=0) + index.centroids[one]"),
     "09": ("return w - lr * v, v", "return w + lr * v, v"),
     "10": ("np.flatnonzero(last) + 1 - taken", "np.flatnonzero(last) + 1 + taken"),
+    "14": ("chosen = (key < cut) | (at", "chosen = (key <= cut) | (at"),
 }
 
 pytestmark = pytest.mark.slow
