@@ -1,4 +1,4 @@
-"""The course uses what the package has: every selector option, storage mode and command is in a cell of a notebook.
+"""The course uses what the package has: every selector option, storage mode, command and version of a CUDA kernel.
 
 A further kind of thing is one more entry of ``THINGS``: what there is, and what of it a notebook uses.
 """
@@ -18,6 +18,7 @@ from nbval_runs import ROOT, tool
 import annsoftmax_ref
 from annsoftmax_ref.cli import build_parser
 from annsoftmax_ref.experiments.runs import STORAGES
+from kernels_inline.registry import KERNELS
 
 # Calls whose keywords are options of a selector, beside the selectors' own names.
 MAKERS = ("make_head", "make_selector", "ANNSoftmax", "trained_head")
@@ -65,6 +66,11 @@ def commands(parser=None, before="annsoftmax"):
                 yield from deeper or [f"{before} {name}"]
 
 
+def kernel_versions():
+    """Those that the index at the head of each .cu file names: "step_rows_3"."""
+    return {f"{kernel.index or kernel.launcher}_{version}" for kernel in KERNELS for version in kernel.versions()}
+
+
 # --- what is used ------------------------------------------------------------------------------------------
 
 
@@ -94,10 +100,19 @@ def used_commands():
             yield "annsoftmax table"
 
 
+def launched_versions():
+    """Names in cells and in what they printed."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in tool.code_cells(read(path)):
+            printed = [text for output in cell.outputs for text in tool.output_texts(output)]
+            yield from re.findall(r"\b[a-z]\w*_\d\b", "\n".join([cell.source, *printed]))
+
+
 THINGS = {
     "selector options": (selector_options, used_options),
     "storage modes": (lambda: set(STORAGES), strings),
     "commands": (lambda: set(commands()), used_commands),
+    "kernel versions": (kernel_versions, launched_versions),
 }
 
 
@@ -111,10 +126,17 @@ def test_the_lists_are_of_what_the_package_has():
     assert {"annsoftmax doctor", "annsoftmax bench step"} <= set(commands()) - {"annsoftmax bench"}
     assert {"nprobe", "mass_target", "rebuild_steps"} <= selector_options()
     assert len(trees()) > 400 and len(set(commands())) >= 14 and len(selector_options()) >= 20
+    assert {"step_rows_3", "flat_map_4"} <= kernel_versions() and len(kernel_versions()) > 40
 
 
 @pytest.mark.parametrize(
-    "kind, thing", [("selector options", "probes"), ("storage modes", "fp4"), ("commands", "annsoftmax bench speed")]
+    "kind, thing",
+    [
+        ("selector options", "probes"),
+        ("storage modes", "fp4"),
+        ("commands", "annsoftmax bench speed"),
+        ("kernel versions", "step_rows_9"),
+    ],
 )
 def test_what_no_notebook_uses_would_be_found(kind, thing):
     _, used = THINGS[kind]
