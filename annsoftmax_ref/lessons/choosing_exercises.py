@@ -105,8 +105,8 @@ LOG_SUM_EXP = KernelExercise(
     hints=[
         "Two passes, the largest and then the sum, are right, and read everything twice.",
         "Each lane keeps a largest and a sum of its own; when a larger logit comes, the sum is scaled down first.",
-        "At the end: top = warp_max(mine), each lane scales its sum to it, and warp_sum adds them up. A lane without a "
-        "logit begins with -3e38, not with -INFINITY: the difference of two infinities is no number.",
+        "At the end: highest = warp_max(top), each lane scales its sum to it, then warp_sum adds them up. A lane "
+        "without a logit takes part: it brings the sum 0, and a top below every logit.",
     ],
     model="""__global__ void log_sum_exp(const float* logits, int A, float* results) {
         float top = -3e38f, sum = 0;

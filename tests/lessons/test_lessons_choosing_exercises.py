@@ -22,7 +22,8 @@ def test_the_model_solution_moves_the_least(name):
         ("running_sum", "sum += total;", "", "sums[256]"),  # what came before the chunk
         ("running_sum", "sum + before + value", "sum + before", "sums[0]"),  # an exclusive sum
         ("log_sum_exp", "sum *= expf(top - x), top = x;", "top = x;", "results"),  # the sum is not scaled
-        ("log_sum_exp", "top = -3e38f", "top = -INFINITY", "nan"),
+        ("log_sum_exp", "warp_sum(sum * expf(top - highest))", "warp_sum(sum)", "results"),  # tops of lanes differ
+        ("log_sum_exp", "c < A; c += WARP", "c + WARP <= A; c += WARP", "results"),  # the end of a row
     ],
 )
 def test_what_is_nearly_right_is_found(name, right, wrong, words):
