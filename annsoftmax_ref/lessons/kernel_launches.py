@@ -190,6 +190,7 @@ class Kernel:
         first = next(iter(of_lane.values()))
         addresses, width = {lane: int(use["address"]) for lane, use in of_lane.items()}, int(first["bytes"])
         name, begin, item = ("shared", shared_base, 4) if first["shared"] else memory.array_at(int(first["address"]))
+        item = min(item, width)  # a word of 64 bits may be used in pieces of 32
         touched = {
             a // SECTOR - begin // SECTOR for x in addresses.values() for a in range(x, x + width, min(width, SECTOR))
         }

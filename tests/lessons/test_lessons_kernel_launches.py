@@ -137,3 +137,12 @@ def test_a_gpu_gives_the_same(double):
     assert 0 < double.milliseconds[4, 32](X.cuda(), out, 100) < 100
     with pytest.raises(ValueError, match="x is not on cuda"):
         double[4, 32](X, out, 100)
+
+
+def test_a_word_that_is_written_in_pieces_has_requests_of_pieces():
+    halves = cuda_kernel(
+        "\n__global__ void halves(int64_t* words) {\n    reinterpret_cast<int*>(words)[threadIdx.x] = 1;\n}\n"
+    )
+    (request,) = halves.accesses[1, 4](torch.zeros(4, dtype=torch.int64))
+    assert (request.item, request.each, len(request.sectors)) == (4, 1, 1)
+    assert request.elements == {0: 0, 1: 1, 2: 2, 3: 3}
