@@ -87,10 +87,15 @@ def tail_log_weights(searched: int, drawn: int, num_classes: int) -> np.ndarray:
 
 _MEAN = np.array([0.3, -0.2, 0.1, 0.4])
 EXERCISES = {
-    "tail_log_weights": Exercise(tail_log_weights, [(2, 3, 5), (3, 2, 11), (4, 0, 9), (0, 1, 1000), (1, 4, 10**9)]),
+    "tail_log_weights": Exercise(
+        tail_log_weights,
+        [(2, 3, 5), (3, 2, 11), (4, 0, 9), (0, 1, 1000), (1, 4, 10**9)],
+        hint="A drawn class is in with a chance of drawn / (num_classes - searched); its weight is one over that.",
+    ),
     "averaged_log_z": Exercise(
         averaged_log_z,
         [(np.array([1.0, 1.0]),), (np.array([0.0, 2.0, -1.0]),), (np.array([900.0, 901.0]),), (np.array([-900.0]),)],
+        hint="The mean is of Z, not of log Z. Take the largest log out first, so that nothing overflows.",
     ),
     "far_logit": Exercise(
         far_logit,
@@ -101,6 +106,7 @@ EXERCISES = {
             (np.array([0.0, 1.0, 0.0, 0.0]), 3, np.array([0.0, 1.0, 0.0, 0.0]), 900.0),
             (_MEAN, 0, np.array([1.0, 0.0, 0.0, 0.0]), 20.0),
         ],
+        hint="So many classes with the same logit are one with that logit plus the logarithm of their number.",
     ),
     "next_rate": Exercise(
         next_rate,
@@ -113,5 +119,6 @@ EXERCISES = {
             (0.02, 0.99, 0.9, 0.02),  # never below the least
             (0.99, 0.1, 0.99, 0.02),  # never above 1
         ],
+        hint="Bound the factor first, between 1 / 1.1 and 1.1, and then the rate.",
     ),
 }

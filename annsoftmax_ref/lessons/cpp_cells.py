@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from annsoftmax_ref.lessons.kernel_page import show
+from annsoftmax_ref.lessons.kernel_page import put_style, show
 from kernels_inline import compiler
 from kernels_inline.build import COMMON_FLAGS, NATIVE, SOURCES, VARIANTS
 from kernels_inline.compiler import BuildError
@@ -138,4 +138,5 @@ def load_ipython_extension(shell) -> None:
             raise UsageError(str(error)) from None
         shell.user_ns[function.name] = function
 
+    put_style()
     shell.register_magic_function(magic, "cell", "cpp")

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from annsoftmax_ref.lessons import kernel_text
 from annsoftmax_ref.lessons.kernel_arguments import KernelError
 from annsoftmax_ref.lessons.kernel_launches import Helpers, Kernel
-from annsoftmax_ref.lessons.kernel_page import show
+from annsoftmax_ref.lessons.kernel_page import put_style, show
 
 
 def cuda_kernel(source: str, name: str = "", using: Sequence[Helpers] = ()) -> Kernel:
@@ -67,6 +67,7 @@ def load_ipython_extension(ipython) -> None:
         ipython.user_ns[line.strip()] = Helpers(line.strip(), f"\n{cell}")
         show(cell, f"helpers {line.strip()}")
 
+    put_style()
     ipython.register_magic_function(kernel_cell, "cell", "cuda_kernel")
     ipython.register_magic_function(helpers_cell, "cell", "cuda_helpers")
 

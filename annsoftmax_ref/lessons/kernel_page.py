@@ -33,14 +33,23 @@ def page(source: str, first_line: int = 2) -> str:
     lines = coloured.rstrip("\n").split("\n")
     width = len(str(first_line + len(lines)))
     numbered = "\n".join(f"<i>{number:>{width}}  </i>{line}" for number, line in enumerate(lines, first_line))
-    return f'<style>{STYLE}</style><pre class="cuda-cell">{numbered}</pre>'
+    return f'<pre class="cuda-cell">{numbered}</pre>'
+
+
+def put_style() -> None:
+    """Display what all sources of a notebook share; an extension does it when it is loaded."""
+    _display(f"<style>{STYLE}</style>", "the colours of kernel cells")
 
 
 def show(source: str, description: str) -> None:
     """Display the source in a notebook. description: its text for readers who do not see HTML."""
+    _display(page(source), description)
+
+
+def _display(page: str, words: str) -> None:
     from IPython.display import display
 
-    display({"text/html": page(source), "text/plain": description}, raw=True)
+    display({"text/html": page, "text/plain": words}, raw=True)
 
 
 def _token(kind: Token, text: str) -> str:

@@ -144,6 +144,8 @@ def _parameter(name: str, kind: str, structs: dict) -> Parameter:
     constant, pointer = bool(re.search(r"\bconst\b", words)), "*" in words
     bare = " ".join(re.sub(r"\bconst\b|[*&]", " ", words).split())
     own = re.match(r"\w+", bare).group()
+    if not pointer and own not in structs and bare not in _OF_TYPE:
+        raise ValueError(f"{name} is a {bare}, which is no number, and no struct that stands in the cell")
     if pointer or own not in structs:
         return Parameter(name, bare, (Leaf(name, bare, pointer, constant),))
     template, body = structs[own]

@@ -23,6 +23,8 @@ from dead_links import dead_links
 from docstrings import restructured
 from links import Links, slug
 
+from annsoftmax_ref.lessons import kernel_page
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BINDER = ROOT / ".binder"
@@ -215,10 +217,10 @@ def test_controls_are_replaced_by_a_line_and_pictures_keep_their_words():
     note, cuda, cpp, plain = tree.children
     assert "run the notebook" in note.astext()
     assert cuda["language"] == "cuda" and cpp["language"] == "cpp" and "language" not in plain
-    source = {"output_type": "display_data", "metadata": {}, "data": {"text/html": ["<style></style><pre>f</pre>"]}}
-    text = notebook(outputs=[source])
-    for shown, outputs_left in ((text, 1), (text.replace("f()", "%%cuda_kernel f"), 0)):
-        assert len(json.loads(outputs.prepare_notebook(shown))["cells"][0]["outputs"]) == outputs_left
+    for page, outputs_left in (("<pre>f</pre>", 1), (kernel_page.page("f"), 0), (f"<style>{kernel_page.STYLE}", 0)):
+        shown = {"output_type": "display_data", "metadata": {}, "data": {"text/html": [page]}}
+        (cell,) = json.loads(outputs.prepare_notebook(notebook(outputs=[shown])))["cells"]
+        assert len(cell["outputs"]) == outputs_left
     picture = {"output_type": "display_data", "metadata": {"image/png": {"alt": "a curve"}}, "data": {"image/png": ""}}
     (cell,) = json.loads(outputs.prepare_notebook(notebook(outputs=[picture])))["cells"]
     assert cell["metadata"]["mystnb"]["image"]["alt"] == "a curve"

@@ -17,7 +17,7 @@ def prepare_notebook(text: str) -> str:
     notebook = json.loads(text)
     notebook["metadata"].setdefault("language_info", {"name": "python"})["pygments_lexer"] = "ipython3"
     for cell in notebook["cells"]:
-        if "".join(cell["source"]).startswith(tuple(FOREIGN)):
+        if cell["cell_type"] == "code":
             cell["outputs"] = [output for output in cell["outputs"] if not shows_the_source(output)]
         words = [
             output["metadata"].get("image/png", {}).get("alt") for output in cell.get("outputs", ()) if "data" in output
@@ -28,8 +28,8 @@ def prepare_notebook(text: str) -> str:
 
 
 def shows_the_source(output: dict) -> bool:
-    """Whether it is the cell's text in colours, which the page has already."""
-    return "<pre" in "".join(output.get("data", {}).get("text/html", ""))
+    """Whether it is a cell's text in colours, or these (``kernel_page``); the page has its own."""
+    return "cuda-cell" in "".join(output.get("data", {}).get("text/html", ""))
 
 
 def in_place_of_controls() -> nodes.paragraph:
