@@ -7,6 +7,7 @@ package's ladder leaves out, with a name in the cell's metadata under "rung"). C
 import re
 
 import nbformat
+import notebook_cells
 import pytest
 from nbformat.v4 import new_code_cell
 from nbval_runs import ROOT, tool
@@ -54,7 +55,7 @@ def fault(cell):
 
 def kernel_cells(path):
     cells = tool.code_cells(nbformat.read(path, as_version=4))
-    return [(number, cell) for number, cell in enumerate(cells, 1) if tool.CUDA_CELL.match(cell.source)]
+    return [(number, cell) for number, cell in enumerate(cells, 1) if notebook_cells.CUDA_CELL.match(cell.source)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
