@@ -66,6 +66,8 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 	$(BENCH) step --classes 1000000 --rate 0.1 --heads full random ann --groups 8 --json results/cpu/step_1m_groups8.json
 	$(BENCH) step --classes 1000000 --rate 0.01 --heads full random ann --groups 8 \
 		--json results/cpu/step_1m_001_groups8.json
+	$(BENCH) step --classes 1000000 --rate 0.1 --groups 1 --rounds 9 --heads full random random_captured ann ann_captured \
+		--json results/cpu/step_1m_captured.json
 	$(BENCH) step --classes 1000000 --rate 0.1 --heads full ann ann_priority ann_tail \
 		--json results/cpu/step_1m_weighted.json
 	$(BENCH) step --classes 200000 --dim 512 --rate 0.1 --json results/cpu/step_200k_512.json

@@ -63,6 +63,7 @@ def search_table() -> str:
 def steps_table() -> str:
     names = (
         "step_1m_bf16",
+        "step_1m_captured",
         "step_1m_weighted",
         "step_1m_groups8",
         "step_1m_fp32",
