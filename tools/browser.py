@@ -40,6 +40,8 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(c 
 }))"""
 BUSY = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status !== 'idle'"
 CONTROLS = ".widget-hslider .noUi-handle, .widget-dropdown select"
+PICTURES = "img.widget-image, .widget-html svg"
+SEEN = "e => e.src || e.outerHTML"  # what a picture shows
 
 
 def main(arguments=None) -> int:
@@ -147,7 +149,7 @@ def move_controls(page, stem: Path) -> tuple[dict[str, int], list[str]]:
     """Move each slider and menu; -> milliseconds until the picture beside it changed, and faults."""
     moved, faults = {}, []
     for number, box in enumerate(page.locator(".jp-OutputArea-output .widget-vbox").all()):
-        pictures = box.locator("img.widget-image")
+        pictures = box.locator(PICTURES)
         for control in box.locator(CONTROLS).all() if pictures.count() else ():
             label = control.locator("xpath=ancestor::*[contains(@class, 'widget-inline-hbox')]").locator("label")
             name = f"{label.inner_text()} ({number})"
@@ -168,14 +170,14 @@ def move(page, control, picture) -> int | None:
     menu = control.evaluate("e => e.tagName") == "SELECT"
     options = control.evaluate("e => e.length") if menu else 0
     for _ in range(5):  # one step may leave the picture as it is: a list more to search, and nothing found in it
-        before, begin = picture.get_attribute("src"), time.monotonic()
+        before, begin = picture.evaluate(SEEN), time.monotonic()
         if menu:
             control.select_option(index=(control.evaluate("e => e.selectedIndex") + 1) % options)
         else:
             control.focus()
             page.keyboard.press("ArrowRight")
         try:
-            wait_until(lambda: picture.get_attribute("src") != before, 3, "")  # noqa: B023 used at once
+            wait_until(lambda: picture.evaluate(SEEN) != before, 3, "")  # noqa: B023 used at once
             return round(1000 * (time.monotonic() - begin))
         except TimeoutError:
             continue

@@ -1,4 +1,4 @@
-// What rows.cu and row_gather.cu do to one number of a row: the steps of an optimizer, and how numbers lie in memory.
+// What rows.cu and row_gather.cu do to a number of a row: the steps of an optimizer, and how numbers lie in memory.
 //
 // An optimizer is made of `numbers` in the device's memory, the step's own number first: of SGD step, lr, mu, decay,
 // nesterov; of AdamW step, eps, 1 - lr * decay, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), beta1, 1 - beta1, beta2,
