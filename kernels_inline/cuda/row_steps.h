@@ -197,8 +197,8 @@ __device__ Lagging<Optimizer> lagging_row(const Rows<Optimizer, W, B>& rows, int
     return row;
 }
 
-// f(weight, buffer) with pointers of the kinds that they lie in; kind: of the weight (loads.h). Buffers are float beside
-// float, else bf16, or int8 if there are scales; the pointer that stands for them points nowhere. On the host.
+// f(weight, buffer) with pointers of the kinds that they lie in; kind: of the weight (loads.h). Buffers are float
+// beside float, else bf16, or int8 if there are scales; the pointer that stands for them points nowhere. On the host.
 template <class Optimizer, class F>
 int64_t stored(void* weight, int64_t kind, const float* scales, F f) {
     float *rows4 = static_cast<float*>(weight), *buffer4 = nullptr;
