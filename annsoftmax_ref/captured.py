@@ -96,12 +96,7 @@ def whole_step(head, optimizer: RowOptimizer, embeddings: Tensor, labels: Tensor
     with torch.enable_grad():
         x = unit_rows(embeddings)
         active = head.active_sets(x.detach(), labels)
-        of_units = _backward_to_units(head, optimizer, x, active) if len(active) == 1 else None
-        if of_units is None:
-            loss = head.loss_over(x, active)
-            loss.backward()
-        else:
-            loss, of_units = of_units
+        loss, of_units = _backward(head, optimizer, x, active)
     optimizer.step(of_units=of_units)
     optimizer.zero_grad()
     head.selector.sync(head.weight)  # so that no codes are left over for the next step, which are elsewhere then
@@ -109,12 +104,15 @@ def whole_step(head, optimizer: RowOptimizer, embeddings: Tensor, labels: Tensor
     return loss.detach(), slope
 
 
-def _backward_to_units(head, optimizer, x: Tensor, active: ActiveSets) -> tuple[Tensor, UnitGradient] | None:
-    """The loss of unit embeddings x [B, d], whose gradient is made, and that of the active rows' directions."""
+def _backward(head, optimizer, x: Tensor, active: ActiveSets) -> tuple[Tensor, UnitGradient | None]:
+    """The loss of unit embeddings x [B, d], whose gradient is made, and that of the active rows' directions; None: the
+    weight has its own."""
     ids = active.classes[0]
-    read = optimizer.unit_rows(head.weight, ids, autocasts(x))
+    read = optimizer.unit_rows(head.weight, ids, autocasts(x)) if len(active) == 1 else None
     if read is None:
-        return None
+        loss = head.loss_over(x, active)
+        loss.backward()
+        return loss, None
     directions, norms = read[0].requires_grad_(), read[1]
     loss = head.loss_over(x, active, directions=directions.unsqueeze(0))
     loss.backward()

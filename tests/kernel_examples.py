@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from annsoftmax_ref import RowAdamW, RowSGD, make_objective
 from kernels_inline.bits import pack_bits
+from kernels_inline.checks import gradient_kind
 from kernels_inline.rows_ops import row_adamw_, row_adamw_catch_up_, row_sgd_, row_sgd_catch_up_
 
 # ------------------------------------------------------------------------------------------------------------ nearness
@@ -200,6 +201,14 @@ class Rows:
         codes = step(*state, 0, with_codes)
         self.advance()
         return codes
+
+    def held_as(self, kind, eight):
+        """Weight, buffers and scales as kernels take them: the weight in this kind; eight: momentum in int8."""
+        weight = self.weight.to(kind)
+        if not eight:
+            return [weight, *(x.to(gradient_kind(weight)) for x in self.buffers), *self.scales]
+        largest = self.buffers[0].abs().amax(1).clamp_min(1e-9)
+        return [weight, (self.buffers[0] / largest[:, None] * 127).round().to(torch.int8), largest / 127]
 
     def of_units(self, ids, slope):
         """slope [n, d], the gradient of unit rows -> that of rows, by torch, from rows that are up to date; norms."""

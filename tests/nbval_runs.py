@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "tools"))  # as for a script of that folder
 _spec = importlib.util.spec_from_file_location("notebooks_tool", ROOT / "tools" / "notebooks.py")
 tool = importlib.util.module_from_spec(_spec)  # tools/notebooks.py, which is in no package
 _spec.loader.exec_module(tool)
+notebook_cells = sys.modules["notebook_cells"]  # which it has imported
 
 ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))},

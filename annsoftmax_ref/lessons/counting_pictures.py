@@ -25,8 +25,8 @@ from annsoftmax_ref.lessons.svg import (
     line,
     text,
 )
+from annsoftmax_ref.lessons.warp_pictures import LANES, each_lane, mask_of
 
-LANES = 32
 ROWS, COLUMNS, WORDS = 16, 8, 8  # of mma.m16n8k256: rows of A, columns of B, words of 32 bits in each
 CELL, TALL, DIGIT = 28, 19, 6  # of the boxes of a fragment, and how far two digits are apart
 LEFT_A, LEFT_B, TOP_B, TOP_A = 44, 310, 56, 252  # the sums lie below B and right of A
@@ -80,11 +80,9 @@ def fragments_explorer() -> widgets.VBox:
 
 def sign_ballot(values: Sequence[float], lane: int) -> str:
     """SVG of 32 lanes that each hold a number: the sign of each is a bit of the word that all of them get."""
-    values = np.asarray(values, float)
-    if values.shape != (LANES,):
-        raise ValueError(f"values has shape {list(values.shape)}; it should be [{LANES}], one for each lane")
+    values = each_lane(values)
     yes, cell, lane = values > 0, WIDTH / LANES, _lane(lane)
-    mask = sum(1 << i for i in np.flatnonzero(yes).tolist())
+    mask = mask_of(yes)
     said = f"bits = __ballot_sync(ALL_LANES, x > 0) = 0x{mask:08x}, in every lane"
     middles = (np.arange(LANES) + 0.5) * cell
     body = [bold(0, 16, said), _two_digits(middles, 38, range(LANES))]

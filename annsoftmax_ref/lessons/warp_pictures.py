@@ -34,12 +34,22 @@ DISTANCES = (16, 8, 4, 2, 1)
 FAINT = "#8886"
 
 
-def sums_by_shuffle(values: Sequence[int]) -> list[np.ndarray]:
-    """The lanes' values [32] before, and after each of the five steps of ``value += __shfl_xor_sync(.., apart)``."""
+def each_lane(values: Sequence[float]) -> np.ndarray:
+    """values [32], one for each lane."""
     values = np.asarray(values)
     if values.shape != (LANES,):
         raise ValueError(f"values has shape {list(values.shape)}; it should be [{LANES}], one for each lane")
-    steps = [values]
+    return values
+
+
+def mask_of(yes: np.ndarray) -> int:
+    """The word that a ballot gives: bit i is yes[i]."""
+    return sum(1 << i for i in np.flatnonzero(yes).tolist())
+
+
+def sums_by_shuffle(values: Sequence[int]) -> list[np.ndarray]:
+    """The lanes' values [32] before, and after each of the five steps of ``value += __shfl_xor_sync(.., apart)``."""
+    steps = [each_lane(values)]
     for apart in DISTANCES:
         steps.append(steps[-1] + steps[-1][np.arange(LANES) ^ apart])
     return steps
@@ -72,7 +82,7 @@ def ballot(yes: Sequence[bool], lane: int) -> str:
     yes = np.asarray(yes, bool)
     if yes.shape != (LANES,) or not 0 <= lane < LANES:
         raise ValueError(f"yes has shape {list(yes.shape)} and lane is {lane}; they should be [{LANES}] and 0 to 31")
-    mask = sum(1 << i for i in np.flatnonzero(yes).tolist())
+    mask = mask_of(yes)
     place = int(yes[:lane].sum())
     said = f"mask = __ballot_sync(ALL_LANES, yes) = 0x{mask:08x}, in every lane"
     body = [bold(0, 16, said), *_lane_numbers(34)]

@@ -21,20 +21,20 @@
 // No value is looked at (ids, list numbers): an answer to the host would need a synchronisation. All sums are taken
 // in a fixed order, without float atomics.
 #include "launch.h"
+#include "unit_rows.h"
 
 constexpr int THREADS = 256;
-constexpr float NORM_FLOOR = 1e-12f;
 
 // The length of a row, at least 1e-12. Added up in double where one thread does it all.
 template <class T>
 __device__ float row_norm(const T* row, int dim) {
     double squares = 0;
     for (int j = 0; j < dim; ++j) squares += double(widen(row[j])) * widen(row[j]);
-    return fmaxf(float(sqrt(squares)), NORM_FLOOR);
+    return clamped_norm(squares);
 }
 
 // The same by a warp: each lane has the squares of its own numbers, in float; the lanes' sums are added in double.
-__device__ float warp_norm(float squares) { return fmaxf(float(sqrt(warp_sum(double(squares)))), NORM_FLOOR); }
+__device__ float warp_norm(float squares) { return clamped_norm(warp_sum(double(squares))); }
 
 template <class T>
 __device__ float lane_squares(const T* row, int dim) {

@@ -22,12 +22,9 @@
 // Sums are taken in a fixed order: parts in float32, which are then added in double, as in head.cpp. No id is
 // looked at: an answer to the host would need a synchronisation.
 #include "launch.h"
+#include "unit_rows.h"
 
 constexpr int THREADS = 256;
-constexpr float NORM_FLOOR = 1e-12f;
-
-__device__ float clamped_norm(double squares) { return fmaxf(float(sqrt(squares)), NORM_FLOOR); }
-
 // The rows of weight [N, d], float or bfloat16 (W: uint16_t), that ids [A] name.
 template <class W>
 struct Rows {
@@ -100,12 +97,8 @@ static int64_t launch_gather_normalise(int64_t version, Rows<W> rows, T* unit, f
 }
 
 // ---- normalise_backward -------------------------------------------------------------------------------------------
-// The gradient g of a unit row u = w / |w| becomes the one of w: (g - (g.u) u) / |w|. At the floor, u = w / floor, and
-// g is only divided. slope [A, d] holds g and grad [A, d] receives the result; they may be the same. The result is of
+// By the formula of unit_rows.h. slope [A, d] holds g and grad [A, d] receives the result; they may be the same. The result is of
 // the kind that gradient_of says, or in place float.
-
-// (g.u) / |w|, where dot = g.w
-__device__ float along(double dot, float norm) { return norm > NORM_FLOOR ? float(dot / norm / norm) : 0.0f; }
 
 // What is left of 4 numbers of the gradient, where share of the row x is taken away.
 __device__ float4 across4(float4 g, float share, float4 x, float norm) {

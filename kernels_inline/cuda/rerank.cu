@@ -15,10 +15,10 @@
 //
 // Ids are below 2^32 - 1. Sums are taken in a fixed order, so equal rows have equal cosines.
 #include "launch.h"
+#include "unit_rows.h"
 
 constexpr int THREADS = 256;
 constexpr int64_t MOST_SHARED = 48 * 1024;
-constexpr float NORM_FLOOR = 1e-12f;         // as in torch.nn.functional.normalize
 constexpr uint64_t MISSING = ~uint64_t(0);
 constexpr unsigned SIGN = 0x80000000;
 

@@ -16,10 +16,9 @@
 // show. Not looked at (an answer to the host would need a synchronisation): ids in range, ages in the table.
 #include "launch.h"
 #include "row_steps.h"
+#include "unit_rows.h"
 
 constexpr int THREADS = 256;
-
-__device__ float clamped_norm(double squares) { return fmaxf(float(sqrt(squares)), NORM_FLOOR); }
 
 template <class Optimizer, class W, class B>
 __device__ float up_to_date(const Rows<Optimizer, W, B>& rows, const Lagging<Optimizer>& row, int64_t j) {

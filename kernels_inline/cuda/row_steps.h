@@ -144,8 +144,6 @@ template <> struct Four<int8_t> { using type = char4; };
 
 // ---- The rows -------------------------------------------------------------------------------------------------------
 
-constexpr float NORM_FLOOR = 1e-12f;
-
 // A rows of a weight and its buffers, which lie in W and B.
 template <class Optimizer, class W, class B>
 struct Rows {

@@ -30,6 +30,7 @@
 // Not looked at (an answer to the host would need a synchronisation): ids in range and ascending, ages in the table.
 #include "launch.h"
 #include "row_steps.h"
+#include "unit_rows.h"
 
 constexpr int THREADS = 256;
 
@@ -100,16 +101,13 @@ __device__ float largest_to_come(const Work<Optimizer, W, B, G, moves>& work, co
     return largest;
 }
 
-// What row.share is for the sum of w g, which is (g.u) |w| (0 at the floor, where the row was divided by a constant).
-__device__ float share_of(double dot, float norm) { return norm > NORM_FLOOR ? float(dot / norm / norm) : 0.0f; }
-
 // Both looks, by one thread, or by all lanes of a warp.
 template <class Optimizer, class W, class B, class G, bool moves>
 __device__ void look_ahead(const Work<Optimizer, W, B, G, moves>& work, Row<Optimizer>& row, bool by_warp) {
     const int first = by_warp ? lane_id() : 0, stride = by_warp ? WARP : 1;
     if (moves && work.norms) {
         const double dot = dot_to_come(work, row, first, stride);
-        row.share = share_of(by_warp ? warp_sum(dot) : dot, row.norm);
+        row.share = along(by_warp ? warp_sum(dot) : dot, row.norm);
     }
     if (!work.rows.scaled) return;
     float largest = largest_to_come(work, row, first, stride);

@@ -7,7 +7,7 @@ from kernel_examples import CASES, Rows, draw_rows
 
 from annsoftmax_ref import RowSGD
 from kernels_inline import rows_rounded
-from kernels_inline.checks import ROW_KINDS, gradient_kind
+from kernels_inline.checks import ROW_KINDS
 
 SOURCE = "row_gather.cu"
 each_version = pytest.mark.parametrize("version", versions(SOURCE, "gather_rows"))
@@ -34,12 +34,7 @@ def lagging(case, kind, eight, n, d, generator):
     for _ in range(5):
         rows.kernel_step(*draw_rows(n, d, generator))
     rows.weight[0] = 0  # a row at the floor
-    weight = rows.weight.to(kind)
-    held = [weight, *(x.to(gradient_kind(weight)) for x in rows.buffers), *rows.scales]
-    if eight:
-        largest = rows.buffers[0].abs().amax(1).clamp_min(1e-9)
-        held[1:] = [(rows.buffers[0] / largest[:, None] * 127).round().to(torch.int8), largest / 127]
-    return rows, held, torch.arange(0, n, 2)
+    return rows, rows.held_as(kind, eight), torch.arange(0, n, 2)
 
 
 def launched(rows, held, ids):

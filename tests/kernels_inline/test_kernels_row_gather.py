@@ -7,7 +7,6 @@ from kernel_examples import CASES, Rows, draw_rows
 
 from annsoftmax_ref import RowAdamW, RowSGD
 from kernels_inline import build, rows_rounded
-from kernels_inline.checks import gradient_kind
 from kernels_inline.head_ops import gather_normalise, normalise_backward, normalise_backward_
 from kernels_inline.row_gather_ops import row_adamw_gather, row_sgd_gather
 from kernels_inline.rows_ops import row_adamw_, row_adamw_catch_up_, row_sgd_, row_sgd_catch_up_
@@ -26,12 +25,7 @@ def lagging(case, kind, eight, generator, n=30, d=70):
     for _ in range(6):
         rows.kernel_step(*draw_rows(n, d, generator))
     rows.weight[3] = 0  # a row at the floor
-    held = [rows.weight.to(kind), *(x.to(gradient_kind(rows.weight.to(kind))) for x in rows.buffers), *rows.scales]
-    if eight:
-        largest = rows.buffers[0].abs().amax(1).clamp_min(1e-9)
-        held[1:] = [(rows.buffers[0] / largest[:, None] * 127).round().to(torch.int8), largest / 127]
-    ids = torch.arange(0, n, 3)
-    return rows, held, rows.last, ids
+    return rows, rows.held_as(kind, eight), rows.last, torch.arange(0, n, 3)
 
 
 @variants

@@ -7,10 +7,9 @@ package's ladder leaves out, with a name in the cell's metadata under "rung"). C
 import re
 
 import nbformat
-import notebook_cells
 import pytest
 from nbformat.v4 import new_code_cell
-from nbval_runs import ROOT, tool
+from nbval_runs import ROOT, notebook_cells, tool
 
 from kernels_inline.cuda import sources
 
