@@ -40,6 +40,7 @@ def test_the_backbone_learns_from_the_heads_gradient():
 
 
 def test_the_table_tells_the_ratio_at_the_most_classes(rows):
+    rows = [row | {"speedup_vs_full": 2.0} for row in rows]  # whichever was faster here, the two do not cross
     text = training.table([*rows, {**rows[4], "classes": 900, "speedup_vs_full": 4.35}])
     assert text.count("\n| 600 ") == 10 and "| 900 " in text
     assert text.endswith("End to end, at 900 classes, ann trains faster than full by 4.3 times at a rate of 0.2.")

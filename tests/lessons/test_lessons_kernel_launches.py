@@ -106,7 +106,8 @@ def test_barriers_that_do_not_meet_are_told_by_line():
 
 def test_templates_structs_and_helpers_are_the_package_s():
     text = (sources.FOLDER / "head.cu").read_text()
-    rows = text[text.index("constexpr int THREADS") : text.index("// ---- gather_normalise")]
+    rows = (sources.FOLDER / "unit_rows.h").read_text().replace("#pragma once", "")
+    rows += text[text.index("constexpr int THREADS") : text.index("// ---- gather_normalise")]
     body = text[text.index("template <class W, class T>\n__global__ void gather_normalise_2") :]
     body = body[: body.index("\n}\n") + 3]
     kernel = cuda_kernel("\n" + body, "gather_normalise_2<float, float>", [Helpers("rows", rows)])
