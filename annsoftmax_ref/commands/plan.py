@@ -9,11 +9,13 @@ import dataclasses
 from annsoftmax_ref.bench import capacity
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.commands.parser import subcommand
+from annsoftmax_ref.commands.plan_ranks import add_cluster_arguments, cluster_of, report_of_cluster
 from annsoftmax_ref.experiments import records
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.experiments.runs import STORAGES
 from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.planning import memory, times
+from annsoftmax_ref.planning.cluster import plan_of_cluster
 
 GB = 1e9
 
@@ -32,6 +34,7 @@ def add_plan(commands) -> None:
     parser.add_argument(
         "--beside", type=float, default=4.0, metavar="GIB", help="memory for the backbone, its activations and CUDA"
     )
+    add_cluster_arguments(parser)
 
 
 def add_capacity(commands) -> None:
@@ -85,9 +88,10 @@ def _job(arguments: argparse.Namespace, on_gpu: bool) -> memory.Training:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    row = make_plan(_job(arguments, on_gpu=True), arguments.gpu, arguments.beside)
+    job, cluster = _job(arguments, on_gpu=True), cluster_of(arguments)
+    row = make_plan(job, arguments.gpu, arguments.beside) if cluster is None else plan_of_cluster(job, cluster)
     if arguments.json != "-":
-        print(report(row))
+        print(report(row) if cluster is None else report_of_cluster(row))
     if arguments.json:
         records.write_record(records.make_record([row]), arguments.json)
 
@@ -95,10 +99,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 def make_plan(job: memory.Training, gpu: str, beside: float) -> dict:
     """{"kept": bytes by part, "step": bytes by moment, "total", "room": bytes, "largest": classes that would fit,
     "stages_ms", "full_ms", ...}; beside: GiB of the card that something else takes. Raises ValueError."""
-    card = times.CARDS[gpu]
-    if not 0 <= beside < card.memory:
-        raise ValueError(f"beside is {beside:g}; it should be from 0 to below the card's {card.memory:g} GiB")
-    room = int((card.memory - beside) * 2**30)
+    card, room = times.CARDS[gpu], times.room(gpu, beside)
     stages = times.stages(job, card)
     return {
         **vars(job),

@@ -5,6 +5,7 @@ Both are counted from shapes. The tests hold them against what torch's allocator
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,6 +67,11 @@ class Training:
         """Active sets a batch."""
         wanted = groups_by_rule(self.batch, self.active) if self.groups is None else self.groups
         return min(wanted, self.batch)
+
+    @property
+    def candidates(self) -> int:
+        """Classes that a sample may bring in, of a search in lists."""
+        return max(64, self.active * self.sets // self.batch)
 
     @property
     def named(self) -> int:
@@ -145,11 +151,14 @@ def total(job: Training) -> int:
     return sum(kept(job).values()) + max(moments(job).values())
 
 
-def largest(job: Training, room: int) -> int:
-    """The most classes, about, of which a step fits into so many bytes; 0 if even a few do not."""
+def largest(job: Training, room: int, needed: Callable[[Training], int] = total) -> int:
+    """The most classes, about, of which a step fits into so many bytes; 0 if even a few do not.
+
+    needed: bytes of a job with so many.
+    """
 
     def fits(classes: int) -> bool:
-        return total(replace(job, classes=classes)) <= room
+        return needed(replace(job, classes=classes)) <= room
 
     few, many = 0, 1
     while fits(many):

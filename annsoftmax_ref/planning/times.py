@@ -37,6 +37,14 @@ CARDS = {
 }
 
 
+def room(gpu: str, beside: float) -> int:
+    """Bytes of a card that are left, if something else takes so many GiB of it. Raises ValueError."""
+    card = CARDS[gpu]
+    if not 0 <= beside < card.memory:
+        raise ValueError(f"beside is {beside:g}; it should be from 0 to below the card's {card.memory:g} GiB")
+    return int((card.memory - beside) * 2**30)
+
+
 def stages(job: Training, card: Card) -> dict[str, float]:
     """Milliseconds of a captured step with NearestClasses, by stage; every row that is read has lagged."""
     rows, d, B = job.sets * job.active, job.dim, job.batch
@@ -78,12 +86,12 @@ def _search(job: Training, card: Card) -> dict[str, float]:
     if job.flat:
         pairs = B * N * (2**job.flat - 1) * job.words / 8 * (1 + 1 / STRIDE)
         return {"search": pairs / PAIRS * 1e3, "selection": _moved(card, 3 * N * job.sets)}
-    nprobe, candidates = default_nprobe(job.nlist), max(64, job.active * job.sets // B)
+    nprobe = default_nprobe(job.nlist)
     # Each probed list is read twice: to count distances, and to take those below the cut.
     codes = 2 * B * nprobe * N / job.nlist * (job.words * 8 + ID)
     return {
         "search": _moved(card, codes),
-        "re-ranking": _moved(card, B * candidates * job.dim * job.width),
+        "re-ranking": _moved(card, B * job.candidates * job.dim * job.width),
         "selection": _moved(card, 4 * N * job.sets),
     }
 

@@ -1,0 +1,99 @@
+"""One of the processes that the classes are split over: its part of a job, the memory it takes, and how few would do.
+
+Every process scores the whole batch, against its own part of each active set (``annsoftmax_ref.shards``). So products
+and logits of all processes together are those of one, and what each is sent does not depend on the classes' number.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+from annsoftmax_ref.planning.memory import Training, kept, moments
+from annsoftmax_ref.shards import range_of, round_half_up
+
+SPREAD = 3  # standard deviations of a sample's nearest classes here that its candidates allow for (``nearest``)
+NODE = 8  # cards in a machine
+
+
+@dataclass(frozen=True)
+class Rank(Training):
+    """A process's part of ``whole``: ``classes`` are its own rows, ``batch`` is everybody's.
+
+    Of the P processes it is the fullest: it has ceil(N / P) rows, and the most places that any has in an active set.
+    """
+
+    whole: Training | None = None
+    ranks: int = 1
+
+    @property
+    def active(self) -> int:
+        """Of an active set, the classes here."""
+        return max(1, *shares(self.whole.active, self.whole.classes, self.ranks), 1)
+
+    @property
+    def sets(self) -> int:
+        """Active sets a batch: as many as if one process had all classes."""
+        return self.whole.sets
+
+    @property
+    def candidates(self) -> int:
+        """As the base: what may well be here of the whole's, by the spread of a binomial distribution."""
+        here = min(self.whole.candidates, self.whole.classes) * self.classes / self.whole.classes
+        return min(math.ceil(here + SPREAD * math.sqrt(here)) + 1, self.classes)
+
+
+def rank_of(job: Training, ranks: int) -> Rank:
+    """The fullest of so many processes."""
+    given = {field.name: getattr(job, field.name) for field in fields(Training)}
+    return Rank(**given | {"classes": -(-job.classes // ranks)}, whole=job, ranks=ranks)
+
+
+def shares(total: int, classes: int, ranks: int) -> list[int]:
+    """Each process's part of a number that is split as the classes are; their sum is ``total``."""
+    ends = [0] + [range_of(classes, rank, ranks)[1] for rank in range(ranks)]
+    parts = [round_half_up(total * end, classes) for end in ends]
+    return [last - first for first, last in zip(parts, parts[1:], strict=False)]
+
+
+def everybodys_samples(rank: Rank) -> int:
+    """Bytes of the whole batch on each process: embeddings as they came, of length 1, and their gradient, in float32,
+    and a copy in the products' kind."""
+    copy = rank.product_width if rank.product_width < 4 else 0
+    return rank.batch * rank.dim * (3 * 4 + copy)
+
+
+def rank_moments(rank: Rank) -> dict[str, int]:
+    """``planning.memory.moments`` of a process, the whole batch's embeddings included."""
+    return {moment: count + everybodys_samples(rank) for moment, count in moments(rank).items()}
+
+
+def rank_total(job: Training, ranks: int) -> int:
+    """Bytes at the peak of a step, on the fullest of so many processes."""
+    rank = rank_of(job, ranks)
+    return sum(kept(rank).values()) + max(rank_moments(rank).values())
+
+
+def fewest(job: Training, room: int, each: int | None = None) -> int | None:
+    """The fewest processes, of so many bytes each, that hold the job; None where ever more of them do not.
+
+    each: samples of every process, instead of the job's batch for all together: fewer processes have fewer logits then.
+    """
+
+    def fits(ranks: int) -> bool:
+        return rank_total(job if each is None else replace(job, batch=each * ranks), ranks) <= room
+
+    few, many = 0, 1
+    while not fits(many):
+        few, many = many, 2 * many
+        if few >= job.classes:
+            return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if fits(middle) else (middle, many)
+    return many
+
+
+def whole_nodes(ranks: int) -> int:
+    """Machines of eight cards that so many processes fill, or begin to."""
+    return -(-ranks // NODE)
