@@ -56,8 +56,6 @@ class Agreement:
         self._check_same("step", steps)
         self._check_same("mode (training, gradients, kind of embeddings)", modes)
         self.stopping = self.stopping or any(stops)
-        if sum(rows) == 0:
-            raise ValueError("embeddings is an empty batch on every process; one at least should have a row")
         return Agreed(rows, any(overflows), any(wanted))
 
     def _raise(self, codes: list[int], error: Exception | None) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from annsoftmax_ref.active_sets import ActiveSets
+from annsoftmax_ref.rows import gather_rows
 
 REMEMBERED = 4  # forward passes that ``torch.utils.checkpoint`` can ask for once more
 
@@ -35,6 +37,19 @@ def mean_weights(class_weights: Tensor, labels: Tensor) -> Tensor:
     weights = class_weights[labels]
     weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
     return weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def no_loss(embeddings: Tensor, parts: Sequence[Tensor | None], sparse: bool, factor: float) -> Tensor:
+    """factor times 0, with gradients of it for embeddings [B, d] and parts, [N, d] or [N], sparse ones if ``sparse``.
+
+    Of a batch in which there is nothing to score; factor: 0, or NaN.
+    """
+    total = factor * embeddings[:1].sum(dtype=torch.promote_types(embeddings.dtype, torch.float32))
+    for part in parts:
+        if part is not None:
+            first = torch.zeros(min(1, len(part)), dtype=torch.int64, device=part.device)
+            total = total + factor * (gather_rows(part, first) if sparse else part[:1]).sum()
+    return total
 
 
 class Scored(NamedTuple):

@@ -71,11 +71,16 @@ def check_new_name(name: str, value: str, known: dict, kind) -> str:
     return value
 
 
-def check_embeddings(embeddings: Tensor, embedding_size: int) -> None:
-    """embeddings [B, d], floating point, B >= 1, every number finite, no row of zeros."""
-    _check_kind_of_embeddings(embeddings, embedding_size)
+def check_embeddings(embeddings: Tensor, embedding_size: int, or_empty: bool = False) -> None:
+    """embeddings [B, d], floating point, B >= 1 (``or_empty``: 0), every number finite, no row of zeros."""
+    _check_kind_of_embeddings(embeddings, embedding_size, 0 if or_empty else 1)
     if not _sound(embeddings).all():
         _refuse_embeddings(embeddings)
+
+
+def check_k(k: int, num_classes: int) -> None:
+    if not 1 <= check_positive_int("k", k) <= num_classes:
+        raise ValueError(f"k is {k}; it should be at most the number of classes, {num_classes}")
 
 
 def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
@@ -85,8 +90,13 @@ def check_labels(labels: Tensor, batch: int, num_classes: int) -> None:
         _refuse_labels(labels, num_classes)
 
 
-def check_batch(embeddings: Tensor, labels: Tensor, embedding_size: int, num_classes: int) -> None:
-    """``check_embeddings`` and ``check_labels``; a GPU is waited for once."""
+def check_batch(
+    embeddings: Tensor, labels: Tensor, embedding_size: int, num_classes: int, or_empty: bool = False
+) -> None:
+    """``check_embeddings`` and ``check_labels``; a GPU is waited for once. or_empty: B may be 0."""
+    if or_empty and isinstance(embeddings, Tensor) and embeddings.shape[:1] == (0,):
+        _check_kind_of_embeddings(embeddings, embedding_size, least=0)
+        return _check_kind_of_labels(labels, 0)
     fine, _ = is_sound(embeddings, labels, embedding_size, num_classes)
     if not fine:
         refuse_batch(embeddings, labels, embedding_size, num_classes)
@@ -109,13 +119,13 @@ def refuse_batch(embeddings: Tensor, labels: Tensor, embedding_size: int, num_cl
     check_labels(labels, len(embeddings), num_classes)
 
 
-def _check_kind_of_embeddings(embeddings: Tensor, embedding_size: int) -> None:
+def _check_kind_of_embeddings(embeddings: Tensor, embedding_size: int, least: int = 1) -> None:
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
         kind = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
         raise TypeError(f"embeddings is of type {kind}; it should be a floating-point tensor [B, {embedding_size}]")
     if embeddings.dim() != 2 or embeddings.shape[1] != embedding_size:
         raise ValueError(f"embeddings has shape {list(embeddings.shape)}; it should be [B, {embedding_size}]")
-    if embeddings.shape[0] == 0:
+    if embeddings.shape[0] < least:
         raise ValueError("embeddings is an empty batch; it should have at least one row")
 
 

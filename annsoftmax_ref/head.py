@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from annsoftmax_ref import rows
 from annsoftmax_ref.active_sets import ActiveSets
-from annsoftmax_ref.batch import ScoredBatches, mean_weights, without_ignored
+from annsoftmax_ref.batch import ScoredBatches, mean_weights, no_loss, without_ignored
 from annsoftmax_ref.captured import CapturedStep
 from annsoftmax_ref.checks import (
     check_class_weights,
-    check_classes,
-    check_embeddings,
     check_ignore_index,
     check_instance,
     check_kind,
@@ -20,19 +19,22 @@ from annsoftmax_ref.checks import (
     has_overflowed,
 )
 from annsoftmax_ref.deferred import BatchCheck
-from annsoftmax_ref.diagnostics import diagnose
-from annsoftmax_ref.every_row import all_cosines, is_long, nearest_of_all, own_and_others, random_directions
+from annsoftmax_ref.every_row import is_long, own_and_others, random_directions
 from annsoftmax_ref.loss import add_offsets, scored_loss
 from annsoftmax_ref.machine.device import warn_of_processes
 from annsoftmax_ref.objectives import CrossEntropy, Objective
+from annsoftmax_ref.prediction import Prediction
 from annsoftmax_ref.row_optimizer import RowOptimizer
 from annsoftmax_ref.row_parameter import RowParameter, row_state, unwatching, watch
-from annsoftmax_ref.rows import cosines, unit_rows, unit_rows_at
+from annsoftmax_ref.rows import unit_rows, unit_rows_at
 from annsoftmax_ref.saving import register_hooks
 from annsoftmax_ref.selectors import AllClasses, Selector
+from annsoftmax_ref.sharded_loss import sharded_loss
+from annsoftmax_ref.shards import Shards
+from annsoftmax_ref.splitting import directions_of_shard, refuse_ddp, split_over
 
 
-class SoftmaxHead(nn.Module):
+class SoftmaxHead(Prediction):
     """The last layer of a classifier with many classes.
 
     ``weight [num_classes, embedding_size]`` is an ordinary parameter to read and to write, though rows of it may lag
@@ -52,6 +54,12 @@ class SoftmaxHead(nn.Module):
     dtype: of the weight; bfloat16 takes half the memory, with its optimizer's buffers, and float8_e4m3fn a quarter
     (from torch 2.10 on, with sparse gradients); such are trained by RowSGD or RowAdamW, which round at random
     (``annsoftmax_ref.optim``). Bias and class_weights stay in float32.
+    process_group: of torch.distributed, over whose processes the classes are split (``annsoftmax_ref.shards``): weight
+    and bias hold the rows of this process, and every process calls the head with batches of its own, of any sizes. The
+    loss is the mean over all of them, and so are its gradients. averaged: whether what trains the backbone divides its
+    gradients by the number of processes, as DistributedDataParallel and FSDP2 do; the embeddings' gradients are
+    multiplied by it then. The head itself stays outside of those. ``forward``, ``topk`` and ``diagnose`` are for all
+    processes to call together; a batch that one cannot take is refused on all, which names the process.
     seed: of the initial weights and of every random choice of the selector. The generator's state is part of
     ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take; on a GPU for its
     values when the backward pass begins (``annsoftmax_ref.deferred``). Embeddings in
@@ -59,6 +67,8 @@ class SoftmaxHead(nn.Module):
     ``torch.amp.GradScaler`` skips the step. Inside ``torch.utils.checkpoint`` the second pass is scored against the
     classes of the first.
     """
+
+    shards: Shards | None = None  # where the classes are split over processes
 
     def __init__(
         self,
@@ -74,6 +84,8 @@ class SoftmaxHead(nn.Module):
         seed: int = 0,
         device=None,
         dtype=torch.float32,
+        process_group: ProcessGroup | None = None,
+        averaged: bool = True,
     ):
         super().__init__()
         self.num_classes = check_positive_int("num_classes", num_classes)
@@ -84,14 +96,21 @@ class SoftmaxHead(nn.Module):
         self.sparse = check_kind(dtype, sparse)
         self.selector.check_objective(self.objective)
         self.objective.check_options(bias, class_weights is not None)
-        self.generator = torch.Generator().manual_seed(seed)
-        # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
-        self.weight = RowParameter(random_directions(num_classes, embedding_size, self.generator, dtype, device))
         fine = dtype if dtype == torch.float64 else torch.float32
-        self.bias = RowParameter(torch.zeros(self.num_classes, dtype=fine)) if bias else None
         weights = None if class_weights is None else check_class_weights(class_weights, num_classes, fine)
+        self.generator, self.averaged = torch.Generator().manual_seed(seed), averaged
+        # Only a row's direction enters the logits. Length 1 makes a step of size lr turn it by about lr.
+        if process_group is None:
+            directions = random_directions(num_classes, embedding_size, self.generator, dtype, device)
+        else:
+            split_over(self, process_group, seed)
+            directions = directions_of_shard(self.shards, embedding_size, seed, dtype, device)
+            weights = None if weights is None else weights[self.shards.first : self.shards.last].clone()
+        self.weight = RowParameter(directions)
+        self.bias = RowParameter(torch.zeros(len(directions), dtype=fine)) if bias else None
         # After all checks: a selector is bound once, and what was refused is to leave it free.
-        self.selector.bind(self.num_classes, self.embedding_size, self.objective.scale)
+        if len(directions):
+            self.selector.bind(len(directions), self.embedding_size, self.objective.scale)
         self.register_buffer("class_weights", weights)
         self._scored, self._check = ScoredBatches(), BatchCheck()
         self.to(device=device)
@@ -101,6 +120,8 @@ class SoftmaxHead(nn.Module):
     @unwatching
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """embeddings [B, d] finite, labels [B] int64 in [0, N) -> mean loss, a scalar. B may be any size."""
+        if self.shards is not None:
+            return sharded_loss(self, embeddings, labels)
         given = embeddings
         embeddings, labels = without_ignored(embeddings, labels, self.ignore_index)
         if embeddings is not given and len(embeddings) == 0:
@@ -127,6 +148,7 @@ class SoftmaxHead(nn.Module):
 
         See ``annsoftmax_ref.captured``. Raises ValueError or TypeError for options and optimizers that it cannot take.
         """
+        self._check_whole("captured_step")
         return CapturedStep(self, optimizer)
 
     def checked(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -137,8 +159,9 @@ class SoftmaxHead(nn.Module):
 
     def active_sets(self, x: Tensor, labels: Tensor) -> ActiveSets:
         """Those that the selector chooses for unit embeddings x [B, d] in a step of training."""
-        warn_of_processes()
-        self.selector.check_budget(labels)
+        if self.shards is None:  # else all processes' labels have been looked at together
+            warn_of_processes()
+            self.selector.check_budget(labels)
         # What a selector keeps is to be changed again later, which torch forbids for tensors made in inference mode.
         with torch.inference_mode(False), torch.no_grad():
             self.selector.prepare(self.weight, self.generator)
@@ -202,51 +225,11 @@ class SoftmaxHead(nn.Module):
         return scored_loss(x, directions, targets, self.objective, share, offset, weights, generator, far)
 
     def _no_loss(self, embeddings: Tensor, factor: float = 0.0) -> Tensor:
-        """0, or NaN, with gradients of it for embeddings [B, d] and parameters: there is nothing to score."""
-        total = factor * embeddings[:1].sum(dtype=torch.promote_types(embeddings.dtype, torch.float32))
-        sampled = self.training and not self.selector.takes_all
-        first = torch.zeros(1, dtype=torch.int64, device=self.weight.device)
-        for part in (self.weight, self.bias):
-            if part is not None:
-                total = total + factor * (rows.gather_rows(part, first) if sampled and self.sparse else part[:1]).sum()
-        return total
+        return no_loss(embeddings, (self.weight, self.bias), self._is_sparse(), factor)
 
-    @unwatching
-    def logits(self, embeddings: Tensor, classes: Tensor | None = None) -> Tensor:
-        """embeddings [B, d] -> scale * cosine (+ bias) [B, N], or [B, n] for classes [n] int64; no margin."""
-        check_embeddings(embeddings, self.embedding_size)
-        if classes is None:
-            logits = self.objective.scale * all_cosines(unit_rows(embeddings), self.weight)
-            return logits if self.bias is None else logits + self._all_biases()
-        check_classes(classes, self.num_classes)
-        rows.catch_up(self.weight, classes.unique())
-        logits = self.objective.scale * cosines(unit_rows(embeddings), unit_rows(self.weight[classes]))
-        return logits if self.bias is None else logits + self._all_biases()[classes]
-
-    @torch.no_grad()
-    @unwatching
-    def topk(self, embeddings: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """The k classes of largest cosine, over all classes: cosines [B, k], classes [B, k].
-
-        With a bias, of largest logit: cosine + bias / scale stands in the cosine's place.
-        """
-        check_embeddings(embeddings, self.embedding_size)
-        if not 1 <= check_positive_int("k", k) <= self.num_classes:
-            raise ValueError(f"k is {k}; it should be at most the number of classes, {self.num_classes}")
-        biases = self._all_biases()
-        shifts = None if biases is None else biases / self.objective.scale
-        return nearest_of_all(unit_rows(embeddings), self.weight, k, shifts)
-
-    @torch.no_grad()
-    @unwatching
-    def prototypes(self) -> Tensor:
-        """Each class's direction [N, d], length 1, as a copy."""
-        return self._all_rows().clone()
-
-    @unwatching
-    def diagnose(self, embeddings: Tensor, labels: Tensor, k: int = 50) -> dict[str, float | None]:
-        """How good the active sets are just now; see ``annsoftmax_ref.diagnostics.diagnose``."""
-        return diagnose(self, *without_ignored(embeddings, labels, self.ignore_index), k)
+    def _is_sparse(self) -> bool:
+        """Whether the gradients of weight and bias are row-sparse just now."""
+        return self.sparse and self.training and not self.selector.takes_all
 
     @unwatching
     @torch.inference_mode(False)
@@ -265,6 +248,12 @@ class SoftmaxHead(nn.Module):
         if self.bias is not None:
             rows.catch_up(self.bias)
         return self.bias
+
+    def named_parameters(self, *arguments, **named):
+        """As nn.Module's. ValueError if it is DistributedDataParallel that asks, and classes are split."""
+        if self.shards is not None:
+            refuse_ddp(self)
+        return super().named_parameters(*arguments, **named)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """As nn.Module's; a weight that is put in place of the head's own is watched as that was."""

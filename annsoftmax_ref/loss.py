@@ -34,7 +34,7 @@ def scored_loss(
     [G, A, d], targets [G, b] (-1: no sample in this place, whatever x and weights hold there), and so on; then far is
     what stands for the classes left out.
     """
-    fused = has_kernel(objective) and _product_has_kernel(x.device.type, directions.dtype)
+    fused = has_kernel(objective) and product_has_kernel(x.device.type, directions.dtype)
     if not fused or not backend.runs(margin_softmax_, x):
         return _plain_loss(x, directions, targets, objective, share, offset, weights, generator, far)
     return _FusedLoss.apply(x, directions, targets, offset, weights, objective, share, far)
@@ -62,7 +62,7 @@ def has_kernel(objective: Objective) -> bool:
     return _kernel(objective) is not None
 
 
-def _product_has_kernel(device: str, dtype: torch.dtype) -> bool:
+def product_has_kernel(device: str, dtype: torch.dtype) -> bool:
     """The kernel takes float32 and bfloat16, not what else the directions or autocast may be set to."""
     if dtype not in (torch.float32, torch.bfloat16):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref import rows as weight_rows
-from annsoftmax_ref.active_sets import FarClasses, active_count
+from annsoftmax_ref.active_sets import FarClasses
 from annsoftmax_ref.beyond.far import far_classes
 from annsoftmax_ref.beyond.flat import Flat
 from annsoftmax_ref.beyond.mass_budget import MassBudget
@@ -18,13 +19,16 @@ from annsoftmax_ref.beyond.options import chosen_far, chosen_option
 from annsoftmax_ref.beyond.priority import Priority
 from annsoftmax_ref.beyond.tail import Tail
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.global_order import in_global_order
 from annsoftmax_ref.host_numbers import advance, is_recorded, number, told
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
+from annsoftmax_ref.shards import Shards
 from kernels_inline.flat_ops import flat_map
 
+SIGMAS = 3  # of the number of a sample's nearest classes that are on one process, if they are spread at random
 LOOKED_AT = 1000  # rows a step, which costs next to nothing
 REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
 
@@ -104,9 +108,23 @@ class NearestClasses(Selector):
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))  # first row of the next slice
         self._log: RowLog | None = None  # of the rows that have moved since the index last looked
 
+    def split(self, shards: Shards) -> None:
+        """As the base. What a cut goes by must compare between processes, and a budget be the same on all."""
+        if self.budget is not None:
+            raise ValueError(
+                f"mass_target is {self.budget.target} with a process_group; every process would follow a budget of its "
+                "own: leave it out"
+            )
+        if self.centre or (self.rotate and not self.rerank):
+            option = "centre is True" if self.centre else "rotate is True with rerank=False"
+            raise ValueError(
+                f"{option} with a process_group; scores of different processes would not compare: leave it out"
+            )
+        super().split(shards)
+
     @property
-    def active_classes(self) -> int:
-        return active_count(self.num_classes, self.sample_rate if self.budget is None else self.budget.present)
+    def present_rate(self) -> float:
+        return self.sample_rate if self.budget is None else self.budget.present
 
     @property
     def plain_signs(self) -> bool:
@@ -141,7 +159,7 @@ class NearestClasses(Selector):
             groups = self.groups_of(x, generator)
             option = self._option(weight)
             if option is None:
-                active = self.union(groups, self.search(groups, x, weight, self.active_classes), labels, generator)
+                active = self.union(groups, self.search(groups, x, weight), labels, generator)
             else:  # beyond the paper
                 active = option.active_sets(self, groups, x, labels, weight, generator)
             return replace(active, far=self._far_classes(active.classes)) if self.far else active
@@ -156,20 +174,45 @@ class NearestClasses(Selector):
         index, means = self.index, self.index.means.clone()
         return far_classes(classes, index.assignment, index.lists.sizes, means, self.scale)
 
-    def search(self, groups: Tensor, x: Tensor, weight: Tensor, places: float) -> Tensor:
+    def search(self, groups: Tensor, x: Tensor, weight: Tensor, share: float = 1.0) -> Tensor:
         """x [B, d], groups [G, b] -> the classes [B, k] nearest to each sample, nearest first, -1 where there is none.
 
-        places: those that the candidates of a group share.
+        share: of the active set's places, that the candidates of a group are to share. Where classes are split, a
+        class's column is its rank among all processes' candidates.
         """
         largest = groups.shape[1]
-        k = self.candidates_per_sample(largest)
+        k, cut = self.candidates_per_sample(largest), self._must_cut(largest, share)
         # The order of candidates decides only which of them are cut: where all find room, it is not asked for.
-        found, _ = self.index.search(x, weight, k, self.nprobe, self.rerank and k * largest > places)
+        rerank = self.rerank and cut
+        found, scores = self.index.search(x, weight, k, self.nprobe, rerank)
+        if cut and self.shards is not None:
+            return in_global_order(found, self.index.as_cosines(scores, rerank), self.shards)
         return found
 
+    def take_part(self, x: Tensor) -> None:
+        if (self.option is None or isinstance(self.option, Tail)) and self._must_cut(
+            self._largest_group(len(x)), 1 - self.tail
+        ):
+            in_global_order(x.new_empty(len(x), 0, dtype=torch.int64), x.new_empty(len(x), 0), self.shards)
+
+    def _must_cut(self, group_size: int, share: float) -> bool:
+        """Whether a group may have more candidates than that share of its places; the same on all processes."""
+        return self._candidates_of_all(group_size) * group_size > share * self.active_of_all
+
     def candidates_per_sample(self, group_size: int, times: int = 1) -> int:
-        """The sample's share of the active set, and at least 64; ``times`` as many, where chance may leave some out."""
-        return min(self.candidates or times * max(64, self.active_classes // group_size), self.num_classes)
+        """The sample's share of the active set, and at least 64; ``times`` as many, where chance may leave some out.
+
+        Where classes are split: of those, what may well be here, by the spread of a binomial distribution.
+        """
+        wanted = self._candidates_of_all(group_size, times)
+        if self.shards is not None:
+            here = wanted * self.num_classes / self.shards.num_classes
+            wanted = math.ceil(here + SIGMAS * math.sqrt(here)) + 1
+        return min(wanted, self.num_classes)
+
+    def _candidates_of_all(self, group_size: int, times: int = 1) -> int:
+        total = self.num_classes if self.shards is None else self.shards.num_classes
+        return min(self.candidates or times * max(64, self.active_of_all // group_size), total)
 
     def observe(self, x, active, weight, generator):
         if self.budget is not None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from annsoftmax_ref.active_sets import ActiveSets, active_count, draw_fill, union_active
 from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.grouping import groups_by_rule, random_groups, similar_groups
+from annsoftmax_ref.shards import Shards
 
 
 class Selector(nn.Module, ABC):
@@ -28,7 +29,8 @@ class Selector(nn.Module, ABC):
 
     takes_all = False  # whether every class is in every active set
     can_be_recorded = False  # whether its part of a step can be replayed (annsoftmax_ref.captured)
-    num_classes: int | None = None  # None until it is bound
+    num_classes: int | None = None  # that it chooses from; None until it is bound
+    shards: Shards | None = None  # where the classes are split over processes, whose num_classes are those here
 
     def __init__(self, sample_rate: float = 1.0, groups: int | None = 1, grouping: str = "similar"):
         super().__init__()
@@ -55,14 +57,36 @@ class Selector(nn.Module, ABC):
                 "classes out: take AllClasses, or leave label_smoothing at 0"
             )
 
+    def split(self, shards: Shards) -> None:
+        """Told by the head, before ``bind``: the classes are split. ValueError if they cannot be."""
+        self.shards = shards
+
+    @property
+    def present_rate(self) -> float:
+        """A / N just now."""
+        return self.sample_rate
+
+    @property
+    def active_of_all(self) -> int:
+        """A, the number of classes that each group is scored against."""
+        total = self.num_classes if self.shards is None else self.shards.num_classes
+        return active_count(total, self.present_rate)
+
     @property
     def active_classes(self) -> int:
-        """A, the number of classes that each group is scored against."""
-        return active_count(self.num_classes, self.sample_rate)
+        """Those of them that are here: all, if classes are not split."""
+        return self.active_of_all if self.shards is None else max(1, self.shards.share(self.active_of_all))
+
+    def places_for(self, labels: Tensor) -> int:
+        """``active_classes``, or more if so many of labels [B] (-1: of another process) are classes here."""
+        count = self.active_classes
+        if self.shards is None or len(labels) <= count:
+            return count
+        return max(count, len(labels[labels >= 0].unique()))
 
     def groups_for(self, batch: int) -> int:
         """How many active sets a batch of that many samples is given, at most one a sample."""
-        wanted = groups_by_rule(batch, self.active_classes) if self.groups is None else self.groups
+        wanted = groups_by_rule(batch, self.active_of_all) if self.groups is None else self.groups
         return min(wanted, batch)
 
     def groups_of(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -77,16 +101,16 @@ class Selector(nn.Module, ABC):
 
     def has_room_for_all(self, batch: int) -> bool:
         """Whether a group of so many samples' batch has a place for each of its labels, whatever they are."""
-        return self._largest_group(batch) <= self.active_classes
+        return self._largest_group(batch) <= self.active_of_all
 
     def check_budget(self, labels: Tensor) -> None:
         """ValueError if labels [B] could put more distinct classes into one group than it has active classes."""
         if not self.has_room_for_all(len(labels)):
             distinct = min(self._largest_group(len(labels)), len(labels.unique()))
-            if distinct > self.active_classes:
+            if distinct > self.active_of_all:
                 raise ValueError(
                     f"labels puts up to {distinct} distinct classes into a group, more than its "
-                    f"{self.active_classes} active classes; raise sample_rate or lower the batch size"
+                    f"{self.active_of_all} active classes; raise sample_rate or lower the batch size"
                 )
 
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
@@ -96,8 +120,13 @@ class Selector(nn.Module, ABC):
     def select(self, x: Tensor, labels: Tensor, weight: Tensor, generator: torch.Generator) -> ActiveSets:
         """x [B, d] (rows of length 1), labels [B], weight [N, d] -> active sets that partition the batch.
 
-        Changes nothing but the generator.
+        Changes nothing but the generator. Where classes are split, weight has those here, and labels are -1 where a
+        class is another process's: ``places_for`` and ``labels_here`` say what to make of it, and ``union`` asks them.
         """
+
+    def take_part(self, x: Tensor) -> None:
+        """Told by the head, instead of ``prepare`` and ``select``, of a process without classes: to take part in what
+        ``select`` has all processes do together."""
 
     def observe(self, x: Tensor, active: ActiveSets, weight: Tensor, generator: torch.Generator) -> None:
         """Told by the head, in training, right after ``select``: what this batch is scored against.
@@ -125,10 +154,29 @@ class Selector(nn.Module, ABC):
         candidates [B, k]: each sample's, best first, -1 where there is none; labels [B]. What stays free is filled at
         random.
         """
-        count, n = self.active_classes, self.num_classes
+        count, n = self.places_for(labels), self.num_classes
         fill = draw_fill(n, count, generator, len(samples), labels.device)
+        labels = self.labels_here(labels, samples, fill, candidates)
         classes, targets = union_active(candidates, labels, samples, fill, count, n)
         return ActiveSets(samples, classes, targets)
+
+    def labels_here(self, labels: Tensor, samples: Tensor, fill: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """labels [B] with others in place of -1, that cost samples [G, b] of a group no place in its set.
+
+        One of the group's own labels; if it has none here, the class that it would take first: the nearest of
+        candidates [B, k], or the first of fill [G, L].
+        """
+        if self.shards is None:
+            return labels
+        of_groups = torch.where(samples >= 0, labels[samples.clamp_min(0)], -1)  # [G, b]
+        stand_in = fill[:, 0].to(labels.device)
+        if candidates is not None and candidates.shape[1]:
+            stand_in = _first_of(candidates[samples.clamp_min(0)], samples >= 0, stand_in)
+        any_label = of_groups.amax(dim=1)
+        stand_in = torch.where(any_label >= 0, any_label, stand_in).unsqueeze(1)
+        places = torch.where(samples >= 0, samples, len(labels)).flatten()
+        filled = torch.where(of_groups >= 0, of_groups, stand_in).flatten()
+        return labels.new_zeros(len(labels) + 1).scatter(0, places, filled)[: len(labels)]
 
     def extra_repr(self) -> str:
         return f"sample_rate={self.sample_rate:g}, groups={self.groups}, grouping={self.grouping}"
@@ -159,3 +207,13 @@ class RandomClasses(Selector):
 
     def select(self, x, labels, weight, generator):
         return self.union(self.groups_of(x, generator), labels.new_empty(len(labels), 0), labels, generator)
+
+
+def _first_of(candidates: Tensor, there: Tensor, otherwise: Tensor) -> Tensor:
+    """candidates [G, b, k], -1 where there is none, there [G, b] -> the lowest class in the first column that has any
+    [G]; of a group without candidates, ``otherwise`` [G]."""
+    found = (candidates >= 0) & there.unsqueeze(2)
+    column = found.any(dim=1).to(torch.uint8).argmax(dim=1)  # [G]
+    where = column.view(-1, 1, 1).expand(-1, candidates.shape[1], 1)
+    lowest = torch.where(found, candidates, torch.iinfo(torch.int64).max).gather(2, where).amin(dim=(1, 2))
+    return torch.where(found.any(dim=(1, 2)), lowest, otherwise)

@@ -53,7 +53,11 @@ class Shards:
 
     def share(self, total: int) -> int:
         """This process's part of a number that is split as the classes are: the parts' sum is ``total``."""
-        return round_half_up(total * self.last, self.num_classes) - round_half_up(total * self.first, self.num_classes)
+        return self.share_before(total, self.last) - self.share_before(total)
+
+    def share_before(self, total: int, place: int | None = None) -> int:
+        """The part of ``total`` that the classes before ``place`` have (default: those of earlier processes)."""
+        return round_half_up(total * (self.first if place is None else place), self.num_classes)
 
     def gather(self, values: Tensor, sizes: list[int], name: str) -> Tensor:
         """values [b, ...], b = sizes[rank] -> everybody's, in the order of ranks [B, ...]. No gradient."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from annsoftmax_ref.active_sets import ActiveSet, ActiveSets
+from annsoftmax_ref.active_sets import ActiveSet, ActiveSets, draw_fill
 from annsoftmax_ref.grouping import members
 from annsoftmax_ref.host_numbers import told
 from kernels_inline.flat_ops import flat_map, flat_map_torch, query_planes
@@ -36,7 +36,10 @@ class Flat:
         """As ``Selector.select``, for groups [G, b] of samples, as ``ActiveSets`` has them."""
         index = selector.index
         turned = x @ index.rotation.to(x.dtype) if index.rotate else x
-        return flat_active(turned, groups, labels, index.codes, selector.active_classes, self.planes, generator)
+        first = draw_fill(selector.num_classes, 1, generator, len(groups), x.device) if selector.shards else None
+        labels = labels if first is None else selector.labels_here(labels, groups, first)
+        count = selector.places_for(labels)
+        return flat_active(turned, groups, labels, index.codes, count, self.planes, generator)
 
 
 def flat_active(

@@ -28,19 +28,21 @@ class Priority:
 
     def active_sets(self, selector, groups, x, labels, weight, generator) -> ActiveSets:
         """As ``Selector.select``, for groups [G, b] of samples, as ``ActiveSets`` has them."""
-        n, count, index = selector.num_classes, selector.active_classes, selector.index
+        n, count, index = selector.num_classes, selector.places_for(labels), selector.index
         k = selector.candidates_per_sample(groups.shape[1], times=2)
         found, scores = index.search(x, weight, k, selector.nprobe, selector.rerank)
         logits = selector.scale * index.as_cosines(scores, selector.rerank)
         pilot = draw_distinct(n, min(PILOT, n), generator).to(x.device)
+        draws, fill = draw_priority(groups, k, count, n, generator, x.device)
         classes, targets, log_weights = priority_active(
             found,
             logits,
-            labels,
+            selector.labels_here(labels, groups, fill),
             groups,
             pilot,
             scaled_cosines(x, weight, pilot, selector.scale),
-            *draw_priority(groups, k, count, n, generator, x.device),
+            draws,
+            fill,
             count,
             n,
         )

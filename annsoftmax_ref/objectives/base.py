@@ -25,6 +25,7 @@ class Objective(nn.Module):
     kernel: int | None = None  # of ``kernels_inline.softmax_ops.KINDS``, which computes this formula; never inherited
     takes_bias = False  # whether a bias of each class makes sense in its logits
     others_as_one = True  # whether other classes matter by the sum of their exponentials alone: ``loss_of_sums``
+    splits = True  # whether ``loss_of_sums`` makes its loss of sums over classes that are on several processes
     needs_all_classes = False  # whether its value is meant over all classes, and no others may be left out
 
     def __init_subclass__(cls, **kwargs):
@@ -33,6 +34,7 @@ class Objective(nn.Module):
         own = vars(cls)
         cls.kernel = own.get("kernel")
         cls.others_as_one = own.get("others_as_one", cls.others_as_one and not {"forward", "loss_of"} & own.keys())
+        cls.splits = own.get("splits", cls.others_as_one)
 
     def __init__(self, scale: float | None = None, margin: float | None = None):
         super().__init__()
@@ -78,13 +80,20 @@ class Objective(nn.Module):
         """
         return self(cosines(x, directions), target, offset)
 
-    def loss_of_sums(self, own: Tensor, others: Tensor) -> Tensor:
+    def loss_of_sums(
+        self, own: Tensor, others: Tensor, mean: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """own [b], the logit of each sample's class, others [b], log sum e^logit of all others -> loss of each [b].
 
         What ``forward`` makes of all columns, where ``others_as_one``: to the sum, one column is as good as many.
+        mean [b]: of all logits, for an objective that ``needs_all_classes``. generator: of what is drawn.
         """
         own_place = torch.zeros(len(own), dtype=torch.int64, device=own.device)
         return self(torch.stack([own, others], dim=1) / self.scale, own_place)
+
+    def pushing(self, total: int, generator: torch.Generator | None) -> Tensor | None:
+        """Which of ``total`` columns push samples that are not theirs [total], drawn anew; None: all of them."""
+        return None
 
     def check_options(self, bias: bool, class_weights: bool) -> None:
         """ValueError where the head is asked for a bias or class weights that this objective cannot honour."""

@@ -66,6 +66,11 @@ class _SampledDSoftmax(DSoftmax):
         """The pull of all samples [b]: b products of two rows, where the matrix would have b A."""
         return self.intra((x * directions.index_select(0, target).to(x.dtype)).sum(dim=1))
 
+    @property
+    def draws(self) -> bool:
+        """Whether anything is left out just now."""
+        return self.training and self.share < 1
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, share={self.share:g}"
 
@@ -80,9 +85,18 @@ class DSoftmaxB(_SampledDSoftmax):
     """
 
     name = "dsoftmax_b"
+    splits = True
+
+    def loss_of_sums(self, own, others, mean=None, generator=None):
+        """As the base; one draw of the whole batch's samples."""
+        if not self.draws:
+            return super().loss_of_sums(own, others)
+        chosen = self.draw(len(own), generator).to(own.device)
+        inter = self.inter(others[chosen].unsqueeze(1)) * (len(own) / len(chosen))
+        return self.intra(own / self.scale).index_add(0, chosen, inter)
 
     def loss_of(self, x, directions, target, offset=None, generator=None):
-        if not self.training or self.share == 1:
+        if not self.draws:
             return super().loss_of(x, directions, target, offset, generator)
         chosen = self.draw(len(x), generator).to(x.device)  # [m]
         cosine = at_least_float32(cosines(x.index_select(0, chosen), directions))  # [m, A]
@@ -101,9 +115,16 @@ class DSoftmaxK(_SampledDSoftmax):
     """
 
     name = "dsoftmax_k"
+    splits = True
+
+    def pushing(self, total, generator):
+        """As the base."""
+        if not self.draws:
+            return None
+        return torch.zeros(total, dtype=torch.bool).index_fill_(0, self.draw(total, generator), True)
 
     def loss_of(self, x, directions, target, offset=None, generator=None):
-        if not self.training or self.share == 1:
+        if not self.draws:
             return super().loss_of(x, directions, target, offset, generator)
         chosen = self.draw(len(directions), generator).to(x.device)  # [m]
         cosine = at_least_float32(cosines(x, directions.index_select(0, chosen)))  # [b, m]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -50,6 +51,13 @@ class CrossEntropy(Objective):
         """As the base."""
         logits = self.margin_logits(cosine, target, offset)
         return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
+
+    def loss_of_sums(self, own, others, mean=None, generator=None):
+        """As the base."""
+        if mean is None:
+            return super().loss_of_sums(own, others)
+        e = self.label_smoothing
+        return torch.logaddexp(own, others) - (1 - e) * own - e * mean
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}" + (f", label_smoothing={self.label_smoothing:g}" if self.label_smoothing else "")
