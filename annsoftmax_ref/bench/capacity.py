@@ -11,13 +11,16 @@ import time
 from statistics import median
 
 import torch
+from torch.distributed import ProcessGroup
 
 from annsoftmax_ref import CosFace, NearestClasses, RowAdamW, RowSGD, SoftmaxHead
+from annsoftmax_ref.bench.one_of_many import inject, one_of_many
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.experiments.runs import STORAGES
 from annsoftmax_ref.machine import memory
 from annsoftmax_ref.machine.device import wait_for
-from annsoftmax_ref.planning.memory import Training, kept, moments, total
+from annsoftmax_ref.planning.memory import PRODUCTS, Training, kept, moments, total
+from annsoftmax_ref.planning.ranks import rank_of
 
 OPTIMIZERS = {
     "sgd": (RowSGD, {"momentum": 0.9}),
@@ -27,14 +30,33 @@ OPTIMIZERS = {
 
 
 class Trained:
-    """A head as ``job`` describes it, with its optimizer; a call takes a step on a random batch."""
+    """A head as ``job`` describes it, with its optimizer; a call takes a step on a random batch.
 
-    def __init__(self, job: Training, device: torch.device | None = None, seed: int = 0):
+    group: of ``one_of_many``; then it is the part of that head that this process has.
+    """
+
+    def __init__(
+        self,
+        job: Training,
+        device: torch.device | None = None,
+        seed: int = 0,
+        group: ProcessGroup | None = None,
+    ):
         device = device or torch.device("cpu")
-        selector = NearestClasses(job.rate, groups=job.groups, flat=job.flat, far=True)
         self.head = SoftmaxHead(
-            job.classes, job.dim, selector, CosFace(), seed=seed, device=device, dtype=STORAGES[job.storage].weight
+            job.classes,
+            job.dim,
+            NearestClasses(job.rate, groups=job.groups, flat=job.flat, far=True),
+            CosFace(),
+            seed=seed,
+            device=device,
+            dtype=STORAGES[job.storage].weight,
+            process_group=group,
         )
+        self.samples, self.kind = job.batch, torch.float32
+        if group is not None:
+            self.samples, self.kind = job.batch // group.size(), PRODUCTS[job.products]
+            inject(self.head.shards, seed)
         kind, options = OPTIMIZERS[job.optimizer]
         if STORAGES[job.storage].momentum == torch.int8:
             options = options | {"momentum_dtype": torch.int8}
@@ -42,8 +64,9 @@ class Trained:
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self) -> None:
-        x = torch.randn(self.job.batch, self.job.dim, generator=self.generator).to(self.device).requires_grad_()
-        labels = torch.randint(self.job.classes, (self.job.batch,), generator=self.generator).to(self.device)
+        x = torch.randn(self.samples, self.job.dim, generator=self.generator)
+        x = x.to(self.device, self.kind).requires_grad_()
+        labels = torch.randint(self.job.classes, (self.samples,), generator=self.generator).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.products == "bf16"):
             loss = self.head(x, labels)
         loss.backward()
@@ -67,13 +90,23 @@ class Trained:
         return {part: sum(t.nbytes for t in some) for part, some in tensors.items()}
 
 
-def bench_capacity(job: Training, device: torch.device, rounds: int = 5) -> dict:
-    """{**job, "planned": bytes, "planned_parts", "kept_parts", "step_mb", "taken": bytes, "ms": median of a step}.
+def bench_capacity(job: Training, device: torch.device, rounds: int = 5, ranks: int = 1) -> dict:
+    """{**job, "planned": bytes, "planned_parts", "kept_parts", "step_mb", "taken": bytes, "ms": median of a step, ...}.
 
     taken: kept_parts and the most that a step takes beside them, by torch's allocator on a GPU, on the CPU by the
-    system (None where it does not say).
+    system (None where it does not say). largest_list: over the mean. ranks: of so many processes the first one's part,
+    alone (``one_of_many``).
     """
-    trained = Trained(job, device)
+    if job.batch % ranks:
+        raise ValueError(f"batch is {job.batch}; it should be a multiple of the {ranks} ranks, a part of it for each")
+    if ranks == 1:
+        return _measured(job, Trained(job, device), device, rounds) | {"ranks": 1}
+    with one_of_many(0, ranks) as group:
+        return _measured(rank_of(job, ranks), Trained(job, device, group=group), device, rounds) | {"ranks": ranks}
+
+
+def _measured(part: Training, trained: Trained, device: torch.device, rounds: int) -> dict:
+    """part: what is planned of what ``trained`` has."""
     for _ in range(2):  # the index is made, and the optimizer's buffers
         trained()
     wait_for(device)
@@ -87,14 +120,15 @@ def bench_capacity(job: Training, device: torch.device, rounds: int = 5) -> dict
         trained()
         wait_for(device)
         spent.append((time.perf_counter() - start) * 1e3)
-    parts, beside = trained.parts(), peak["peak_mb"]
+    parts, beside, sizes = trained.parts(), peak["peak_mb"], trained.head.selector.index.lists.sizes.double()
     return {
-        **vars(job),
-        "planned": total(job),
-        "planned_parts": kept(job) | {"beside it in a step": max(moments(job).values())},
+        **vars(trained.job),
+        "planned": total(part),
+        "planned_parts": kept(part) | {"beside it in a step": max(moments(part).values())},
         "kept_parts": parts,
         "step_mb": beside,
         "taken": None if beside is None else sum(parts.values()) + int(beside * 2**20),
+        "largest_list": float(sizes.max() / sizes.mean()),
         "rounds": rounds,
         "ms": median(spent),
     }

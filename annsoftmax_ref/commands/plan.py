@@ -48,13 +48,18 @@ def add_capacity(commands) -> None:
     )
     _add_job(parser)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--ranks", type=int, default=1, help="make one process's part of so many, with random samples for the others'"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
 def _capacity(arguments: argparse.Namespace) -> None:
-    check_positive_int("rounds", arguments.rounds)
+    for name in ("rounds", "ranks"):
+        check_positive_int(name, getattr(arguments, name))
     device = find_device(arguments.device)
-    row = capacity.bench_capacity(_job(arguments, device.type == "cuda"), device, arguments.rounds)
+    job = _job(arguments, device.type == "cuda")
+    row = capacity.bench_capacity(job, device, arguments.rounds, arguments.ranks)
     if arguments.json != "-":
         print(capacity.table(row))
     if arguments.json:

@@ -51,10 +51,9 @@ def _subject(row: dict) -> str:
 
 def _memory(row: dict) -> str:
     moment = max(row["step"], key=row["step"].get)
-    samples = row["everybodys_samples"]
     parts = row["kept"] | {
-        "everybody's embeddings and their gradient": samples,
-        f"beside it in a step, at most ({moment})": row["step"][moment] - samples,
+        "everybody's samples in a step": row["gathered"],
+        f"beside it in a step, at most ({moment})": row["step"][moment] - row["gathered"],
         "**all**": row["total"],
     }
     return grid(["memory of a GPU", "GB"], [[part, f"{count / GB:.3f}"] for part, count in parts.items()])

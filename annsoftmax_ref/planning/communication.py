@@ -11,12 +11,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from annsoftmax_ref.global_order import BINS
 from annsoftmax_ref.planning.memory import Training
 from annsoftmax_ref.planning.ranks import NODE
 from annsoftmax_ref.shards import ring_bytes
 
 HEADER = 7 * 8  # bytes that a process says of its batch (``agreement``)
-BINS = 64  # of the histogram by which candidates of all processes are put in order
 REACHED = 0.8  # of a link's rate, as ``times.ROWS``: an assumption
 # Microseconds a hop, from NCCL's own model (src/graph/tuning.cc): of a ring that moves much, of a tree that moves
 # little; within a machine and between machines.
@@ -53,7 +53,7 @@ class Collective(NamedTuple):
 def collectives(job: Training, ranks: int) -> list[Collective]:
     """Those of a step, in their order; the batch is split evenly, its embeddings are in the products' kind."""
     each, B = -(-job.batch // ranks), job.batch
-    order = [("all_reduce", 2 * B * 4), ("all_reduce", B * BINS * 4)] if must_cut(job) else []
+    order = [("all_reduce", 2 * B * 4), ("all_reduce", B * BINS * 4)] if job.cuts else []
     softmax = [("all_reduce", B * 4)] * 3  # the own logit's sum, the others' largest, and their sum
     return [
         Collective("header", "all_gather", HEADER),
@@ -63,14 +63,6 @@ def collectives(job: Training, ranks: int) -> list[Collective]:
         *(Collective("softmax", *one) for one in softmax),
         Collective("gradient", "reduce_scatter", each * job.dim * 4),
     ]
-
-
-def must_cut(job: Training) -> bool:
-    """Whether a group may have more candidates than places, so that all must agree which are nearest. Not of a flat
-    search, which has no candidates."""
-    group = -(-job.batch // job.sets)
-    wanted = min(max(64, job.active // group), job.classes)
-    return not job.flat and wanted * group > job.active
 
 
 def received(job: Training, ranks: int) -> dict[str, int]:

@@ -69,9 +69,19 @@ class Training:
         return min(wanted, self.batch)
 
     @property
+    def group(self) -> int:
+        """Samples of the largest group."""
+        return -(-self.batch // self.sets)
+
+    @property
     def candidates(self) -> int:
         """Classes that a sample may bring in, of a search in lists."""
-        return max(64, self.active * self.sets // self.batch)
+        return min(max(64, self.active // self.group), self.classes)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a group may have more candidates than places. A flat search has no candidates."""
+        return not self.flat and self.candidates * self.group > self.active
 
     @property
     def named(self) -> int:
@@ -107,6 +117,10 @@ class Training:
     def nlist(self) -> int:
         return default_nlist(self.classes)
 
+    def of_others(self, moment: str) -> int:
+        """Bytes that other processes' samples take at a moment of a step; here, where there is one process, none."""
+        return 0
+
 
 def kept(job: Training) -> dict[str, int]:
     """Bytes that are held from step to step, by part."""
@@ -137,13 +151,14 @@ def moments(job: Training) -> dict[str, int]:
     in_place = job.sets == 1 and job.product_width == job.width == 4
     # On the CPU the library turns bfloat16 logits around before it multiplies by them.
     turned = logits if job.product_width == 2 and job.sets == 1 else 0
-    return {
+    each = {
         "search": job.classes * (job.sets if job.flat else 4) + ids,
         "logits": ids + union + unit + logits,
         "gradient of unit rows": ids + union + 2 * unit + logits + turned,
         "gradient of rows": ids + union + 2 * unit + (0 if in_place else gradient),
         "update": ids + union + gradient + job.named * job.words * 8,
     }
+    return {moment: count + job.of_others(moment) for moment, count in each.items()}
 
 
 def total(job: Training) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 
-from annsoftmax_ref.planning.memory import Training, kept, moments
+from annsoftmax_ref.global_order import WIDEST
+from annsoftmax_ref.nearest import SIGMAS
+from annsoftmax_ref.planning.memory import ID, Training, total
 from annsoftmax_ref.shards import range_of, round_half_up
 
-SPREAD = 3  # standard deviations of a sample's nearest classes here that its candidates allow for (``nearest``)
 NODE = 8  # cards in a machine
 
 
@@ -29,7 +30,7 @@ class Rank(Training):
     @property
     def active(self) -> int:
         """Of an active set, the classes here."""
-        return max(1, *shares(self.whole.active, self.whole.classes, self.ranks), 1)
+        return max(1, *shares(self.whole.active, self.whole.classes, self.ranks))
 
     @property
     def sets(self) -> int:
@@ -39,8 +40,26 @@ class Rank(Training):
     @property
     def candidates(self) -> int:
         """As the base: what may well be here of the whole's, by the spread of a binomial distribution."""
-        here = min(self.whole.candidates, self.whole.classes) * self.classes / self.whole.classes
-        return min(math.ceil(here + SPREAD * math.sqrt(here)) + 1, self.classes)
+        here = self.whole.candidates * self.classes / self.whole.classes
+        return min(math.ceil(here + SIGMAS * math.sqrt(here)) + 1, self.classes)
+
+    @property
+    def gathered(self) -> int:
+        """Bytes of everybody's embeddings, as they came, of length 1, and their gradient, in float32 each, a copy for
+        products, and their cosines with the lists' mean rows, and the gradient of these."""
+        copy = self.product_width if self.product_width < 4 else 0
+        return self.batch * (self.dim * (3 * 4 + copy) + 2 * self.nlist * self.product_width)
+
+    def of_others(self, moment: str) -> int:
+        """As the base."""
+        return self.gathered + (self._ordered if moment == "search" and self.whole.cuts else 0)
+
+    @property
+    def _ordered(self) -> int:
+        """Bytes of the table in which candidates stand by their ranks among all processes' (``global_order``): as
+        class ids, three times, and whether there are any."""
+        width = max(self.candidates, min(self.ranks * self.candidates, WIDEST))
+        return self.batch * width * (3 * ID + 1)
 
 
 def rank_of(job: Training, ranks: int) -> Rank:
@@ -49,29 +68,11 @@ def rank_of(job: Training, ranks: int) -> Rank:
     return Rank(**given | {"classes": -(-job.classes // ranks)}, whole=job, ranks=ranks)
 
 
-def shares(total: int, classes: int, ranks: int) -> list[int]:
-    """Each process's part of a number that is split as the classes are; their sum is ``total``."""
+def shares(whole: int, classes: int, ranks: int) -> list[int]:
+    """Each process's part of a number that is split as the classes are; their sum is ``whole``."""
     ends = [0] + [range_of(classes, rank, ranks)[1] for rank in range(ranks)]
-    parts = [round_half_up(total * end, classes) for end in ends]
+    parts = [round_half_up(whole * end, classes) for end in ends]
     return [last - first for first, last in zip(parts, parts[1:], strict=False)]
-
-
-def everybodys_samples(rank: Rank) -> int:
-    """Bytes of the whole batch on each process: embeddings as they came, of length 1, and their gradient, in float32,
-    and a copy in the products' kind."""
-    copy = rank.product_width if rank.product_width < 4 else 0
-    return rank.batch * rank.dim * (3 * 4 + copy)
-
-
-def rank_moments(rank: Rank) -> dict[str, int]:
-    """``planning.memory.moments`` of a process, the whole batch's embeddings included."""
-    return {moment: count + everybodys_samples(rank) for moment, count in moments(rank).items()}
-
-
-def rank_total(job: Training, ranks: int) -> int:
-    """Bytes at the peak of a step, on the fullest of so many processes."""
-    rank = rank_of(job, ranks)
-    return sum(kept(rank).values()) + max(rank_moments(rank).values())
 
 
 def fewest(job: Training, room: int, each: int | None = None) -> int | None:
@@ -81,7 +82,7 @@ def fewest(job: Training, room: int, each: int | None = None) -> int | None:
     """
 
     def fits(ranks: int) -> bool:
-        return rank_total(job if each is None else replace(job, batch=each * ranks), ranks) <= room
+        return total(rank_of(job if each is None else replace(job, batch=each * ranks), ranks)) <= room
 
     few, many = 0, 1
     while not fits(many):
