@@ -7,6 +7,7 @@ a real group, and results are not. ``inject`` puts random samples in the others'
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -19,14 +20,16 @@ from annsoftmax_ref.shards import Shards
 
 @contextlib.contextmanager
 def one_of_many(rank: int, ranks: int) -> Iterator[dist.ProcessGroup]:
-    """Be process ``rank`` of so many inside the block, which gets their group. ValueError where there is one already."""
+    """Be process ``rank`` of so many inside the block, which gets their group. ValueError where there is one."""
     if dist.is_initialized():
         raise ValueError("a process group is initialized already; it should not be, where one is to be simulated")
+    hook = sys.excepthook
     dist.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())
     try:
         yield dist.group.WORLD
     finally:
         dist.destroy_process_group()
+        sys.excepthook = hook  # torch's, which names the process, would stay
 
 
 def inject(shards: Shards, seed: int = 0) -> None:

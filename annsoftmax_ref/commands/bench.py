@@ -1,7 +1,7 @@
 """``annsoftmax bench search | upkeep | soak``: the arguments, and the records they end in.
 
-(``step``, ``growth``, ``training`` and ``searches`` are in steps.py, ``capacity`` in plan.py, ``kernels`` and
-``compile`` in kernels.py.)
+(``step``, ``growth``, ``training`` and ``searches`` are in steps.py, ``capacity`` in plan.py, ``cluster`` in
+cluster.py, ``kernels`` and ``compile`` in kernels.py.)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from annsoftmax_ref.bench.soak import bench_soak
 from annsoftmax_ref.bench.upkeep import bench_upkeep
 from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.commands.cluster import add_cluster
 from annsoftmax_ref.commands.kernels import add_compile, add_kernels
 from annsoftmax_ref.commands.parser import Parser, subcommand
 from annsoftmax_ref.commands.plan import add_capacity
@@ -25,7 +26,7 @@ def add_bench(commands) -> None:
     """Add ``bench``, and the benchmarks as its own commands, to the sub-parsers ``commands``."""
     parser = commands.add_parser("bench", help="measure times")
     benches = parser.add_subparsers(dest="bench", required=True, metavar="WHAT", parser_class=Parser)
-    steps = add_step, add_growth, add_training, add_searches, add_capacity
+    steps = add_step, add_growth, add_training, add_searches, add_capacity, add_cluster
     for add in (*steps, _add_search, _add_upkeep, _add_soak, add_kernels, add_compile):
         add(benches)
 

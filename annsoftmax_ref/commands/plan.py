@@ -4,15 +4,14 @@ capacity``: the same head made and trained, and what it takes."""
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 from annsoftmax_ref.bench import capacity
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.commands.job import add_job, job_of
 from annsoftmax_ref.commands.parser import subcommand
 from annsoftmax_ref.commands.plan_ranks import add_cluster_arguments, cluster_of, report_of_cluster
 from annsoftmax_ref.experiments import records
 from annsoftmax_ref.experiments.reports import grid
-from annsoftmax_ref.experiments.runs import STORAGES
 from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.planning import memory, times
 from annsoftmax_ref.planning.cluster import plan_of_cluster
@@ -29,7 +28,7 @@ def add_plan(commands) -> None:
         "the memory that a head will take, and its step's time on a GPU by a model, before anything is allocated",
         "annsoftmax plan --classes 30000000 --dim 512 --storage bf16 --rate 0.01 --gpu h100-80gb",
     )
-    _add_job(parser)
+    add_job(parser)
     parser.add_argument("--gpu", default="h100-80gb", choices=list(times.CARDS))
     parser.add_argument(
         "--beside", type=float, default=4.0, metavar="GIB", help="memory for the backbone, its activations and CUDA"
@@ -46,7 +45,7 @@ def add_capacity(commands) -> None:
         "make one head, train some steps, and set the memory that it takes beside what plan counts",
         "annsoftmax bench capacity --classes 30000000 --storage bf16 --rate 0.01",
     )
-    _add_job(parser)
+    add_job(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--ranks", type=int, default=1, help="make one process's part of so many, with random samples for the others'"
@@ -58,7 +57,7 @@ def _capacity(arguments: argparse.Namespace) -> None:
     for name in ("rounds", "ranks"):
         check_positive_int(name, getattr(arguments, name))
     device = find_device(arguments.device)
-    job = _job(arguments, device.type == "cuda")
+    job = job_of(arguments, device.type == "cuda")
     row = capacity.bench_capacity(job, device, arguments.rounds, arguments.ranks)
     if arguments.json != "-":
         print(capacity.table(row))
@@ -66,34 +65,8 @@ def _capacity(arguments: argparse.Namespace) -> None:
         records.write_record(records.make_record([row], device), arguments.json)
 
 
-def _add_job(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say what is to be trained: ``planning.memory.Training``'s."""
-    parser.add_argument("--classes", type=int, required=True)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--groups", type=int, help="active sets a batch; default: by the rule")
-    parser.add_argument(
-        "--storage", default="fp32", choices=list(STORAGES), help="of weights and the optimizer's buffers"
-    )
-    parser.add_argument(
-        "--products", default="bf16", choices=list(memory.PRODUCTS), help="of the matrix products (autocast)"
-    )
-    parser.add_argument("--optimizer", default="sgd", choices=list(memory.BUFFERS))
-    parser.add_argument(
-        "--flat", type=int, help="as NearestClasses': 1 or 2 for a search without lists (default: 1 on a GPU, else 0)"
-    )
-
-
-def _job(arguments: argparse.Namespace, on_gpu: bool) -> memory.Training:
-    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(memory.Training)}
-    if given["flat"] is None:
-        given["flat"] = int(on_gpu)
-    return memory.Training(**given)
-
-
 def _plan(arguments: argparse.Namespace) -> None:
-    job, cluster = _job(arguments, on_gpu=True), cluster_of(arguments)
+    job, cluster = job_of(arguments, on_gpu=True), cluster_of(arguments)
     row = make_plan(job, arguments.gpu, arguments.beside) if cluster is None else plan_of_cluster(job, cluster)
     if arguments.json != "-":
         print(report(row) if cluster is None else report_of_cluster(row))

@@ -6,7 +6,7 @@ import argparse
 
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.planning import communication
-from annsoftmax_ref.planning.cluster import EPOCHS, SAMPLES, Cluster
+from annsoftmax_ref.planning.cluster import DAY, EPOCHS, SAMPLES, Cluster
 from annsoftmax_ref.planning.ranks import NODE, whole_nodes
 
 GB = 1e9
@@ -75,15 +75,14 @@ def _times(row: dict) -> str:
 
 def _verdict(row: dict) -> str:
     fits = "fits" if row["total"] <= row["room"] else "does NOT fit"
-    a_class = row["samples"] / row["classes"]
-    each = row["steps"] / 86_400e3  # days that a millisecond a step makes
     backbone = f"with a backbone of {row['backbone_ms']:g} ms" if row["backbone_ms"] else "of the head's part alone"
+    each = row["samples"] / row["classes"]
+    more = row["steps"] / DAY  # days that a millisecond a step makes
     return (
-        f"{row['total'] / GB:.1f} GB {fits} into {row['room'] / GB:.1f} GB ({row['gpu']}, {row['beside_gib']:g} GiB left "
-        f"to others); about {row['largest']:,} classes would.\n"
-        f"{row['ranks']} GPUs, {row['days']:.2f} days {backbone}: {row['steps']:,} steps, for {row['epochs']} epochs over "
-        f"{row['samples']:,} samples ({a_class:.3g} a class). Each further millisecond a step makes "
-        f"{each:.2g} days more."
+        f"{row['total'] / GB:.1f} GB {fits} into {row['room'] / GB:.1f} GB ({row['gpu']}, {row['beside_gib']:g} GiB "
+        f"left to others); about {row['largest']:,} classes would.\n"
+        f"{row['ranks']} GPUs, {row['days']:.2f} days {backbone}: {row['steps']:,} steps, {row['epochs']} epochs over "
+        f"{row['samples']:,} samples ({each:.3g} a class). Each further millisecond a step makes {more:.2g} days more."
     )
 
 
@@ -106,9 +105,9 @@ def _rests_on(row: dict) -> str:
     link = communication.LINKS[row["gpu"]]
     rate = link.inside if row["ranks"] <= NODE else link.between
     return (
-        "What it rests on. Memory and bytes are counted: results/cpu/capacity.json has what heads took beside the count, "
-        "results/cluster/simulated_256.json 256 processes simulated. Times are a model by data sheets, "
-        f"{rate:g} GB/s a GPU for what is sent, {communication.REACHED:.0%} of it reached (assumed), NCCL's own latencies, "
-        f"{communication.HOST:g} us (assumed) a hop between hosts for the header: no GPU time has been measured, nothing "
-        "is taken to overlap."
+        "What it rests on. Memory and bytes are counted; results/cpu/capacity.json has what heads took beside the "
+        "count, results/cluster/simulated_256.json 256 processes simulated. Times are a model by data sheets, "
+        f"{rate:g} GB/s a GPU for what is sent, {communication.REACHED:.0%} of it reached (assumed), NCCL's own "
+        f"latencies, {communication.HOST:g} us a hop between hosts for the header (assumed). No time has been measured "
+        "on a GPU, and nothing is taken to overlap."
     )

@@ -44,8 +44,10 @@ class Cluster:
 
 def plan_of_cluster(job: memory.Training, cluster: Cluster) -> dict:
     """{"rows", "active_here": of the fullest process, "kept", "step": bytes by part and moment, "received": bytes by
-    name, "stages_ms", "exchange_ms", "days", "smallest": {storage: {"same_batch", "same_each"}}, ...}; smallest: GPUs, None where no number of them is
-    enough. Raises ValueError."""
+    name, "stages_ms", "exchange_ms", "days", "smallest": {storage: {"same_batch", "same_each"}}, ...}.
+
+    smallest: GPUs, None where no number of them is enough. Raises ValueError.
+    """
     P, card, room = cluster.ranks, times.CARDS[cluster.gpu], cluster.room
     rank = ranks.rank_of(job, P)
     stages, exchange = times.stages(rank, card), communication.exchange_ms(job, P, communication.LINKS[cluster.gpu])
