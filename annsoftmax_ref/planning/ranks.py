@@ -15,6 +15,7 @@ from annsoftmax_ref.planning.memory import ID, Training, total
 from annsoftmax_ref.shards import range_of, round_half_up
 
 NODE = 8  # cards in a machine
+MOST = 1 << 12  # processes that are looked at: where these do not hold a job, its batch is what does not fit
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def shares(whole: int, classes: int, ranks: int) -> list[int]:
 
 
 def fewest(job: Training, room: int, each: int | None = None) -> int | None:
-    """The fewest processes, of so many bytes each, that hold the job; None where ever more of them do not.
+    """The fewest processes, of so many bytes each, that hold the job; None where 4,096 do not.
 
     each: samples of every process, instead of the job's batch for all together: fewer processes have fewer logits then.
     """
@@ -87,7 +88,7 @@ def fewest(job: Training, room: int, each: int | None = None) -> int | None:
     few, many = 0, 1
     while not fits(many):
         few, many = many, 2 * many
-        if few >= job.classes:
+        if few >= MOST:
             return None
     while many - few > 1:
         middle = (few + many) // 2
