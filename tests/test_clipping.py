@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
-from annsoftmax_ref import CosFace, RandomClasses, SoftmaxHead, clip_grad_norm_
 from ranks import on_ranks
 from sharded import make_case, make_head
+
+from annsoftmax_ref import CosFace, RandomClasses, SoftmaxHead, clip_grad_norm_
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])

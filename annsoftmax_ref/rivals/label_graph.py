@@ -46,8 +46,8 @@ class LabelGraphClasses(RebuiltClasses):
         """As the base; on one process only."""
         if shards.ranks > 1:
             raise ValueError(
-                "selector is LabelGraphClasses with a process_group of several processes; its graph joins classes of all "
-                "of them: take NearestClasses"
+                "selector is LabelGraphClasses with a process_group of several processes; its graph joins classes of "
+                "all of them: take NearestClasses"
             )
         super().split(shards)
 
