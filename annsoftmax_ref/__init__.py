@@ -16,12 +16,19 @@ The files beside this one are the method. ``head`` takes a batch, embeddings [B,
    ``row_optimizer``, ``row_buffers``)
 8. index: codes of the rows that moved are rewritten, lists and centroids follow (``index`` again, told by ``nearest``)
 
+Where the classes are split over processes (``SoftmaxHead(..., process_group=...)``), ``shards`` says which are whose
+and what is sent, ``agreement`` what all must know before a batch is scored; ``sharded_loss`` is stages 5 and 6, of
+``logit_sums``; ``global_order`` ranks candidates among those of all processes; ``splitting`` makes such a head,
+``clipping`` takes one norm of all gradients.
+
 ``row_parameter`` is the weight, and what optimizer and index must know of each other; ``every_row`` is for what needs
 all rows at once; ``host_numbers`` knows what a GPU is not to be asked, ``deferred`` asks it without waiting,
 ``captured`` makes of a whole step one CUDA graph; ``batch`` is what is done with a batch before it is scored,
-``saving`` what loading a head means for its index. ``diagnostics`` measures what a head left out, ``factory`` makes
-heads by name, ``backend`` chooses between kernels and plain torch, ``checks`` refuses bad input, ``cli`` is the command
-line. The rooms:
+``prediction`` what a head is asked beside its loss, ``saving`` what loading a head means for its index. ``diagnostics``
+measures what a head left out, ``factory`` makes heads by name, ``backend`` chooses between kernels and plain torch,
+``checks`` refuses bad input, ``cli`` is the command line.
+
+The rooms:
 
 - ``reference/``: the whole method in float64 NumPy, one short function a stage: the specification
 - ``objectives/``: cross entropy, CosFace, ArcFace, D-Softmax and their relatives
@@ -51,6 +58,7 @@ if {"annsoftmax", "annsoftmax_ref"} & set(map(os.path.basename, sys.orig_argv[1:
 ):
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+from annsoftmax_ref.clipping import clip_grad_norm_
 from annsoftmax_ref.factory import ANNSoftmax, make_head
 from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.index import IVFBinaryIndex
@@ -97,6 +105,7 @@ __all__ = [
     "RowSGD",
     "Selector",
     "SoftmaxHead",
+    "clip_grad_norm_",
     "from_degrees",
     "keep_freed_memory",
     "make_head",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from annsoftmax_ref.checks import check_new_name
 from annsoftmax_ref.head import SoftmaxHead
@@ -77,6 +78,8 @@ def make_head(
     class_weights: Tensor | None = None,
     ignore_index: int | None = None,
     dtype: torch.dtype = torch.float32,
+    process_group: ProcessGroup | None = None,
+    averaged: bool = True,
     **options,
 ) -> SoftmaxHead:
     """A head by its name (one of ``HEADS``) and its objective's name (or an objective).
@@ -96,6 +99,8 @@ def make_head(
         sparse=name not in DENSE,
         seed=seed,
         dtype=dtype,
+        process_group=process_group,
+        averaged=averaged,
     )
 
 
@@ -119,6 +124,8 @@ class ANNSoftmax(SoftmaxHead):
         seed: int = 0,
         device=None,
         dtype=torch.float32,
+        process_group: ProcessGroup | None = None,
+        averaged: bool = True,
         **nearest,
     ):
         super().__init__(
@@ -133,4 +140,6 @@ class ANNSoftmax(SoftmaxHead):
             seed=seed,
             device=device,
             dtype=dtype,
+            process_group=process_group,
+            averaged=averaged,
         )

@@ -32,7 +32,7 @@ def _run(ranks: int, function: Callable, timeout: float) -> list:
         try:
             dist.init_process_group("threaded", rank=rank, world_size=ranks, store=store)
             results[rank] = function(rank, dist.group.WORLD)
-        except BaseException as error:  # noqa: BLE001: handed on to the test
+        except BaseException as error:  # handed on to the test
             errors[rank] = error
             threaded.ProcessLocalGroup.exception_handle(error)
         finally:

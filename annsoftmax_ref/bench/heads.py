@@ -39,7 +39,7 @@ class Step:
 
 class HeadStep(Step):
     """One of our heads with RowSGD; selector: of a class that is ``timed``; dtype: of its weight and momentum;
-    captured: by ``captured_step``, which has one phase."""
+    captured: by ``captured_step``, which has one phase; group: of processes, over which its classes are split."""
 
     def __init__(
         self,
@@ -48,10 +48,13 @@ class HeadStep(Step):
         half: bool,
         dtype: torch.dtype = torch.float32,
         captured: bool = False,
+        group=None,
     ):
-        self.head = SoftmaxHead(*weight.shape, selector, CrossEntropy(SCALE), device=weight.device, dtype=dtype)
+        options = {"device": weight.device, "dtype": dtype, "process_group": group}
+        self.head = SoftmaxHead(*weight.shape, selector, CrossEntropy(SCALE), **options)
+        shards = self.head.shards
         with torch.no_grad():
-            self.head.weight.copy_(weight)
+            self.head.weight.copy_(weight if shards is None else weight[shards.first : shards.last])
         self.optimizer = RowSGD(self.head.parameters(), LR, MOMENTUM)
         self.half = half
         self.watch = selector.watch = Stopwatch(weight.device)
@@ -187,6 +190,13 @@ def make_step(name: str, weight: Tensor, rate: float, half: bool, groups: int | 
     if name in LIBRARIES:
         return LibraryStep(library_loss(name, weight.device), weight, half)
     return WHOLE[name](weight, rate, half)
+
+
+def split_step(name: str, weight: Tensor, rate: float, half: bool, group) -> HeadStep:
+    """The head of that name, "full_kernels" or a key of ``SAMPLING``, with its classes split over a group's processes;
+    weight [N, d] is of all of them."""
+    selector = timed(EveryRow)() if name == "full_kernels" else timed(SAMPLING[name])(rate, groups=1)
+    return HeadStep(selector, weight, half, group=group)
 
 
 class EveryRow(AllClasses):

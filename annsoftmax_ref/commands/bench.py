@@ -1,7 +1,7 @@
 """``annsoftmax bench search | upkeep | soak``: the arguments, and the records they end in.
 
-(``step``, ``growth``, ``training`` and ``searches`` are in steps.py, ``capacity`` in plan.py, ``cluster`` in
-cluster.py, ``kernels`` and ``compile`` in kernels.py.)
+(``step``, ``growth``, ``training`` and ``searches`` are in steps.py, ``ranks`` in ranks.py, ``capacity`` in plan.py,
+``cluster`` in cluster.py, ``kernels`` and ``compile`` in kernels.py.)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from annsoftmax_ref.commands.cluster import add_cluster
 from annsoftmax_ref.commands.kernels import add_compile, add_kernels
 from annsoftmax_ref.commands.parser import Parser, subcommand
 from annsoftmax_ref.commands.plan import add_capacity
+from annsoftmax_ref.commands.ranks import add_ranks
 from annsoftmax_ref.commands.steps import add_growth, add_searches, add_step, add_training
 from annsoftmax_ref.experiments import plots, records
 from annsoftmax_ref.list_sizes import default_nlist
@@ -26,7 +27,7 @@ def add_bench(commands) -> None:
     """Add ``bench``, and the benchmarks as its own commands, to the sub-parsers ``commands``."""
     parser = commands.add_parser("bench", help="measure times")
     benches = parser.add_subparsers(dest="bench", required=True, metavar="WHAT", parser_class=Parser)
-    steps = add_step, add_growth, add_training, add_searches, add_capacity, add_cluster
+    steps = add_step, add_growth, add_training, add_searches, add_capacity, add_ranks, add_cluster
     for add in (*steps, _add_search, _add_upkeep, _add_soak, add_kernels, add_compile):
         add(benches)
 

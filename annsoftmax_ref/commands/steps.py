@@ -62,7 +62,7 @@ def _step(arguments) -> None:
         raise ValueError(f"busy is {arguments.busy}; it should be 0 or more copies")
     check_rate(arguments.rate)
     device = find_device(arguments.device)
-    half = _half(arguments.precision, device)
+    half = half_of(arguments.precision, device)
     quiet = arguments.json == "-"
     rows = step.bench_step(
         arguments.classes,
@@ -95,7 +95,7 @@ def _tell(rows: list[dict], table: Callable[[list[dict]], str], json: str | None
         records.write_record(records.make_record(rows, device), json)
 
 
-def _half(precision: str, device: torch.device) -> bool:
+def half_of(precision: str, device: torch.device) -> bool:
     return bfloat16_is_fast(device) if precision == "auto" else precision == "bf16"
 
 
@@ -220,7 +220,7 @@ def _training(arguments) -> None:
                 size,
                 rates,
                 arguments.heads,
-                _half(arguments.precision, device),
+                half_of(arguments.precision, device),
                 arguments.rounds,
                 dim=arguments.dim,
                 batch=arguments.batch,
@@ -257,7 +257,7 @@ def _searches(arguments) -> None:
     sizes = [check_positive_int("classes", size) for size in arguments.classes]
     rates = [check_rate(rate) for rate in arguments.rates]
     quiet = arguments.json == "-"
-    half = _half(arguments.precision, torch.device("cpu"))
+    half = half_of(arguments.precision, torch.device("cpu"))
     rows: list[dict] = []
 
     def announce(row: dict) -> None:

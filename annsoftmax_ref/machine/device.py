@@ -51,11 +51,12 @@ def wait_for(device: torch.device) -> None:
 
 @functools.cache
 def warn_of_processes() -> None:
-    """Once, a warning where there are several processes: a head does not know of the others."""
+    """Once, a warning where there are several processes, and a head that does not know of the others."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         count = torch.distributed.get_world_size()
         if count > 1:
             logger.warning(
-                "there are %d processes, and each trains this head by itself: its weights are not kept equal or split",
+                "there are %d processes, and each trains this head by itself: its weights are not kept equal or split; "
+                "with a process_group its classes are split",
                 count,
             )

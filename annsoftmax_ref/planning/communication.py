@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from annsoftmax_ref.global_order import BINS
 from annsoftmax_ref.planning.memory import Training
-from annsoftmax_ref.planning.ranks import NODE
+from annsoftmax_ref.planning.ranks import NODE, rank_of
 from annsoftmax_ref.shards import ring_bytes
 
 HEADER = 7 * 8  # bytes that a process says of its batch (``agreement``)
@@ -53,14 +53,15 @@ class Collective(NamedTuple):
 def collectives(job: Training, ranks: int) -> list[Collective]:
     """Those of a step, in their order; the batch is split evenly, its embeddings are in the products' kind."""
     each, B = -(-job.batch // ranks), job.batch
-    order = [("all_reduce", 2 * B * 4), ("all_reduce", B * BINS * 4)] if job.cuts else []
-    softmax = [("all_reduce", B * 4)] * 3  # the own logit's sum, the others' largest, and their sum
+    # The range of each sample's scores, their histogram, and one of the best ranks of classes.
+    order = [2 * B, B * BINS, rank_of(job, ranks).columns + 1] if job.cuts else []
+    softmax = [B] * 3  # the own logit's sum, the others' largest, and their sum
     return [
         Collective("header", "all_gather", HEADER),
         Collective("features", "all_gather", each * job.dim * job.product_width),
         Collective("labels", "all_gather", each * 8),
-        *(Collective("order", *one) for one in order),
-        *(Collective("softmax", *one) for one in softmax),
+        *(Collective("order", "all_reduce", count * 4) for count in order),
+        *(Collective("softmax", "all_reduce", count * 4) for count in softmax),
         Collective("gradient", "reduce_scatter", each * job.dim * 4),
     ]
 

@@ -56,11 +56,14 @@ class Rank(Training):
         return self.gathered + (self._ordered if moment == "search" and self.whole.cuts else 0)
 
     @property
+    def columns(self) -> int:
+        """Of the table in which candidates stand by their ranks among all processes' (``global_order``)."""
+        return max(self.candidates, min(self.ranks * self.candidates, WIDEST))
+
+    @property
     def _ordered(self) -> int:
-        """Bytes of the table in which candidates stand by their ranks among all processes' (``global_order``): as
-        class ids, three times, and whether there are any."""
-        width = max(self.candidates, min(self.ranks * self.candidates, WIDEST))
-        return self.batch * width * (3 * ID + 1)
+        """Bytes of that table: as class ids, three times, and of what each column is."""
+        return self.batch * self.columns * (3 * ID + 4)
 
 
 def rank_of(job: Training, ranks: int) -> Rank:

@@ -52,9 +52,7 @@ def test_the_time_of_a_collective_by_hand(monkeypatch):
     (gradient,) = (one for one in collectives(PAPER, 8) if one.name == "gradient")
     assert gradient.count == 2048 * 512 * 4
     assert within["gradient"] == pytest.approx((7 * 2048 * 512 * 4 / 1e10) * 1e3 + 7 * RING[0] / 1e3)
-    assert beyond["gradient"] == pytest.approx(
-        (63 * 256 * 512 * 4 / 1e9) * 1e3 + (56 * RING[0] + 7 * RING[1]) / 1e3
-    )
+    assert beyond["gradient"] == pytest.approx((63 * 256 * 512 * 4 / 1e9) * 1e3 + (56 * RING[0] + 7 * RING[1]) / 1e3)
     sums = 3 * (2 * 63 * 16_384 * 4 // 64) / 1e9 * 1e3
     assert beyond["softmax"] == pytest.approx(sums + 3 * 2 * (7 * TREE[0] + 3 * TREE[1]) / 1e3)
     assert beyond["header"] == pytest.approx(63 * communication.HOST / 1e3)  # whatever the link
