@@ -62,8 +62,9 @@ class Rank(Training):
 
     @property
     def _ordered(self) -> int:
-        """Bytes of that table: as class ids, three times, and of what each column is."""
-        return self.batch * self.columns * (3 * ID + 4)
+        """Bytes of that table: as class ids, three times, and whether there are any; or once, and a group's twice more
+        with the columns."""
+        return self.columns * max(self.batch * (3 * ID + 1), self.batch * ID + self.group * (2 * ID + 4))
 
 
 def rank_of(job: Training, ranks: int) -> Rank:
