@@ -89,6 +89,9 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 	$(BENCH) searches --classes 20000 200000 1000000 --rates 0.05 0.02 0.005 --rounds 9 \
 		--json results/cpu/searches.json
 	$(BENCH) upkeep --steps 2000 --json results/cpu/upkeep.json --plot results/cpu/upkeep.png
+	$(BENCH) capacity --classes 1000000 --dim 128 --batch 256 --rate 0.1 --device cpu --json results/cpu/capacity.json
+	$(BENCH) cluster --classes 300000000 --dim 512 --batch 16384 --rate 0.1 --ranks 256 \
+		--json results/cluster/simulated_256.json
 
 lesson-data: $(STAMP)  ## train the head that the notebooks look at (about a minute)
 	$(BIN)/python -m annsoftmax_ref.lessons.trained

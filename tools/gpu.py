@@ -112,13 +112,19 @@ def _training(dry: bool) -> list[list]:
 
 
 def _capacity(dry: bool) -> list[list]:
-    sizes = [(3000, "bf16"), (3000, "fp8_int8")]
+    """The last is one process's part of 300 million classes over 256, with random samples for the others'."""
+    sizes = [(3000, "bf16", 0.01, 32, 1), (3000, "fp8_int8", 0.01, 32, 1), (102_400, "fp32", 0.1, 512, 256)]
     if not dry:
-        sizes = [(1_000_000, "fp32"), (30_000_000, "bf16"), (70_000_000, "fp8_int8")]
+        sizes = [
+            (1_000_000, "fp32", 0.01, 512, 1),
+            (30_000_000, "bf16", 0.01, 512, 1),
+            (70_000_000, "fp8_int8", 0.01, 512, 1),
+            (300_000_000, "fp32", 0.1, 16_384, 256),
+        ]
     return [
-        _annsoftmax(dry, "bench", "capacity", "--classes", classes, "--storage", storage, "--rate", 0.01,
-                    "--dim", 32 if dry else 512, "--batch", 32 if dry else 512)
-        for classes, storage in sizes
+        _annsoftmax(dry, "bench", "capacity", "--classes", classes, "--storage", storage, "--rate", rate,
+                    "--batch", batch, "--ranks", ranks, "--dim", 32 if dry else 512)
+        for classes, storage, rate, batch, ranks in sizes
     ]  # fmt: skip
 
 
@@ -127,7 +133,7 @@ SECTIONS = {
     "sanitizer": Section("memcheck and racecheck of every kernel", 460, _sanitizer),
     "ladder": Section("every version of every kernel beside the ceilings of the device", 460, _ladder),
     "steps": Section("whole head steps at a million and ten million classes", 420, _steps),
-    "capacity": Section("30 million classes in bfloat16, 70 in 8 bits: memory as planned, and a step", 460, _capacity),
+    "capacity": Section("30 million classes, 70 in 8 bits, a 256th of 300: memory as planned, a step", 460, _capacity),
     "compare": Section("training at 100,000 classes with each head", 460, _compare),
     "training": Section("whole steps of training with a ResNet-50, to a million classes", 420, _training),
 }

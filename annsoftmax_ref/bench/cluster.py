@@ -27,6 +27,7 @@ from annsoftmax_ref.planning.memory import PRODUCTS, Training, kept
 from annsoftmax_ref.planning.ranks import Rank, rank_of
 from annsoftmax_ref.row_parameter import unwatched
 from annsoftmax_ref.shards import Shards
+from kernels_inline.checks import gradient_kind
 
 META = torch.device("meta")
 ROWS, DIM, SAMPLES = 400, 32, 2  # of a process of the small head
@@ -103,7 +104,7 @@ def _made(trained: Trained) -> Trained:
     """With its optimizer's buffers, which the first step makes: of a single row."""
     weight = trained.head.weight
     first = torch.zeros(1, 1, dtype=torch.int64, device=META)
-    slope = torch.zeros(1, weight.shape[1], dtype=torch.float32, device=META).to(weight.dtype)
+    slope = torch.zeros(1, weight.shape[1], dtype=gradient_kind(weight), device=META)
     weight.grad = torch.sparse_coo_tensor(first, slope, weight.shape, is_coalesced=True, check_invariants=False)
     trained.optimizer.step()
     return trained
