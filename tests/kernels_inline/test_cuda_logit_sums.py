@@ -18,7 +18,7 @@ def call(request):
 
 
 def launched(call, version, given, scale=SCALE, of_rows=None):
-    """(own, others), {cosine, far: their slopes}, what the slopes were made of. version None: as the ops launch them."""
+    """(own, others), {cosine, far: their slopes}, what these were made of. version None: the launchers of the ops."""
     cosine, offset, far, far_offset = (given[name] for name in ("cosine", "offset", "far", "far_offset"))
     shifts = offset if far_offset is None else far_offset
     half, sets = cosine.dtype == torch.bfloat16, 1 if shifts is None else len(shifts)
