@@ -17,7 +17,7 @@ from torch import Tensor
 
 from annsoftmax_ref.active_sets import ActiveSets, FarClasses
 from annsoftmax_ref.agreement import Agreed
-from annsoftmax_ref.batch import mean_weights, without_ignored
+from annsoftmax_ref.batch import Scored, mean_weights, without_ignored
 from annsoftmax_ref.checks import check_batch, has_overflowed
 from annsoftmax_ref.every_row import is_long, own_and_others
 from annsoftmax_ref.logit_sums import logit_sums
@@ -39,12 +39,13 @@ def sharded_loss(head, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings = embeddings.detach().requires_grad_()
     x = unit_rows(shards.gather_batch(embeddings, agreed.sizes, shards.ranks if head.averaged else 1))  # [B, d]
     labels = shards.gather(labels, agreed.sizes, "labels")  # [B]
-    own, others, total = _sums_here(head, x, labels)
+    scored = _scored(head, x, labels)
+    own, others, total = _sums_here(head, scored, x)
     losses = objective.loss_of_sums(
         shards.sum(own),
         shards.log_sum(others),
         None if total is None else shards.sum(total) / head.num_classes,
-        head.common,
+        scored.generator,
     )
     weights = _weights(head, labels)
     return losses.mean() if weights is None else (losses * weights).sum()
@@ -67,25 +68,41 @@ def _agree(head, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Ag
     return embeddings, labels.contiguous(), agreed
 
 
-def _sums_here(head, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x [B, d], rows of length 1, labels [B] -> of each sample, over the classes here: the logit of its own class (0
-    where that is another process's), log sum e^logit of the others, and the sum of all logits, if the objective asks
-    for it; [B] each."""
-    shards, objective = head.shards, head.objective
-    here = shards.here(labels)
-    sampled = head.training and not head.selector.takes_all
-    if sampled:
+def _scored(head, x: Tensor, labels: Tensor) -> Scored:
+    """The batch with its active sets here, their targets -1 where a class is another process's; None: all classes.
+
+    A batch that ``torch.utils.checkpoint`` passes once more has the sets that it had.
+    """
+    if not head.training:
+        return Scored(x, labels, None, head.common)
+    scored = head._scored.again(x, labels)
+    if scored is not None:
+        return scored
+    active = None
+    if not head.selector.takes_all:
         head.selector.check_budget(labels)
-    if shards.size == 0:
-        if sampled:
+        if head.shards.size:
+            here = head.shards.here(labels)
+            active = head.active_sets(x.detach(), here)
+            targets = torch.where(active.of_samples(here) >= 0, active.targets, -1)
+            active = replace(active, targets=targets)
+        else:
             head.selector.take_part(x.detach())
+    return head._scored.remember(x, labels, active, head.common)
+
+
+def _sums_here(head, scored: Scored, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x [B, d], rows of length 1 -> of each sample, over the classes here: the logit of its own class (0 where that is
+    another process's), log sum e^logit of the others, and the sum of all logits, if the objective asks for it; [B]
+    each."""
+    shards, objective, active = head.shards, head.objective, scored.active
+    sampled = head.training and not head.selector.takes_all
+    pushes = objective.pushing(head.selector.active_of_all if sampled else head.num_classes, scored.generator)
+    if shards.size == 0:
         nothing = 0 * x.sum(dim=1)  # with a gradient, so that this process takes part in the sum of gradients, too
         return nothing, nothing - torch.inf, nothing if objective.needs_all_classes else None
-    pushes = objective.pushing(head.selector.active_of_all if sampled else head.num_classes, head.common)
+    here = shards.here(scored.labels)
     if sampled:
-        active = head.active_sets(x.detach(), here)
-        there = active.of_samples(here) >= 0
-        active = replace(active, targets=torch.where(there, active.targets, -1))
         directions, biases = head._read(active, x)
         offset, far = add_offsets(biases, active.log_weights), active.far
     elif is_long(head.weight) and pushes is None and not objective.needs_all_classes:

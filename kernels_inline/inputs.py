@@ -118,6 +118,19 @@ def margin_softmax(s, device):
     return [cosine, 0, *sizes, targets, None, 1, None, 0, None, 1, 20.0, 0.2, 1 / s["b"], losses]
 
 
+def logit_sums(s, device):
+    cosine, targets = margin_softmax(s, device)[0], _below(s["A"], s["b"], device=device)
+    own, others = torch.empty(2, s["b"], device=device)
+    return [cosine, 0, s["b"], s["A"], targets, None, 1, None, 0, None, 20.0, own, others]
+
+
+def logit_slopes(s, device):
+    """As one of four processes with as many columns has it: log 4 is added to others."""
+    *columns, own, others = logit_sums(s, device)
+    others = (20.0 * columns[0]).logsumexp(dim=1) + 1.4
+    return [*columns, others, own.fill_(-1 / s["b"]), torch.full_like(own, 1 / s["b"])]
+
+
 def ivf_scan(s, device):
     slots, ends = _lists(s, device)
     slot_codes = _codes(s["nlist"], s["W"], s["capacity"], device=device)

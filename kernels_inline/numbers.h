@@ -1,4 +1,4 @@
-// Numbers and sums of them, as head.cpp, softmax.cpp, rerank.cpp and rows.cpp take them.
+// Numbers and sums of them, as head.cpp, logits.h, rerank.cpp and rows.h take them.
 //
 // Plain loops that the compiler turns into vector instructions: the same file serves AVX-512, AVX2 and any other
 // machine. Sums are kept in LANES separate parts and then added in a fixed order, and each row is one thread's

@@ -160,6 +160,23 @@ KERNELS = [
         changed=("cosine",),
     ),
     Kernel(
+        "logit_sums",
+        inputs.logit_sums,
+        ("own", "others"),
+        dict(b=3, A=300),
+        dict(b=512, A=100_000),
+        lambda b, A: 4 * b * A + 16 * b,
+    ),
+    Kernel(
+        "logit_slopes",
+        inputs.logit_slopes,
+        (),
+        dict(b=3, A=300),
+        dict(b=512, A=100_000),
+        lambda b, A: 8 * b * A + 20 * b,
+        changed=("cosine",),
+    ),
+    Kernel(
         "ivf_scan",
         inputs.ivf_scan,
         ("ids", "found"),

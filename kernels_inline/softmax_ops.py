@@ -39,25 +39,36 @@ def margin_softmax_(
     losses [R] float32. The formulas are those of ``annsoftmax_ref.objectives``.
     Raises ValueError, BuildError.
     """
-    half = cosine.dtype == torch.bfloat16
-    dtype = torch.bfloat16 if half else torch.float32
-    check("cosine", cosine, dtype, ("R", "A"))
-    check("targets", targets, torch.int64, cosine.shape[:1])
-    sets = _check_sets("offset", offset, cosine) if far is None else _check_sets("far_offset", far_offset, far)
-    if offset is not None:
-        check("offset", offset, torch.float32, (sets, cosine.shape[1]))
-    if far is not None:
-        check("far", far, dtype, (len(cosine), "L"))
+    columns = checked_columns(cosine, targets, offset, far, far_offset)
     if kind not in KINDS.values():
         raise ValueError(f"kind is {kind}; it should be one of {KINDS}")
     if not (0 < scale < math.inf and math.isfinite(margin) and math.isfinite(share)):
         raise ValueError(f"scale, margin, share are {scale}, {margin}, {share}; they should be finite, scale above 0")
     losses = _empty_losses(cosine)
-    columns = 0 if far is None else far.shape[1]
-    arguments = cosine, half, *cosine.shape, targets, offset, sets, far, columns, far_offset
-    if call("margin_softmax", *arguments, kind, scale, margin, share, losses):
-        raise ValueError(f"targets holds a value out of range; all should lie in -1..{cosine.shape[1] - 1}")
+    raise_for(call("margin_softmax", *columns, kind, scale, margin, share, losses), cosine)
     return losses
+
+
+def checked_columns(cosine: Tensor, targets: Tensor, offset, far, far_offset) -> tuple:
+    """The arguments that launchers over logits begin with, described at ``margin_softmax_``, once they are checked."""
+    half = cosine.dtype == torch.bfloat16
+    dtype = torch.bfloat16 if half else torch.float32
+    check("cosine", cosine, dtype, ("R", "A"))
+    check("targets", targets, torch.int64, cosine.shape[:1])
+    if far is not None:
+        check("far", far, dtype, (len(cosine), "L"))
+    elif far_offset is not None:
+        raise ValueError("far_offset is given, and far is None; they should be given together")
+    sets = _check_sets("offset", offset, cosine) if far_offset is None else _check_sets("far_offset", far_offset, far)
+    if offset is not None:
+        check("offset", offset, torch.float32, (sets, cosine.shape[1]))
+    return cosine, half, *cosine.shape, targets, offset, sets, far, 0 if far is None else far.shape[1], far_offset
+
+
+def raise_for(code: int, cosine: Tensor) -> None:
+    """ValueError if a launcher over logits has returned that a target is out of range."""
+    if code:
+        raise ValueError(f"targets holds a value out of range; all should lie in -1..{cosine.shape[1] - 1}")
 
 
 def _check_sets(name: str, offset: Tensor | None, columns: Tensor) -> int:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from ranks import on_ranks
 from sharded import DIM, alone, assert_equal, make_case, make_head, split
 
@@ -215,3 +216,21 @@ def test_what_needs_all_classes_is_refused_in_one_sentence(method):
     arguments = {"logits": (case.x,), "diagnose": (case.x, case.y), "captured_step": (None,)}[method]
     with pytest.raises(ValueError, match=f"^{method} needs all classes in one process; this head's are split over 2"):
         on_ranks(2, lambda rank, group: getattr(make_head(case, CosFace, group=group), method)(*arguments))
+
+
+def test_a_batch_that_is_passed_again_is_scored_against_the_same_classes():
+    """By ``torch.utils.checkpoint``, in the backward pass: the gradient is that of the loss that was given."""
+    case = make_case(60, 8)
+
+    def of_rank(rank, group, again):
+        head = make_head(case, CosFace, lambda: RandomClasses(0.4), group)
+        head.generator.manual_seed(rank)
+        x = case.x[rank::2].clone().requires_grad_()
+        y = case.y[rank::2]
+        loss = torch.utils.checkpoint.checkpoint(head, x, y, use_reentrant=False) if again else head(x, y)
+        loss.backward()
+        return loss.item(), x.grad
+
+    once, twice = (on_ranks(2, lambda rank, group, again=again: of_rank(rank, group, again)) for again in (False, True))
+    for (loss, grad), (other, same) in zip(once, twice, strict=True):
+        assert loss == other and torch.equal(grad, same)

@@ -45,8 +45,11 @@ def bench_ranks(
     seed: int = 0,
 ) -> list[dict]:
     """A row a head: {"head", "classes", "dim", "batch", "rate", "ranks", "rounds", "precision", "one": {name: ms},
-    "one_ms", "split_ms", "speedup", "received": bytes by what was sent, of a step}; milliseconds are medians, one_ms
-    that of the fastest form in one process."""
+    "one_ms", "split_ms", "speedup", "received": bytes by what was sent, of a step and process, "loopback"}.
+
+    Milliseconds are medians, one_ms that of the fastest form in one process. loopback: bytes that the loopback device
+    moved in the last step, for all processes and whatever else used it; None where it cannot be read.
+    """
     for name, value in (("classes", classes), ("dim", dim), ("ranks", ranks), ("rounds", rounds)):
         check_positive_int(name, value)
     check_rate(rate)
@@ -54,7 +57,10 @@ def bench_ranks(
         raise ValueError(f"batch is {batch}; it should be a multiple of ranks, {ranks}")
     with tempfile.TemporaryDirectory() as folder:
         job = (classes, dim, batch, rate, heads, half, rounds, seed)
-        torch.multiprocessing.spawn(_work, (ranks, folder, job), nprocs=ranks)
+        try:
+            torch.multiprocessing.spawn(_work, (ranks, folder, job), nprocs=ranks)
+        except torch.multiprocessing.ProcessRaisedException as error:
+            raise ValueError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
         return json.loads((Path(folder) / "rows.json").read_text())
 
 
@@ -84,7 +90,7 @@ def _row(rank: int, ranks: int, name: str, classes, dim, batch, rate, heads, hal
         steps = [(one, own.get(one), slice(None)) for one in alone]
         for one, step, mine in (*steps, ("split", shared, slice(rank, None, ranks))):
             dist.barrier()
-            before = dict(shared.head.shards.received)
+            before, moved = dict(shared.head.shards.received), loopback_bytes()
             start = time.perf_counter()
             if step is not None:
                 step(x[mine], labels[mine])
@@ -92,6 +98,8 @@ def _row(rank: int, ranks: int, name: str, classes, dim, batch, rate, heads, hal
             dist.all_reduce(spent, dist.ReduceOp.MAX)
             if round_ >= 2:
                 times[one].append(spent.item() * 1e3)
+            dist.barrier()
+            moved = None if moved is None else loopback_bytes() - moved
     received = shared.head.shards.received
     best = {one: median(times[one]) for one in alone}
     return {
@@ -108,7 +116,17 @@ def _row(rank: int, ranks: int, name: str, classes, dim, batch, rate, heads, hal
         "split_ms": median(times["split"]),
         "speedup": min(best.values()) / median(times["split"]),
         "received": {what: count - before.get(what, 0) for what, count in received.items()},
+        "loopback": moved,
     }
+
+
+def loopback_bytes() -> int | None:
+    """That the loopback device has received; None where the system does not tell."""
+    try:
+        lines = Path("/proc/net/dev").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split(":")[1].split()[0]) for line in lines if line.strip().startswith("lo:")), None)
 
 
 def table(rows: list[dict]) -> str:

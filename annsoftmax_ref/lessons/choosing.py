@@ -29,8 +29,9 @@ HIGHEST = 90  # pixels, of a bar
 
 def of_package(name: str, file: str, *words: str) -> Helpers:
     """Helpers for kernel cells, out of kernels_inline/cuda/FILE: for each of the words the functions and structs, from
-    one empty line to the next outside of braces, in which they stand. Raises ValueError unless that is one place."""
-    text = (sources.FOLDER / file).read_text()
+    one empty line to the next outside of braces, in which they stand, in the file or in a header that it includes.
+    Raises ValueError unless that is one place."""
+    text = re.sub(r"^#line .*\n", "", sources.text_of(sources.FOLDER / file), flags=re.MULTILINE)
     pieces, depth = [""], 0
     for one in text.splitlines():
         code = one.partition("//")[0]

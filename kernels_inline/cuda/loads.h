@@ -1,5 +1,5 @@
 // Numbers in memory, float32, bfloat16 (as uint16_t) or, of a weight, float8_e4m3fn (as uint8_t), one or four at a
-// time; arithmetic is in float32. What kernels that read rows (encode, head, rerank, rows) or logits (softmax) share.
+// time; arithmetic is in float32. What kernels that read rows (encode, head, rerank, rows) or logits (logits.h) share.
 #pragma once
 
 __device__ __forceinline__ float widen(float x) { return x; }
