@@ -33,8 +33,9 @@ def one_of_many(rank: int, ranks: int) -> Iterator[dist.ProcessGroup]:
 
 
 def inject(shards: Shards, seed: int = 0) -> None:
-    """From now on, random embeddings and labels come in place of what all processes have."""
-    gather, generators = shards.gather, {}
+    """From now on, random embeddings and labels come in place of what all processes have, and as many candidates as
+    there are here from each of the others."""
+    gather, total, generators = shards.gather, shards.total, {}
 
     def injected(values: Tensor, sizes: list[int], name: str) -> Tensor:
         whole = gather(values, sizes, name)
@@ -45,4 +46,7 @@ def inject(shards: Shards, seed: int = 0) -> None:
             whole.random_(0, shards.num_classes, generator=generator)
         return whole
 
-    shards.gather = injected
+    def as_many(values: Tensor, name: str) -> Tensor:
+        return total(values, name) * (shards.ranks if name == "order" else 1)
+
+    shards.gather, shards.total = injected, as_many

@@ -22,7 +22,9 @@ MOST = 1 << 12  # processes that are looked at: where these do not hold a job, i
 class Rank(Training):
     """A process's part of ``whole``: ``classes`` are its own rows, ``batch`` is everybody's.
 
-    Of the P processes it is the fullest: it has ceil(N / P) rows, and the most places that any has in an active set.
+    Of the P processes it is the fullest: it has ceil(N / P) rows, and the most places that any has in an active set, if
+    these are shared evenly. Where candidates are cut they are shared by need, up to ``global_order.MOST`` times that;
+    with classes in a random order that is about the same.
     """
 
     whole: Training | None = None

@@ -9,7 +9,7 @@ from annsoftmax_ref.bench.capacity import Trained
 from annsoftmax_ref.bench.one_of_many import one_of_many
 from annsoftmax_ref.planning.memory import Training, kept, moments, total
 from annsoftmax_ref.planning.ranks import fewest, rank_of, shares, whole_nodes
-from kernels_inline import build, logit_sums_ops
+from kernels_inline import build
 
 PAPER = Training(300_000_000, 512, 16_384, flat=1)
 
@@ -37,11 +37,6 @@ def test_one_of_one_is_planned_as_a_head_that_is_not_split_and_the_gathered_samp
     assert moments(rank) == {moment: count + rank.gathered for moment, count in moments(job).items()}
 
 
-NO_KERNEL = pytest.mark.skipif(
-    logit_sums_ops.logit_sums is None, reason="sums of logits have no kernel yet, and plain torch copies the logits"
-)
-
-
 @pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 @pytest.mark.parametrize(
     "ranks, job",
@@ -50,8 +45,8 @@ NO_KERNEL = pytest.mark.skipif(
         pytest.param(16, Training(160_000, 256, 16, groups=4, storage="bf16"), id="rows of groups are"),
         pytest.param(16, Training(160_000, 512, 512, rate=0.004, groups=1), id="samples are"),
         pytest.param(64, Training(128_000, 64, 1024, rate=0.02), id="the table of candidates is"),
-        pytest.param(16, Training(640_000, 64, 1024), id="logits are", marks=NO_KERNEL),
-        pytest.param(2, Training(80_000, 64, 256, products="fp32"), id="logits in float32 are", marks=NO_KERNEL),
+        pytest.param(16, Training(640_000, 64, 1024), id="logits are"),
+        pytest.param(2, Training(80_000, 64, 256, products="fp32"), id="logits in float32 are"),
     ],
 )
 def test_what_is_planned_of_a_process_is_within_a_tenth_of_what_is_allocated(ranks, job):
