@@ -10,15 +10,25 @@ the others; with shuffled classes hardly any would have more.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from annsoftmax_ref.shards import Shards
+from annsoftmax_ref.shards import Shards, range_of
 
 BINS = 64  # of a sample's histogram, between its best candidate's score and its worst one's
+SIGMAS = 3  # of the number of a sample's nearest classes that are on one process, if they are spread at random
 WIDEST = 4096  # columns of a table of candidates
 MOST = 2  # times its even share of the places, that a process may have
+
+
+def most_here(candidates: int, shards: Shards) -> int:
+    """Of a sample's nearest classes, how many may well be on one process, by the spread of a binomial distribution."""
+    most, _ = range_of(shards.num_classes, 1, shards.ranks)
+    here = candidates * most / shards.num_classes
+    return min(math.ceil(here + SIGMAS * math.sqrt(here)) + 1, most)
 
 
 def in_global_order(found: Tensor, scores: Tensor, most: int, shards: Shards) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,16 +18,15 @@ from annsoftmax_ref.beyond.options import chosen_far, chosen_option
 from annsoftmax_ref.beyond.priority import Priority
 from annsoftmax_ref.beyond.tail import Tail
 from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.global_order import in_global_order, places_by_need
+from annsoftmax_ref.global_order import in_global_order, most_here, places_by_need
 from annsoftmax_ref.host_numbers import advance, is_recorded, number, told
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
-from annsoftmax_ref.shards import Shards, range_of
+from annsoftmax_ref.shards import Shards
 from kernels_inline.flat_ops import flat_map
 
-SIGMAS = 3  # of the number of a sample's nearest classes that are on one process, if they are spread at random
 LOOKED_AT = 1000  # rows a step, which costs next to nothing
 REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
 
@@ -168,7 +166,8 @@ class NearestClasses(Selector):
     def _option(self, weight: Tensor) -> Flat | Tail | Priority | None:
         """What makes the active sets; None: the union of what is found in the lists."""
         by_default = self._flat_on_a_gpu and backend.shapes_are_fixed(weight)
-        return Flat(1) if by_default and backend.runs(flat_map, self.index.codes) else self.option
+        codes = torch.empty(0, dtype=torch.int64, device=weight.device)
+        return Flat(1) if by_default and backend.runs(flat_map, codes) else self.option
 
     def _far_classes(self, classes: Tensor) -> FarClasses:
         # A copy of the mean rows: the index moves on before a later backward pass asks for them.
@@ -188,7 +187,7 @@ class NearestClasses(Selector):
         found, scores = self.index.search(x, weight, k, self.nprobe, rerank)
         if cut and self.shards is not None:
             scores = self.index.as_cosines(scores, rerank)
-            return in_global_order(found, scores, self._most_candidates(largest), self.shards)
+            return in_global_order(found, scores, most_here(self._candidates_of_all(largest), self.shards), self.shards)
         return found
 
     def places_of(self, found: Tensor, labels: Tensor, groups: Tensor, share: float = 1.0) -> int | None:
@@ -196,17 +195,20 @@ class NearestClasses(Selector):
         groups and share; None where there is nothing to cut."""
         if self.shards is None or not self._must_cut(groups.shape[1], share):
             return None
-        here = self.num_classes or 0
-        return places_by_need(found, labels, groups, here, round(share * self.active_of_all), self.shards)
+        total = round(share * self.active_of_all)
+        return places_by_need(found, labels, groups, self.num_classes, total, self.shards)
 
     def take_part(self, x: Tensor) -> None:
-        if self.option is None or isinstance(self.option, Tail):
-            groups = x.new_full((self.groups_for(len(x)), self._largest_group(len(x))), -1, dtype=torch.int64)
-            if self._must_cut(groups.shape[1], 1 - self.tail):
-                nothing = x.new_empty(len(x), 0)
-                most = self._most_candidates(groups.shape[1])
-                table = in_global_order(nothing.long(), nothing, most, self.shards)
-                self.places_of(table, groups[0, :0], groups, 1 - self.tail)
+        largest, share, option = self._largest_group(len(x)), 1 - self.tail, self._option(x)
+        if (option is None or isinstance(option, Tail)) and self._must_cut(largest, share):
+            groups = x.new_empty(self.groups_for(len(x)), 0, dtype=torch.int64)
+            table = in_global_order(
+                x.new_empty(len(x), 0).long(),
+                x[:, :0],
+                most_here(self._candidates_of_all(largest), self.shards),
+                self.shards,
+            )
+            places_by_need(table, groups[0], groups, 0, round(share * self.active_of_all), self.shards)
 
     def _must_cut(self, group_size: int, share: float) -> bool:
         """Whether a group may have more candidates than that share of its places; the same on all processes."""
@@ -219,13 +221,7 @@ class NearestClasses(Selector):
         """
         if self.shards is None:
             return self._candidates_of_all(group_size, times)
-        return min(self._most_candidates(group_size, times), self.num_classes)
-
-    def _most_candidates(self, group_size: int, times: int = 1) -> int:
-        """Of a process with as many classes as any has."""
-        most, _ = range_of(self.shards.num_classes, 1, self.shards.ranks)
-        here = self._candidates_of_all(group_size, times) * most / self.shards.num_classes
-        return min(math.ceil(here + SIGMAS * math.sqrt(here)) + 1, most)
+        return min(most_here(self._candidates_of_all(group_size, times), self.shards), self.num_classes)
 
     def _candidates_of_all(self, group_size: int, times: int = 1) -> int:
         total = self.num_classes if self.shards is None else self.shards.num_classes

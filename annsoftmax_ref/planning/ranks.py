@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 
-from annsoftmax_ref.global_order import WIDEST
-from annsoftmax_ref.nearest import SIGMAS
+from annsoftmax_ref.global_order import SIGMAS, WIDEST
 from annsoftmax_ref.planning.memory import ID, Training, total
 from annsoftmax_ref.shards import range_of, round_half_up
 
