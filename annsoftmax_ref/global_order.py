@@ -1,10 +1,11 @@
-"""Candidates in the order of all processes' candidates.
+"""Active sets over all processes: candidates in the order of all processes' candidates, and places by need.
 
-Each process has a share of the places of an active set, and fills it with the classes here that matter most to a
-sample of the group. If it went by its own order of each sample's candidates, a sample whose nearest classes all lie on
-one process would have of them only what every other sample has there; with many processes the sets would lose most of
-the softmax's mass. So candidates are ranked among those of all processes, by histograms of their scores that are
-summed over processes: ``BINS`` counts a sample.
+If each process went by its own order of each sample's candidates, and had the same number of places, a sample whose
+nearest classes all lie on one process would have of them only what every other sample has there; with many processes
+the sets would lose most of the softmax's mass. So candidates are ranked among those of all processes, by histograms of
+their scores that are summed over processes, ``BINS`` counts a sample; and the set is cut at one rank everywhere, by a
+histogram of the best ranks of classes. A process has at most ``MOST`` times its share, so that none is far ahead of
+the others; with shuffled classes hardly any would have more.
 """
 
 from __future__ import annotations
@@ -17,24 +18,55 @@ from annsoftmax_ref.shards import Shards
 
 BINS = 64  # of a sample's histogram, between its best candidate's score and its worst one's
 WIDEST = 4096  # columns of a table of candidates
+MOST = 2  # times its even share of the places, that a process may have
 
 
-def in_global_order(found: Tensor, scores: Tensor, shards: Shards) -> Tensor:
+def in_global_order(found: Tensor, scores: Tensor, most: int, shards: Shards) -> Tensor:
     """found [B, k] classes here, best first, then -1; scores [B, k], descending, which compare between processes -> the
     same classes [B, W], each in the column of its rank among all processes' candidates, -1 elsewhere.
 
-    Ranks are exact on one process, elsewhere as exact as the histograms: candidates of one bin are taken to be spread
-    evenly. k may differ between processes, and be 0.
+    most: candidates a sample that a process may have, the same on all; k may be less, and 0. W = most P up to
+    ``WIDEST``; of more, several ranks share a column. Ranks are exact on one process, elsewhere as exact as the
+    histograms: candidates of one bin are taken to be spread evenly.
     """
-    ranks = _ranks(found >= 0, scores.float(), shards)  # [B, k], ascending
-    k = found.shape[1]
-    most = shards.ranks * k  # about so many candidates has a sample
-    width = max(k, min(most, WIDEST))
-    column = torch.arange(k, device=found.device)
-    ranks = ranks // max(1, -(-most // max(1, width)))
-    places = (ranks - column).cummax(dim=1).values + column if k else ranks  # each in a column of its own
-    places = torch.minimum(places, width - k + column)
+    k, ranks = found.shape[1], shards.ranks
+    width = max(most, min(most * ranks, WIDEST))
+    places = _ranks(found >= 0, scores.float(), shards) // -(-most * ranks // width)  # [B, k], ascending
+    if k:  # each in a column of its own
+        column = torch.arange(k, device=found.device)
+        places = torch.minimum((places - column).cummax(dim=1).values, torch.tensor(width - k)) + column
     return found.new_full((len(found), width), -1).scatter(1, places, found)
+
+
+def places_by_need(table: Tensor, labels: Tensor, samples: Tensor, num_classes: int, total: int, shards: Shards) -> int:
+    """How many of the ``total`` places of an active set this process has, for a cut at one rank on all processes.
+
+    table [B, W]: by ``in_global_order``, of num_classes classes here. labels [B]: -1 for a class of another process.
+    samples [G, b]: of each group, -1 where there is none; all groups' sets have the same number here, their mean. Where
+    candidates are fewer than places, the others are shared evenly. The sum over processes is ``total``, up to rounding
+    and to ``MOST``.
+    """
+    width, groups = table.shape[1], len(samples)
+    here = torch.zeros(width + 1, dtype=torch.int32, device=table.device)  # classes by best column + 1; 0: labels
+    for group in samples if num_classes else ():
+        own = group[group >= 0]
+        best = torch.full((num_classes + 1,), width + 1, dtype=torch.int32, device=table.device)
+        columns = torch.arange(1, width + 1, dtype=torch.int32, device=table.device).expand(len(own), -1)
+        # What is nowhere goes to a spare place, which is dropped.
+        best.scatter_reduce_(0, table[own].remainder(num_classes + 1).flatten(), columns.flatten(), "amin")
+        best[labels[own].remainder(num_classes + 1)] = 0
+        here += torch.bincount(best[:num_classes], minlength=width + 2)[: width + 1].int()
+    everywhere = shards.total(here, "order")
+    upto, mine = everywhere.cumsum(0), here.cumsum(0)
+    wanted, found = total * groups, int(upto[-1])
+    if found <= wanted:
+        places = int(mine[-1]) + (wanted - found) * num_classes / shards.num_classes
+    else:
+        cut = int((upto >= wanted).nonzero()[0])  # of this column, a part
+        over = (int(upto[cut]) - wanted) / int(everywhere[cut])
+        places = int(mine[cut]) - over * int(here[cut])
+    share = -(-MOST * total * num_classes // shards.num_classes)
+    return min(num_classes, max(1, min(round(places / groups), share)))
 
 
 def _ranks(there: Tensor, scores: Tensor, shards: Shards) -> Tensor:

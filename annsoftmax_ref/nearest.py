@@ -19,13 +19,13 @@ from annsoftmax_ref.beyond.options import chosen_far, chosen_option
 from annsoftmax_ref.beyond.priority import Priority
 from annsoftmax_ref.beyond.tail import Tail
 from annsoftmax_ref.checks import check_positive_int
-from annsoftmax_ref.global_order import in_global_order
+from annsoftmax_ref.global_order import in_global_order, places_by_need
 from annsoftmax_ref.host_numbers import advance, is_recorded, number, told
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
-from annsoftmax_ref.shards import Shards
+from annsoftmax_ref.shards import Shards, range_of
 from kernels_inline.flat_ops import flat_map
 
 SIGMAS = 3  # of the number of a sample's nearest classes that are on one process, if they are spread at random
@@ -159,7 +159,8 @@ class NearestClasses(Selector):
             groups = self.groups_of(x, generator)
             option = self._option(weight)
             if option is None:
-                active = self.union(groups, self.search(groups, x, weight), labels, generator)
+                found = self.search(groups, x, weight)
+                active = self.union(groups, found, labels, generator, self.places_of(found, labels, groups))
             else:  # beyond the paper
                 active = option.active_sets(self, groups, x, labels, weight, generator)
             return replace(active, far=self._far_classes(active.classes)) if self.far else active
@@ -186,14 +187,26 @@ class NearestClasses(Selector):
         rerank = self.rerank and cut
         found, scores = self.index.search(x, weight, k, self.nprobe, rerank)
         if cut and self.shards is not None:
-            return in_global_order(found, self.index.as_cosines(scores, rerank), self.shards)
+            scores = self.index.as_cosines(scores, rerank)
+            return in_global_order(found, scores, self._most_candidates(largest), self.shards)
         return found
 
+    def places_of(self, found: Tensor, labels: Tensor, groups: Tensor, share: float = 1.0) -> int | None:
+        """Of that share of an active set's places, how many are to be here, for candidates by ``search`` with the same
+        groups and share; None where there is nothing to cut."""
+        if self.shards is None or not self._must_cut(groups.shape[1], share):
+            return None
+        here = self.num_classes or 0
+        return places_by_need(found, labels, groups, here, round(share * self.active_of_all), self.shards)
+
     def take_part(self, x: Tensor) -> None:
-        if (self.option is None or isinstance(self.option, Tail)) and self._must_cut(
-            self._largest_group(len(x)), 1 - self.tail
-        ):
-            in_global_order(x.new_empty(len(x), 0, dtype=torch.int64), x.new_empty(len(x), 0), self.shards)
+        if self.option is None or isinstance(self.option, Tail):
+            groups = x.new_full((self.groups_for(len(x)), self._largest_group(len(x))), -1, dtype=torch.int64)
+            if self._must_cut(groups.shape[1], 1 - self.tail):
+                nothing = x.new_empty(len(x), 0)
+                most = self._most_candidates(groups.shape[1])
+                table = in_global_order(nothing.long(), nothing, most, self.shards)
+                self.places_of(table, groups[0, :0], groups, 1 - self.tail)
 
     def _must_cut(self, group_size: int, share: float) -> bool:
         """Whether a group may have more candidates than that share of its places; the same on all processes."""
@@ -204,11 +217,15 @@ class NearestClasses(Selector):
 
         Where classes are split: of those, what may well be here, by the spread of a binomial distribution.
         """
-        wanted = self._candidates_of_all(group_size, times)
-        if self.shards is not None:
-            here = wanted * self.num_classes / self.shards.num_classes
-            wanted = math.ceil(here + SIGMAS * math.sqrt(here)) + 1
-        return min(wanted, self.num_classes)
+        if self.shards is None:
+            return self._candidates_of_all(group_size, times)
+        return min(self._most_candidates(group_size, times), self.num_classes)
+
+    def _most_candidates(self, group_size: int, times: int = 1) -> int:
+        """Of a process with as many classes as any has."""
+        most, _ = range_of(self.shards.num_classes, 1, self.shards.ranks)
+        here = self._candidates_of_all(group_size, times) * most / self.shards.num_classes
+        return min(math.ceil(here + SIGMAS * math.sqrt(here)) + 1, most)
 
     def _candidates_of_all(self, group_size: int, times: int = 1) -> int:
         total = self.num_classes if self.shards is None else self.shards.num_classes

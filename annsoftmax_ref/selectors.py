@@ -77,9 +77,9 @@ class Selector(nn.Module, ABC):
         """Those of them that are here: all, if classes are not split."""
         return self.active_of_all if self.shards is None else max(1, self.shards.share(self.active_of_all))
 
-    def places_for(self, labels: Tensor) -> int:
-        """``active_classes``, or more if so many of labels [B] (-1: of another process) are classes here."""
-        count = self.active_classes
+    def places_for(self, labels: Tensor, places: int | None = None) -> int:
+        """places (None: ``active_classes``), or more if so many of labels [B] (-1: of another process) are here."""
+        count = self.active_classes if places is None else places
         if self.shards is None or len(labels) <= count:
             return count
         return max(count, len(labels[labels >= 0].unique()))
@@ -148,13 +148,20 @@ class Selector(nn.Module, ABC):
     def weight_replaced(self) -> None:
         """Told by the head: other weights were loaded than those that what is kept is about."""
 
-    def union(self, samples: Tensor, candidates: Tensor, labels: Tensor, generator: torch.Generator) -> ActiveSets:
+    def union(
+        self,
+        samples: Tensor,
+        candidates: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        places: int | None = None,
+    ) -> ActiveSets:
         """The active sets of groups, samples [G, b]: their labels and candidates, cut or filled to A.
 
         candidates [B, k]: each sample's, best first, -1 where there is none; labels [B]. What stays free is filled at
-        random.
+        random. places: in A's stead, if there is room for the labels.
         """
-        count, n = self.places_for(labels), self.num_classes
+        count, n = self.places_for(labels, places), self.num_classes
         fill = draw_fill(n, count, generator, len(samples), labels.device)
         labels = self.labels_here(labels, samples, fill, candidates)
         classes, targets = union_active(candidates, labels, samples, fill, count, n)

@@ -25,8 +25,9 @@ class Tail:
 
     def active_sets(self, selector, groups, x, labels, weight, generator) -> ActiveSets:
         """As ``Selector.select``, for groups [G, b] of samples, as ``ActiveSets`` has them."""
-        count, n = selector.places_for(labels), selector.num_classes
-        found = selector.search(groups, x, weight, 1 - self.share)
+        found, n = selector.search(groups, x, weight, 1 - self.share), selector.num_classes
+        places = selector.places_of(found, labels, groups, 1 - self.share)
+        count = selector.places_for(labels, None if places is None else round(places / (1 - self.share)))
         fill = draw_fill(n, count, generator, len(groups), labels.device)
         labels = selector.labels_here(labels, groups, fill, found)
         classes, targets, log_weights = tail_active(found, labels, groups, fill, count, self.share, n)

@@ -42,6 +42,15 @@ class LabelGraphClasses(RebuiltClasses):
         self.neighbours = min(self.neighbours, num_classes - 1)
         self.register_buffer("graph", torch.zeros(num_classes, self.neighbours, dtype=torch.int32))
 
+    def split(self, shards) -> None:
+        """As the base; on one process only."""
+        if shards.ranks > 1:
+            raise ValueError(
+                "selector is LabelGraphClasses with a process_group of several processes; its graph joins classes of "
+                "all of them: take NearestClasses"
+            )
+        super().split(shards)
+
     def rebuild(self, directions: Tensor, generator: torch.Generator) -> None:
         self.fill(torch.arange(self.num_classes, device=directions.device), directions)
 
