@@ -101,6 +101,13 @@ def differences(one: dict, other: dict) -> list[str]:
     ]
 
 
+def raw_rows(run: TrainingState) -> dict:
+    """What is kept of the rows, as it is: asking for the head's state would write its codes anew."""
+    index = getattr(run.head.selector, "index", None)
+    buffers = {} if index is None else {"codes": index.codes.clone(), "written": index.written.clone()}
+    return {f"rows/head.selector.index.{name}": value for name, value in buffers.items()}
+
+
 def joined(parts: list[dict]) -> dict:
     """What all processes have, rows joined in their order, without what is one's own."""
     names = dict.fromkeys(name for part in parts for name in part if not name.startswith("own/"))

@@ -48,6 +48,8 @@ def put_optimizer(optimizer: Optimizer, names: dict[Tensor, str], numbers: dict,
     """numbers, read: of ``optimizer_numbers`` and ``optimizer_tensors``, the latter by PARAMETER.ENTRY."""
     saved, state = optimizer.state_dict(), {}
     for parameter, key in _keys(optimizer, saved):
+        if parameter.numel() == 0:  # of a process without classes: it has taken no step
+            continue
         prefix = f"{_name_of(parameter, names)}."
         entries = {
             name.removeprefix(prefix): _number_or_tensor(value)
