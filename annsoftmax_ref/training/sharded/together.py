@@ -52,8 +52,8 @@ class Together:
             dist.all_gather_object(said, mine, group=self.group)
         except RuntimeError as error:
             raise RuntimeError(
-                f"process {self.rank} of {self.ranks} has lost another one while a checkpoint was saved or opened; start "
-                f"the run again, from the newest one ({str(error).splitlines()[0]})"
+                f"process {self.rank} of {self.ranks} has lost another one while a checkpoint was saved or opened; "
+                f"start the run again, from the newest one ({str(error).splitlines()[0]})"
             ) from error
         return said
 
