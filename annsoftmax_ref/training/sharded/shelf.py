@@ -11,7 +11,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,12 +51,16 @@ class Checkpoints:
         self.folder, self.keep = Path(folder), check_positive_int("keep", keep)
         self._together = Together(group)
         self._lock: int | None = None
-        self._claimed = False
+        self._claimed = self._loaded = False
         self._executor: ThreadPoolExecutor | None = None
         self._in_flight: Future | None = None
 
     def claim(self) -> None:
-        """Be the folder's only writer until ``close``, and remove what earlier ones left unfinished."""
+        """Be the folder's only writer until ``close``, and remove what earlier ones left unfinished.
+
+        Where there are checkpoints, one of them must have been loaded: those of a run that is not gone on with are not
+        for another to remove.
+        """
         if not self._claimed:
             self._together.first(self._take_lock)
             self._claimed = True
@@ -71,8 +75,7 @@ class Checkpoints:
         self._together.each(lambda: self._check_split(state))
         content = self._together.first(lambda: self._content(step, state, position))
         self.claim()
-        state.bring_up_to_date()
-        tensors = self._together.each(lambda: state.tensors(self._together))
+        tensors = self._together.each(lambda: self._tensors(state))
         if wait:
             self._write(step, tensors, content)
             return
@@ -95,6 +98,7 @@ class Checkpoints:
         metadata = together.each(lambda: self._checked(folder, content, state))
         read = together.each(lambda: self._read(folder, metadata, state))
         state.put(read, content, content["step"], together, same_ranks)
+        self._loaded = True
         return content["position"]
 
     def wait(self) -> None:
@@ -134,6 +138,10 @@ class Checkpoints:
         for name in ("settings", "position", "scheduler"):
             check_plain(name, content[name])
         return content
+
+    def _tensors(self, state: TrainingState) -> dict[str, Tensor]:
+        state.bring_up_to_date()
+        return state.tensors(self._together)
 
     def _check_split(self, state: TrainingState) -> None:
         shards = getattr(state.head, "shards", None)
@@ -175,25 +183,24 @@ class Checkpoints:
             return {path.name: fingerprint(path) for path in mine}
 
     def _finish(self, unfinished: Path, whole: Path, content: dict) -> None:
+        step = content["step"]
         with self._disk("written"):
             write_manifest(unfinished, content)
             _flush_folder(unfinished)
-            if whole.exists():  # saved before, by a run that went back
-                self._remove(whole)
+            # First, so that whoever is killed here never leaves one that is newer and of another past.
+            self._remove(later for later in self._steps() if later >= step)
             unfinished.rename(whole)
             _flush_folder(self.folder)
-        step = content["step"]
-        kept = sorted(s for s in self._steps() if s <= step)[-self.keep :]
-        for path in self._steps_and_folders().items():
-            if path[0] not in kept:
-                self._remove(path[1])
+            self._remove(self._steps()[: -self.keep])
 
-    def _remove(self, whole: Path) -> None:
-        """Under a name that nobody reads, so that it is never seen half removed."""
-        going = whole.with_name(whole.name + ".old.tmp")
-        shutil.rmtree(going, ignore_errors=True)
-        whole.rename(going)
-        shutil.rmtree(going, ignore_errors=True)
+    def _remove(self, steps: Iterable[int]) -> None:
+        """Under names that nobody reads, so that none is ever seen half removed."""
+        folders = self._steps_and_folders()
+        for step in steps:
+            going = folders[step].with_name(folders[step].name + ".old.tmp")
+            shutil.rmtree(going, ignore_errors=True)
+            folders[step].rename(going)
+            shutil.rmtree(going, ignore_errors=True)
 
     def _steps_and_folders(self) -> dict[int, Path]:
         if not self.folder.is_dir():
@@ -246,6 +253,12 @@ class Checkpoints:
             raise ValueError(
                 f"folder is {self.folder}, which another run is writing to; wait for its end, or name another folder"
             ) from error
+        if self._steps() and not self._loaded:
+            os.close(lock)
+            raise ValueError(
+                f"folder is {self.folder}, which has checkpoints of an earlier run (steps {self._steps()}); load "
+                "one to go on with it, or name another folder"
+            )
         self._lock = lock
         for left in self.folder.glob("step_*.tmp"):
             shutil.rmtree(left, ignore_errors=True)

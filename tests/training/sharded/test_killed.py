@@ -12,31 +12,42 @@ from sharded_runs import all_of, differences, new_run, train
 
 from annsoftmax_ref.training.sharded import Checkpoints, shelf, tensors
 
-# Where a save is when the process dies, and which step is then the newest.
-PHASES = {
-    "before a file is begun": (shelf, "write_tensors", 3),
-    "before the plan is written": (tensors._Writer, "finish", 3),
-    "before hashes are made": (shelf, "fingerprint", 3),
-    "before the manifest is written": (shelf, "write_manifest", 3),
-    "before the folder has its name": (shelf.Path, "rename", 3),
-    "before older ones go": (Checkpoints, "_remove", 4),
-}
-
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def save_and_die(folder, place, name, wait) -> None:
+def die_before(path, target):
+    if path.name.startswith("step_"):
+        die()
+    os.rename(path, target)
+
+
+def die_after(path, target):
+    os.rename(path, target)
+    if path.name.startswith("step_"):
+        die()
+
+
+# Where a save is when the process dies, and which step is then the newest.
+PHASES = {
+    "before a file is begun": (shelf, "write_tensors", die, 3),
+    "before the plan is written": (tensors._Writer, "finish", die, 3),
+    "before hashes are made": (shelf, "fingerprint", die, 3),
+    "before the manifest is written": (shelf, "write_manifest", die, 3),
+    "before the folder has its name": (shelf.Path, "rename", die_before, 3),
+    "before older ones go": (shelf.Path, "rename", die_after, 4),
+}
+QUICK = {("before hashes are made", True), ("before the folder has its name", False)}
+
+
+def save_and_die(folder, place, name, how, wait) -> None:
     run = new_run()
     with Checkpoints(folder, keep=1) as checkpoints:
         checkpoints.load(run)
-        setattr(place, name, die)
+        setattr(place, name, how)
         checkpoints.save(4, run, {"step": 4}, wait=wait)
         checkpoints.wait()
-
-
-QUICK = {("before hashes are made", True), ("before the folder has its name", False)}
 
 
 @pytest.mark.parametrize(
@@ -47,12 +58,12 @@ QUICK = {("before hashes are made", True), ("before the folder has its name", Fa
     ],
 )
 def test_killed_in_any_phase_the_newest_whole_step_opens(phase, wait, tmp_path):
-    place, name, newest = PHASES[phase]
+    *how, newest = PHASES[phase]
     run = new_run()
     train(run, 0, 3)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(3, run, {"step": 3})
-    child = multiprocessing.get_context("fork").Process(target=save_and_die, args=(tmp_path, place, name, wait))
+    child = multiprocessing.get_context("fork").Process(target=save_and_die, args=(tmp_path, *how, wait))
     child.start()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
