@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
+from torch.distributed.checkpoint.metadata import Metadata
 
 from annsoftmax_ref.checks import check_from_0, check_positive_int
 from annsoftmax_ref.training.sharded.manifest import (
@@ -223,7 +224,7 @@ class Checkpoints:
         check_run(folder, content, state.run)
         return folder, content
 
-    def _checked(self, folder: Path, content: dict, state: TrainingState):
+    def _checked(self, folder: Path, content: dict, state: TrainingState) -> Metadata:
         self._check_split(state)
         metadata = read_metadata(folder, set(content["files"]))
         try:
@@ -232,7 +233,7 @@ class Checkpoints:
             raise ValueError(f"folder is {folder}, which is of another run: {error}") from error
         return metadata
 
-    def _read(self, folder: Path, metadata, state: TrainingState) -> dict[str, Tensor]:
+    def _read(self, folder: Path, metadata: Metadata, state: TrainingState) -> dict[str, Tensor]:
         """Into memory of its own: whatever goes wrong, the run's is as it was."""
         empty, total = state.targets(metadata, self._together), state.head.num_classes
         targets = {

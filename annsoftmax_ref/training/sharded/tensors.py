@@ -38,7 +38,7 @@ def write_tensors(tensors: dict[str, Tensor], folder: Path, together: Together) 
 
 def read_tensors(targets: dict[str, Tensor], folder: Path, metadata: Metadata) -> None:
     """Into targets by name, DTensors among them, what the folder has of them."""
-    planner, reader = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False), None
+    planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     reader = FileSystemReader(folder)
     planner.set_up_planner(targets, metadata, is_coordinator=True)
     reader.set_up_storage_reader(metadata, True)
