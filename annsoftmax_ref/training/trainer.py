@@ -73,7 +73,8 @@ class Trainer:
             )
         self.optimizer = self.optimizer or build_optimizer(self.model, self.head, self.recipe)
         self.step, self.history = 0, History()
-        self._loss_sum, self._seconds, self._head_ms = 0.0, 0.0, []
+        self._loss_sum, self._head_ms = 0.0, []
+        self.seconds = 0.0  # of training, without tests and saving
         self._network = self.model
         if self.shards is not None:
             # Its own copying of process 0's statistics is not wanted: they are averaged after each step.
@@ -103,15 +104,16 @@ class Trainer:
             return self.stop is not None and self.stop.wanted
         return self.head.agreement.stopping
 
-    def run(self, resume: bool = False) -> History:
+    @property
+    def lr(self) -> float:
+        """The learning rate of the step last taken."""
+        return self.recipe.lr * rate_factor(max(0, self.step - 1), self.recipe, self.total)
+
+    def run(self) -> History:
         """Train to the end, or until it is stopped; ``finished`` tells which.
 
-        resume: go on from the newest checkpoint, if there is one; without it, a folder that has one is refused.
-        Raises ValueError for a checkpoint that is broken or of another run, before anything is changed, and
-        FloatingPointError if the loss is no longer finite.
+        Raises FloatingPointError if the loss is no longer finite.
         """
-        if self.shelf is not None:
-            self._begin(resume)
         self.model.train()
         self.head.train()
         saved = self.step
@@ -129,7 +131,14 @@ class Trainer:
                 self._save(wait=True)
         return self.history
 
-    def _begin(self, resume: bool) -> None:
+    def begin(self, resume: bool = False) -> None:
+        """Before ``run``: take hold of the shelf, and go on from its newest checkpoint if ``resume`` and if it has one.
+
+        Raises ValueError, with nothing changed, for a checkpoint that is broken or of another run, and for a shelf
+        that has one already if ``resume`` is False.
+        """
+        if self.shelf is None:
+            return
         self.shelf.claim()
         latest = self.shelf.latest()
         if latest is not None and not resume:
@@ -156,7 +165,7 @@ class Trainer:
         loss, milliseconds, _ = train_step(self._network, self.head, self.optimizer, inputs, labels)
         self._average_buffers()
         self.step += 1
-        self._seconds += time.perf_counter() - start
+        self.seconds += time.perf_counter() - start
         self._loss_sum += loss
         self._head_ms.append(milliseconds)
         if self.on_step is not None:
@@ -185,10 +194,10 @@ class Trainer:
         tested = self.evaluate_every and (epoch % self.evaluate_every == 0 or self.finished)
         row = Epoch(
             epoch=epoch,
-            seconds=self._seconds,
+            seconds=self.seconds,
             loss=self._loss_sum / self.steps,
             accuracy=self.measured(evaluation.score) if tested else None,
-            head_ms=median(self._head_ms),
+            head_ms=median(self._head_ms),  # of the steps since the run last began
             lr=self.recipe.lr * rate_factor(self.step - self.steps, self.recipe, self.total),
         )
         self.history.epochs.append(row)
@@ -218,14 +227,12 @@ class Trainer:
         position = {
             "step": self.step,
             "loss_sum": self._loss_sum,
-            "seconds": self._seconds,
-            "head_ms": self._head_ms,
+            "seconds": self.seconds,
             "history": self.history.to_dict(),
         }
         self.shelf.save(self.step, self._state(), position, wait=wait)
 
     def _put(self, position: dict) -> None:
         self.step, self.history = position["step"], History.from_dict(position["history"])
-        self._loss_sum, self._seconds = position["loss_sum"], position["seconds"]
-        self._head_ms = position["head_ms"]
+        self._loss_sum, self.seconds = position["loss_sum"], position["seconds"]
 
