@@ -35,7 +35,9 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None
     kind, help_ = field.metadata["kind"], field.metadata["help"].replace("%", "%%")
     flag, left_out = "--" + field.name.replace("_", "-"), argparse.SUPPRESS
     if kind is dict:
-        parser.add_argument("--option", dest="options", action="append", metavar="NAME=VALUE", default=left_out, help=help_)
+        parser.add_argument(
+            "--option", dest="options", action="append", metavar="NAME=VALUE", default=left_out, help=help_
+        )
     elif kind is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=left_out, help=help_)
     else:
@@ -97,8 +99,10 @@ class Show(Told):
         if self.log is not None:
             self.board = Board(self.log, trainer.step)
         self.bar = tqdm(total=trainer.total, initial=trainer.step, unit="step", disable=not self.terminal)
-        if trainer.step and not self.quiet:
-            tqdm.write(f"going on after step {trainer.step} of {trainer.total}")
+        if not self.quiet:
+            where = f", going on after step {trainer.step}" if trainer.step else ""
+            tqdm.write(f"training: {trainer.total} steps on {trainer.ranks} process(es){where}")
+            sys.stdout.flush()
 
     def on_step(self, step: int, loss: float) -> None:
         self.bar.update()

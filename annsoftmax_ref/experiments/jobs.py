@@ -59,7 +59,9 @@ class Job:
     precision: str = setting("auto", str, "of the backbone; auto: bf16 where it is fast", list(PRECISIONS))
     checkpoints: str | None = setting(None, str, "where checkpoints go", metavar="FOLDER")
     resume: bool = setting(False, bool, "go on from the newest checkpoint there, if there is one")
-    save_every: int | None = setting(None, int, "a checkpoint every so many steps; default: each epoch", metavar="STEPS")
+    save_every: int | None = setting(
+        None, int, "a checkpoint every so many steps; default: each epoch", metavar="STEPS"
+    )
     keep: int = setting(2, int, "so many of the newest checkpoints stay")
     evaluate_every: int = setting(1, int, "test after so many epochs; 0: at the end alone", metavar="EPOCHS")
     log: str | None = setting(None, str, "where a log for TensorBoard goes", metavar="FOLDER")

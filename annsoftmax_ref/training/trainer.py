@@ -77,10 +77,7 @@ class Trainer:
         self.seconds = 0.0  # of training, without tests and saving
         self._network = self.model
         if self.shards is not None:
-            # Its own copying of process 0's statistics is not wanted: they are averaged after each step.
-            self._network = DistributedDataParallel(
-                self.model, process_group=self.shards.group, broadcast_buffers=False
-            )
+            self._network = DistributedDataParallel(self.model, process_group=self.shards.group)
         self._order: tuple[int, list[Tensor]] = (-1, [])
 
     @property
@@ -235,4 +232,3 @@ class Trainer:
     def _put(self, position: dict) -> None:
         self.step, self.history = position["step"], History.from_dict(position["history"])
         self._loss_sum, self.seconds = position["loss_sum"], position["seconds"]
-
