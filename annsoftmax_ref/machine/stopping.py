@@ -1,4 +1,4 @@
-"""Being told to stop: by SIGTERM, by SIGINT (Ctrl-C), or by the end of the launcher that was to watch over this process."""
+"""Being told to stop: by SIGTERM, by SIGINT (Ctrl-C), or by the end of the launcher that watched over this process."""
 
 from __future__ import annotations
 
@@ -44,5 +44,7 @@ class StopRequest:
         return self
 
     def __exit__(self, *_) -> None:
+        if self._parent is not None:  # torchrun sends SIGTERM to all once one has ended; let them end by themselves
+            return
         for number, handler in getattr(self, "_before", {}).items():
             signal.signal(number, handler)
