@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import tomllib
 from collections.abc import Callable
@@ -183,7 +184,8 @@ def make_trainer(job: Job, processes: Processes, stop: StopRequest | None = None
     recipe, place = job.recipe(), processes.device
     objective = recipe.make_objective()
     arguments = {"objective": objective, "rate": job.rate, "groups": job.groups, "seed": job.seed, **job.options}
-    make_head(job.head, 2, 2, **arguments)  # a wrong option is told before the data are loaded
+    check_options(job)
+    make_head(job.head, 2, 2, **arguments)  # a wrong value is told before the data are loaded
     data = tasks.load_task(job.task)
     model = tasks.make_model(data, job.dim, seed=job.seed).to(place)
     head = make_head(
@@ -208,6 +210,15 @@ def make_trainer(job: Job, processes: Processes, stop: StopRequest | None = None
         stop,
         job.same,
     )
+
+
+def check_options(job: Job) -> None:
+    """ValueError for options that the selector of the job's head does not have."""
+    _, *known = (name for name in inspect.signature(HEADS[job.head]).parameters if name != "groups")
+    for name in job.options:
+        if name not in known:
+            has = f"has {', '.join(known)}" if known else "has none"
+            raise ValueError(f"options has {name!r}, and the head {job.head} {has}")
 
 
 def row_of(job: Job, trainer: Trainer, processes: Processes, stop: StopRequest) -> dict:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,8 @@ from annsoftmax_ref.machine.device import find_device
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # that torchrun gives its processes
 LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "nccl", "gloo")
 TELLING = timedelta(seconds=5)
+TOLD = "annsoftmax/told"  # how many processes have had something to tell
+PATIENCE = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,19 @@ def _is_first_to_tell() -> bool:
     if not are_launched():
         return True
     try:
-        return _store().add("annsoftmax/told", 1) == 1
+        before = _store().add(TOLD, 1)
+        if rank_here() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            _outlast_the_others()
+        return before == 1
     except (RuntimeError, ValueError, OSError):  # where the store has ended, too, better twice than not at all
         return True
+
+
+def _outlast_the_others() -> None:
+    """The store is this process's and ends with it: let the others, who have the same trouble, ask it first."""
+    end = time.monotonic() + PATIENCE
+    while _store().add(TOLD, 0) < int(os.environ["WORLD_SIZE"]) and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 @functools.cache
