@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -103,9 +104,7 @@ def _wait(pids: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
-    import annsoftmax_ref.cli
-    import torch.nn.parallel  # noqa: F401
-
+    importlib.import_module("annsoftmax_ref.cli")  # and all that it needs, once for all who are forked
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         asked = json.loads(line)

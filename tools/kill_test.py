@@ -1,9 +1,9 @@
 """Kill ``annsoftmax train`` again and again, and see that nothing is lost: ``make kill-test``.
 
-A run on some processes is killed by SIGKILL at random times, one process of it, all, or the launcher alone, and each
-time goes on with --resume. It must end bit for bit where an uninterrupted run ends, and leave no process behind. Then a
-run that was killed once goes on with another number of processes: it must end there up to the noise between runs, which
-is measured by further seeds.
+A run on some processes is killed by SIGKILL at random times, one process of it or all, and each time goes on with
+--resume. It must end bit for bit where an uninterrupted run ends, and leave no process behind. Then the launcher alone is
+killed: its processes must save and end by themselves. Last, a run that was killed once goes on with another number of
+processes: it must end there up to the noise between runs, which is measured by further seeds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from annsoftmax_ref.training.sharded.metadata import read_metadata
 from annsoftmax_ref.training.sharded.tensors import read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
-WHO = ("one", "all", "launcher")  # is killed
+WHO = ("one", "all")  # is killed
 GONE = 60.0  # seconds in which all must have ended once one has been killed
 TOKEN = "ANNSOFTMAX_KILL_TEST"
 BEGUN = "training: "  # what a run says when it begins to
@@ -70,6 +70,7 @@ class Run:
         return found
 
     def kill(self, who: str, draw: random.Random) -> None:
+        """who: "one" of its ranks, "all" that is there, or the "launcher" alone."""
         members = self.members()
         ranks = sorted(pid for pid, is_rank in members.items() if is_rank)
         if who == "one" and ranks:
@@ -135,14 +136,12 @@ def kill_in_a_row(kills: int, ranks: int, folder: Path, settings: list[str], spa
     return done
 
 
-def kill_between(ranks: int, folder: Path, settings: list[str], step: int) -> int:
-    """Kill all of a run once it has a checkpoint of ``step`` or later -> the step of its newest one."""
+def kill_after(ranks: int, folder: Path, settings: list[str], step: int, who: str, draw) -> int:
+    """Kill a run once it has a checkpoint of ``step`` or later -> the step of its newest one."""
     run = Run(ranks, folder, settings)
     while (latest(folder) or 0) < step:
-        if run.process.poll() is not None:
-            raise AssertionError(f"the run ended before step {step}:\n{run.said()}")
-        time.sleep(0.02)
-    run.kill("all", random.Random(0))
+        assert not run.sleep(0.02), f"the run ended before step {step}"
+    run.kill(who, draw)
     run.wait(GONE)
     return latest(folder)
 
@@ -194,10 +193,24 @@ def test_same(arguments, folder: Path, settings: list[str], draw) -> dict:
     return {"whole": whole, "kills": kills, "tensors": len(tensors(folder / "whole"))}
 
 
+def test_orphans(arguments, folder: Path, settings: list[str], draw) -> dict:
+    """The launcher is killed, and its processes with nobody to watch over them."""
+    run = Run(arguments.ranks, folder / "orphans", settings)
+    run.begin()
+    run.sleep(draw.uniform(0, 5))
+    started = time.monotonic()
+    run.kill("launcher", draw)
+    run.wait(GONE)
+    seconds, said = time.monotonic() - started, run.said()
+    assert "stopped by the end of torchrun after step" in said and latest(folder / "orphans"), said
+    print(f"launcher killed: its processes saved step {latest(folder / 'orphans')} and ended {seconds:.1f} s later")
+    return {"orphans_ended_after_s": round(seconds, 2)}
+
+
 def test_other(arguments, folder: Path, settings: list[str], draw, whole: dict) -> dict:
     """Killed on ``ranks``, resumed on ``then``; and the noise between runs with other seeds."""
-    total = whole["step"]
-    step = kill_between(arguments.ranks, folder / "moved", settings, draw.randrange(1, total // 2))
+    total, who = whole["step"], draw.choice(WHO)
+    step = kill_after(arguments.ranks, folder / "moved", settings, draw.randrange(1, total // 2), who, draw)
     moved = Run(arguments.then, folder / "moved", settings).finish()
     seeds = [
         ends(Run(arguments.ranks, folder / f"seed{seed}", [*settings, "--seed", str(seed)]).finish())
@@ -216,7 +229,7 @@ def test_other(arguments, folder: Path, settings: list[str], draw, whole: dict) 
         print(f"{name}: {value:.5f} uninterrupted, {moved_to}; between seeds ± {noise:.5f}", flush=True)
     far = [name for name, one in compared.items() if abs(one["moved"] - one["whole"]) > SIGMAS * one["noise"]]
     assert not far, f"further away than {SIGMAS:g} times the noise: {far}"
-    return {"killed_at": step, "steps": total, "then_ranks": arguments.then, "compared": compared}
+    return {"killed": who, "newest_step": step, "steps": total, "then_ranks": arguments.then, "compared": compared}
 
 
 def main() -> None:
@@ -238,6 +251,7 @@ def main() -> None:
         same = test_same(arguments, folder, settings, draw)
         row = {"task": arguments.task, "settings": settings, "ranks": arguments.ranks, "seed": arguments.seed}
         row |= {"kills": same["kills"], "equal_tensors": same["tensors"], "loss": same["whole"]["loss"]}
+        row |= test_orphans(arguments, folder, settings, draw)
         if arguments.then:
             row |= test_other(arguments, folder, settings, draw, same["whole"])
     finally:

@@ -98,11 +98,11 @@ class Show(Told):
         self.trainer = trainer
         if self.log is not None:
             self.board = Board(self.log, trainer.step)
-        self.bar = tqdm(total=trainer.total, initial=trainer.step, unit="step", disable=not self.terminal)
         if not self.quiet:
             where = f", going on after step {trainer.step}" if trainer.step else ""
-            tqdm.write(f"training: {trainer.total} steps on {trainer.ranks} process(es){where}")
-            sys.stdout.flush()
+            on = f"{trainer.ranks} processes" if trainer.ranks > 1 else "1 process"
+            print(f"training: {trainer.total} steps on {on}{where}", flush=True)
+        self.bar = tqdm(total=trainer.total, initial=trainer.step, unit="step", disable=not self.terminal)
 
     def on_step(self, step: int, loss: float) -> None:
         self.bar.update()

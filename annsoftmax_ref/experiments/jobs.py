@@ -69,9 +69,9 @@ class Job:
     timeout: float = setting(300.0, float, "seconds after which a process that waits for another gives up")
 
     def __post_init__(self):
-        object.__setattr__(self, "options", dict(self.options or {}))
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+        object.__setattr__(self, "options", dict(self.options or {}))
         if self.resume and self.checkpoints is None:
             raise ValueError("resume is True but checkpoints is not given; name the folder to go on from")
         if self.optimizer == "adamw" and STORAGES[self.storage].momentum == torch.int8:

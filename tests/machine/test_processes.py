@@ -1,4 +1,4 @@
-"""machine/processes.py: one process needs no torch.distributed; what many do is tested in tests/commands/test_train.py."""
+"""machine/processes.py: one process needs no torch.distributed (many: tests/commands/test_train.py)."""
 
 import pytest
 import torch
@@ -38,9 +38,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     ],
 )
 def test_errors_of_a_lost_process_are_told_from_others(text, lost):
-    expected = ConnectionError if lost else RuntimeError
     assert processes._tells_of_a_lost_process(RuntimeError(text)) is lost
-    assert issubclass(expected, OSError) is lost  # which the command line says in one sentence
 
 
 def test_one_process_tells_what_it_has_to_tell(capsys):

@@ -68,7 +68,7 @@ def test_it_learns_as_fit_does(data):
 
 def test_the_order_is_that_of_fit_and_the_augmentation_is_not_remembered(data):
     """Without augmentation and dropout the two loops take the same steps."""
-    ours, (model, head, recipe) = trainer(data, "full"), new("full")
+    ours, (model, head, _) = trainer(data, "full"), new("full")
     plain = dataclasses.replace(ours.recipe, augmentation=None)
     ours.recipe = plain
     ours.run()
