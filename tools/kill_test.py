@@ -1,9 +1,9 @@
 """Kill ``annsoftmax train`` again and again, and see that nothing is lost: ``make kill-test``.
 
 A run on some processes is killed by SIGKILL at random times, one process of it or all, and each time goes on with
---resume. It must end bit for bit where an uninterrupted run ends, and leave no process behind. Then the launcher alone is
-killed: its processes must save and end by themselves. Last, a run that was killed once goes on with another number of
-processes: it must end there up to the noise between runs, which is measured by further seeds.
+--resume. It must end bit for bit where an uninterrupted run ends, and leave no process behind. Then the launcher alone
+is killed: its processes must save and end by themselves. Last, a run that was killed once goes on with another number
+of processes: it must end there up to the noise between runs, which is measured by further seeds.
 """
 
 from __future__ import annotations

@@ -158,12 +158,6 @@ def test_what_is_wrong_is_told_once_by_two_processes(call, tmp_path, server, mor
     assert len(lines) == 1 and re.search(words, lines[0]), run.said()
 
 
-def test_retrieval_of_unseen_classes_is_measured_by_one_process(tmp_path, server):
-    numbers = ["--rate", "0.1", "--steps", "3", "--epochs", "1", "--dim", "16", "--device", "cpu", "--batch", "64"]
-    run = server.start(2, tmp_path, "train", "--task", "glyphs:unseen", *numbers)
-    assert run.wait() == [0, 0] and "recall_at_1" in run.said()
-
-
 def test_nothing_of_torchrun_is_looked_for_by_one_process(call, monkeypatch):
     monkeypatch.setitem(os.environ, "RANK", "0")  # left by something else
     assert cli.main([*call, "--epochs", "1", "--json", os.devnull]) == 0
