@@ -36,13 +36,6 @@ class Processes:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def from_first(self, value):
-        """The value that process 0 has, on all; for all to call together."""
-        said = [value]
-        if self.group is not None:
-            dist.broadcast_object_list(said, src=0, group=self.group, device=torch.device("cpu"))
-        return said[0]
-
 
 def are_launched() -> bool:
     """Whether torchrun, or what sets the same variables, has started this process as one of several."""
@@ -58,31 +51,44 @@ def joined(device: str = "auto", timeout: float = 300.0) -> Iterator[Processes]:
     """The processes that torchrun has started, as a group (gloo on CPUs, NCCL on GPUs), until the block ends.
 
     device: as ``find_device``'s; each process has a GPU of its own, by its number on its machine. timeout: seconds
-    after which a process that waits for another one gives up. Raises ValueError for a machine with too few GPUs, and
-    ConnectionError, in the place of what the backends raise, where another process has ended.
+    after which a process that waits for another one gives up. A group that is there already, made by Ray Train for
+    instance, is taken as it is, and stays. Raises ValueError for a machine with too few GPUs, and ConnectionError, in
+    the place of what the backends raise, where another process has ended.
     """
     place = find_device(device)
-    if not are_launched():
-        yield Processes(0, 1, place)
-        return
-    rank, ranks = rank_here(), int(os.environ["WORLD_SIZE"])
-    if place.type == "cuda":
-        place = _own_gpu(int(os.environ["LOCAL_RANK"]))
-    wait = timedelta(seconds=timeout)
+    there = dist.is_available() and dist.is_initialized()
     try:
-        backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=_store(), rank=rank, world_size=ranks, timeout=wait)
-        yield Processes(rank, ranks, place, dist.group.WORLD)
+        if there:
+            yield _of_group(torch.device("cuda", torch.cuda.current_device()) if place.type == "cuda" else place)
+        elif are_launched():
+            yield _begin(place, timedelta(seconds=timeout))
+        else:
+            yield Processes(0, 1, place)
     except RuntimeError as error:
         if not _tells_of_a_lost_process(error):
             raise
         raise ConnectionError(
-            f"process {rank} of {ranks} has lost another one, which has ended or has not answered for {timeout:g} s; "
-            "start all of them again, with --resume"
+            f"process {rank_here()} of {os.environ.get('WORLD_SIZE', 'several')} has lost another one, which has ended "
+            f"or has not answered for {timeout:g} s; start all of them again, with --resume"
         ) from error
     finally:
-        if dist.is_initialized():
+        if not there and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _begin(place: torch.device, wait: timedelta) -> Processes:
+    """The group of those that torchrun has started."""
+    if place.type == "cuda":
+        place = _own_gpu(int(os.environ["LOCAL_RANK"]))
+    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+    ranks = int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=_store(), rank=rank_here(), world_size=ranks, timeout=wait)
+    return _of_group(place)
+
+
+def _of_group(place: torch.device) -> Processes:
+    ranks = dist.get_world_size()
+    return Processes(dist.get_rank(), ranks, place, dist.group.WORLD if ranks > 1 else None)
 
 
 def tell_once(sentence: str) -> None:

@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from ranks import on_ranks
 
 from annsoftmax_ref import RowAdamW, RowSGD
-from annsoftmax_ref.experiments.jobs import Job, make_trainer, read_config
+from annsoftmax_ref.experiments.jobs import Job, Told, make_trainer, read_config, run_job
 from annsoftmax_ref.machine.processes import Processes
 from annsoftmax_ref.training import default_recipe
 
@@ -95,16 +97,24 @@ def test_the_recipe_is_that_of_the_objective_but_for_what_is_given():
     assert Job(storage="fp8_int8").recipe().momentum_in_8_bits
 
 
-@pytest.mark.parametrize(
-    "fields, kind", [({"optimizer": "adamw"}, RowAdamW), ({"storage": "bf16"}, RowSGD), ({"head": "full"}, RowSGD)]
-)
-def test_it_learns(fields, kind, tmp_path):
+@pytest.fixture
+def task(tmp_path):
+    """Few classes in few dimensions."""
     labels, rng = np.arange(600) % 20, np.random.default_rng(0)
     centres = rng.standard_normal((20, 8), dtype=np.float32)
     np.save(tmp_path / "features.npy", centres[labels] + 0.2 * rng.standard_normal((600, 8), dtype=np.float32))
     np.save(tmp_path / "labels.npy", labels)
-    numbers = {"rate": 0.9, "batch": 64, "epochs": 3, "steps": 20, "dim": 16, "evaluate_every": 3}
-    trainer = make_trainer(job := Job(f"features:{tmp_path}", device="cpu", **numbers, **fields), HERE)
+    return f"features:{tmp_path}"
+
+
+NUMBERS = {"rate": 0.9, "batch": 64, "epochs": 3, "steps": 20, "dim": 16, "evaluate_every": 3, "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    "fields, kind", [({"optimizer": "adamw"}, RowAdamW), ({"storage": "bf16"}, RowSGD), ({"head": "full"}, RowSGD)]
+)
+def test_it_learns(fields, kind, task):
+    trainer = make_trainer(job := Job(task, **NUMBERS, **fields), HERE)
     assert type(trainer.optimizer) is kind
     assert (trainer.head.weight.dtype == torch.bfloat16) is (job.storage == "bf16")
     losses = [row.loss for row in trainer.run().epochs]
@@ -114,3 +124,18 @@ def test_it_learns(fields, kind, tmp_path):
 def test_what_a_run_must_find_equal_does_not_name_where_and_how_long_it_runs():
     assert Job().same == Job(device="cpu", keep=5, save_every=3, log="x", checkpoints="a", timeout=9).same
     assert Job().same != Job(rate=0.2).same
+
+
+def test_a_group_that_is_there_already_is_taken_as_it_is(task, tmp_path):
+    """As Ray Train makes one before it calls a worker's function."""
+    told = []
+    job = Job(task, checkpoints=str(tmp_path / "run"), **NUMBERS)
+
+    def work(rank, group):
+        row = run_job(job, Told(begun=lambda trainer: told.append(trainer.ranks)))
+        return row, dist.is_initialized()
+
+    rows, still = zip(*on_ranks(2, work), strict=True)
+    assert still == (True, True) and told == [2]
+    assert rows[0]["finished"] and rows[0]["ranks"] == 2 and rows[0]["metrics"] == rows[1]["metrics"]
+    assert (tmp_path / "run" / "step_00000060" / "manifest.json").exists()
