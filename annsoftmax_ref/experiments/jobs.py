@@ -21,9 +21,8 @@ from annsoftmax_ref.machine.device import PRECISIONS, in_precision
 from annsoftmax_ref.machine.processes import Processes, joined
 from annsoftmax_ref.machine.stopping import StopRequest
 from annsoftmax_ref.objectives import OBJECTIVES
-from annsoftmax_ref.training import Recipe, build_optimizer, default_recipe
+from annsoftmax_ref.training import Recipe, Trainer, build_optimizer, default_recipe
 from annsoftmax_ref.training.sharded import Checkpoints
-from annsoftmax_ref.training.trainer import Trainer
 
 OPTIMIZERS = {"sgd": {}, "adamw": {"lr": 2e-3, "weight_decay": 1e-2}}  # and what is not the recipe's by default
 
