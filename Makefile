@@ -19,7 +19,7 @@ QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 GOMP_SPINCOUNT=100
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lab browser notebooks refresh-notebooks lint format sanitize emulate gpu bench soak lesson-data site clean
+.PHONY: help setup demo test pytest lab browser notebooks refresh-notebooks lint format sanitize emulate gpu bench soak kill-test lesson-data site clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -31,7 +31,7 @@ $(STAMP):
 	@echo "setup: installing into $(VENV) the versions named in constraints.txt (1.6 GB, or 5.6 GB with the CUDA build of torch; a minute or more)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[notebooks,dev,peers]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[notebooks,dev,peers,train]'
 	@rm -f $(VENV)/.setup-* && touch $@
 	@echo "setup: done"
 
@@ -95,6 +95,10 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 
 lesson-data: $(STAMP)  ## train the head that the notebooks look at (about a minute)
 	$(BIN)/python -m annsoftmax_ref.lessons.trained
+
+kill-test: $(STAMP)  ## kill a training run twenty times, and see that nothing is lost (half an hour), into results/cluster/
+	PYTHONPATH=. $(QUIET_ENV) $(BIN)/python tools/kill_test.py --seed 7 --json results/cluster/kill_test.json -- \
+		--rate 0.1 --epochs 2 --steps 80 --save-every 8 --device cpu
 
 soak: $(STAMP)  ## half an hour of uneven steps, watched for leaks, NaN and decay, into results/cpu/soak.json
 	$(BENCH) soak --minutes 30 --json results/cpu/soak.json

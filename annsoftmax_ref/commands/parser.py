@@ -8,13 +8,15 @@ import sys
 
 from annsoftmax_ref.experiments.plots import check_figure_path
 from annsoftmax_ref.machine.files import check_writable
+from annsoftmax_ref.machine.processes import tell_once
 
 
 class Parser(argparse.ArgumentParser):
     """A wrong call ends with status 2 and one line."""
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        tell_once(f"{self.prog}: {message} (see {self.prog} --help)")
+        self.exit(2)
 
 
 def subcommand(commands, name: str, run, help_: str, example: str) -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from annsoftmax_ref.evaluation.buckets import accuracy_by_frequency
 from annsoftmax_ref.evaluation.embeddings import CHUNK, embed, embed_all, evaluating
+from annsoftmax_ref.evaluation.parts import PartOf
 from annsoftmax_ref.evaluation.retrieval import mean_average_precision, recall_at_k
 from annsoftmax_ref.evaluation.verification import (
     draw_pairs,
@@ -113,11 +114,13 @@ def precision_report(model: nn.Module, head: nn.Module, dataset) -> dict[str, fl
     right = torch.zeros(max(PRECISION_AT), dtype=torch.int64)  # by rank
     with evaluating(model, head):
         for index in torch.arange(len(dataset)).split(CHUNK):
-            inputs, offsets, labels = dataset.batch_all(index)
-            _, classes = head.topk(embed(model, inputs), min(len(right), head.num_classes))
-            start = torch.arange(len(index)) * head.num_classes  # (sample, class) as one number
+            part = PartOf(head, index)
+            inputs, offsets, labels = dataset.batch_all(part.index)
+            _, classes = head.topk(part.cut(embed(model, inputs)), min(len(right), head.num_classes))
+            start = torch.arange(len(part.index)) * head.num_classes  # (sample, class) as one number
             own = start.repeat_interleave(offsets.diff()) + labels
-            right[: classes.shape[1]] += torch.isin(start.unsqueeze(1) + classes.cpu(), own).sum(dim=0)
+            own_ones = torch.isin(part.cut(start).unsqueeze(1) + classes.cpu(), own)
+            right[: classes.shape[1]] += part.of_all(own_ones).sum(dim=0)
     return {
         f"precision_at_{k}": int(right[:k].sum()) / (k * len(dataset)) if k <= head.num_classes else None
         for k in PRECISION_AT
@@ -152,15 +155,18 @@ def hits(model: nn.Module, head: nn.Module, dataset, k: int = 1) -> tuple[Tensor
 
     ``dataset`` has ``len`` and ``batch(index) -> (inputs, labels)``. Whatever the head trained on, the test is exact.
     Returns hits [n, k] bool, at most one a row, in the order of the ranking (top-j is ``hits[:, :j].any(1)``), and
-    labels [n] int64, both on the CPU. Derived in notebook 10, section "Count the hits".
+    labels [n] int64, both on the CPU. Where the classes are split over processes, all of them call this together, each
+    embeds a part of the samples, and all return the same. Derived in notebook 10, section "Count the hits".
     """
     found, owners = [], []
     with evaluating(model, head):
         for index in torch.arange(len(dataset)).split(CHUNK):
-            inputs, labels = dataset.batch(index)
-            _, classes = head.topk(embed(model, inputs), k)
-            found.append(classes.cpu() == labels.cpu().unsqueeze(1))
-            owners.append(labels.cpu())
+            part = PartOf(head, index)
+            inputs, labels = dataset.batch(part.index)
+            labels = part.cut(labels.cpu())
+            _, classes = head.topk(part.cut(embed(model, inputs)), k)
+            found.append(part.of_all(classes.cpu() == labels.unsqueeze(1)))
+            owners.append(part.of_all(labels))
     return torch.cat(found), torch.cat(owners)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import logging
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 logger = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "bf16", "fp32")
+_precision = contextvars.ContextVar("precision", default="auto")
 
 
 def find_device(name: str) -> torch.device:
@@ -32,9 +37,21 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     )
 
 
+@contextlib.contextmanager
+def in_precision(name: str) -> Iterator[None]:
+    """What ``autocast`` gives in the block: "bf16", "fp32", or "auto"."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision is {name!r}; it should be one of {', '.join(PRECISIONS)}")
+    before = _precision.set(name)
+    try:
+        yield
+    finally:
+        _precision.reset(before)
+
+
 def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     """The precision the backbone runs in, training and evaluation alike: bfloat16 where it is fast."""
-    if bfloat16_is_fast(device):
+    if _precision.get() == "bf16" or (_precision.get() == "auto" and bfloat16_is_fast(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 

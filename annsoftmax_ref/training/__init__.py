@@ -1,17 +1,21 @@
 """Training a backbone and a head: the loop and its step, the recipe, the networks, checkpoints.
 
-``sharded`` has checkpoints of many processes; ``checkpoint`` is ``fit``'s, of one.
+``fit`` (``loop``) is for one process, a notebook's; ``Trainer`` (``trainer``) for one or many, with checkpoints after
+any step. ``batches`` makes the batches of both, ``board`` logs for TensorBoard. ``sharded`` has checkpoints of many
+processes; ``checkpoint`` is ``fit``'s, of one.
 """
 
 from annsoftmax_ref.training.history import Epoch, History
 from annsoftmax_ref.training.loop import fit
 from annsoftmax_ref.training.recipe import Recipe, build_optimizer, build_scheduler, default_recipe
 from annsoftmax_ref.training.step import train_step
+from annsoftmax_ref.training.trainer import Trainer
 
 __all__ = [
     "Epoch",
     "History",
     "Recipe",
+    "Trainer",
     "build_optimizer",
     "build_scheduler",
     "default_recipe",

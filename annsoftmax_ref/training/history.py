@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 @dataclass
 class Epoch:
     """One row of the history. ``seconds``: of training up to here, without evaluation, diagnostics and saving;
-    ``accuracy``: 0 to 1, on the test set after this epoch; ``head_ms``: the median step's time in the head (loss,
-    backward, update of its rows); ``lr``: at the epoch's start."""
+    ``accuracy``: 0 to 1, on the test set after this epoch, None if it was not tested then; ``head_ms``: the median
+    step's time in the head (loss, backward, update of its rows); ``lr``: at the epoch's start."""
 
     epoch: int
     seconds: float
     loss: float
-    accuracy: float
+    accuracy: float | None
     head_ms: float
     lr: float
 

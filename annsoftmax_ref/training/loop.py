@@ -13,17 +13,16 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from annsoftmax_ref import evaluation
 from annsoftmax_ref.checks import check_from_0, check_positive_int
-from annsoftmax_ref.datasets.inputs import are_images, to_model
 from annsoftmax_ref.machine.device import device_of
 from annsoftmax_ref.machine.files import check_writable
 from annsoftmax_ref.objectives import OBJECTIVES
 from annsoftmax_ref.training import checkpoint as files
+from annsoftmax_ref.training.batches import epoch_generator, make_batch, order_of_epoch, steps_of
 from annsoftmax_ref.training.history import Epoch, History
 from annsoftmax_ref.training.recipe import Recipe, build_optimizer, build_scheduler, default_recipe
 from annsoftmax_ref.training.step import train_step
@@ -72,7 +71,7 @@ def fit(
         raise ValueError("resume is True but checkpoint is None; name the file to go on from")
     if optimizer is None:
         optimizer = build_optimizer(model, head, recipe)
-        scheduler = scheduler or build_scheduler(optimizer, recipe, _steps(data, recipe) * recipe.epochs)
+        scheduler = scheduler or build_scheduler(optimizer, recipe, steps_of(data, recipe) * recipe.epochs)
     evaluate = evaluate or (lambda: evaluation.score(model, head, data))
     run = Run(model, head, data, recipe, optimizer, scheduler, seed, diagnose_every)
     path = None if checkpoint is None else Path(checkpoint)
@@ -115,17 +114,18 @@ class Run:
     @property
     def steps(self) -> int:
         """Of an epoch."""
-        return _steps(self.data, self.recipe)
+        return steps_of(self.data, self.recipe)
 
     def train_epoch(self, epoch: int, bar: tqdm) -> Epoch:
         """The steps of epoch number ``epoch``, from 0; its row of the history, whose accuracy is still to be filled."""
-        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        generator = epoch_generator(self.seed, epoch)
         lr = self.optimizer.param_groups[0]["lr"]
         self.model.train()
         self.head.train()
         losses, head_ms, aside, start = [], [], 0.0, time.perf_counter()
-        for step, index in enumerate(self._order(generator), 1):
-            inputs, labels = self._batch(index, generator)
+        place = device_of(self.model)
+        for step, index in enumerate(order_of_epoch(self.data, self.recipe, generator), 1):
+            inputs, labels = make_batch(self.data.train, index, self.recipe, generator, place)
             loss, milliseconds, embeddings = train_step(self.model, self.head, self.optimizer, inputs, labels)
             if self.scheduler is not None:
                 self.scheduler.step()
@@ -178,21 +178,6 @@ class Run:
             "classes": self.data.num_classes,
         }
 
-    def _order(self, generator: torch.Generator) -> list[Tensor]:
-        """The batches of an epoch as index tensors; what is left over by whole ones waits for the next shuffle."""
-        samples, size = len(self.data.train), self.recipe.batch_size
-        if self.recipe.steps_per_epoch is not None:
-            return list(torch.randint(samples, (self.steps, size), generator=generator))
-        return list(torch.randperm(samples, generator=generator).split(size))[: self.steps]
-
-    def _batch(self, index: Tensor, generator: torch.Generator):
-        """The samples ``index`` as the model reads them, images augmented, and their labels [B], on its device."""
-        train, device = self.data.train, device_of(self.model)
-        inputs, labels = train.batch(index, generator) if getattr(train, "draws", False) else train.batch(index)
-        if self.recipe.augmentation and are_images(inputs):
-            return self.recipe.augmentation(inputs.to(device), generator), labels.to(device)
-        return to_model(inputs, device), labels.to(device)
-
     def _diagnose(self, done: int, epoch: int, embeddings: Tensor, labels: Tensor) -> float:
         """Sample the head after ``done`` steps; the seconds that it took."""
         start = time.perf_counter()
@@ -200,10 +185,6 @@ class Run:
         cost = time.perf_counter() - start
         self.history.diagnostics.append({"step": done, "epoch": epoch + 1, **sample, "cost_ms": cost * 1e3})
         return cost
-
-
-def _steps(data, recipe: Recipe) -> int:
-    return recipe.steps_per_epoch or max(1, len(data.train) // recipe.batch_size)
 
 
 def _counted(recipe: Recipe, epochs: int | None) -> Recipe:
@@ -217,7 +198,3 @@ def _counted(recipe: Recipe, epochs: int | None) -> Recipe:
 
 def _objective_name(head: nn.Module) -> str:
     return next((name for name, kind in OBJECTIVES.items() if type(head.objective) is kind), "cosface")
-
-
-def _mixed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])

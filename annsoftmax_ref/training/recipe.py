@@ -9,7 +9,7 @@ from torch import nn
 
 from annsoftmax_ref.datasets.augment import Augmentation
 from annsoftmax_ref.objectives import OBJECTIVES, Objective, make_objective
-from annsoftmax_ref.optim import RowSGD
+from annsoftmax_ref.optim import RowAdamW, RowSGD
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,33 @@ def default_recipe(objective: str = "cosface") -> Recipe:
     return Recipe(objective=objective, margin=OBJECTIVES[objective].recipe_margin)
 
 
-def build_optimizer(model: nn.Module, head: nn.Module, recipe: Recipe) -> RowSGD:
-    """RowSGD with Nesterov momentum over backbone and head; on dense gradients it equals torch.optim.SGD."""
+def build_optimizer(model: nn.Module, head: nn.Module, recipe: Recipe, kind: str = "sgd") -> RowSGD | RowAdamW:
+    """A row optimizer over backbone and head; on dense gradients it equals torch's.
+
+    kind: "sgd", with Nesterov momentum, or "adamw", with the recipe's learning rate and decay alone.
+    """
     matrices = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": others},
-        {"params": list(head.parameters()), "momentum_dtype": torch.int8 if recipe.momentum_in_8_bits else None},
+        {"params": list(head.parameters())},
     ]
+    if kind == "adamw":
+        return RowAdamW([g for g in groups if g["params"]], lr=recipe.lr, weight_decay=0.0)
+    groups[2]["momentum_dtype"] = torch.int8 if recipe.momentum_in_8_bits else None
     return RowSGD(
         [g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
     )
 
 
-def build_scheduler(optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Up in a straight line for ``recipe.warmup`` of the steps, then down in one to 0."""
+def rate_factor(step: int, recipe: Recipe, steps: int) -> float:
+    """What the learning rate is multiplied by at ``step`` of ``steps``: up in a straight line for ``recipe.warmup`` of
+    them, then down in one to 0."""
     rise = max(1, round(recipe.warmup * steps))
+    return (step + 1) / rise if step < rise else max(0.0, (steps - step) / max(1, steps - rise))
 
-    def factor(step: int) -> float:
-        return (step + 1) / rise if step < rise else max(0.0, (steps - step) / max(1, steps - rise))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+def build_scheduler(optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """The learning rate times ``rate_factor``, step by step."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, recipe, steps))

@@ -34,3 +34,19 @@ def test_the_backbone_runs_in_bfloat16_only_where_that_is_fast(monkeypatch, fast
         assert layer(x).dtype == (torch.bfloat16 if fast else torch.float32)
     device.wait_for(place)
     assert layer(x).dtype == torch.float32
+
+
+def test_a_precision_is_chosen_for_a_block():
+    def kind():
+        with device.autocast(torch.device("cpu")):
+            return nn.Linear(2, 2)(torch.ones(1, 2)).dtype
+
+    before = kind()
+    with device.in_precision("bf16"):
+        assert kind() == torch.bfloat16
+        with device.in_precision("fp32"):
+            assert kind() == torch.float32
+    assert kind() == before
+    with pytest.raises(ValueError, match="precision is 'fp16'; it should be one of auto, bf16, fp32"):
+        with device.in_precision("fp16"):
+            pass

@@ -14,6 +14,7 @@ DOCUMENTS = {
         "README.md",
         "CONTRIBUTING.md",
         "annsoftmax_ref/README.md",
+        *(f"annsoftmax_ref/training/{page}.md" for page in ("README", "torchrun", "slurm", "ray")),
         "kernels_inline/README.md",
         "results/README.md",
         "results/tables/README.md",
