@@ -104,7 +104,8 @@ def _wait(pids: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
-    importlib.import_module("annsoftmax_ref.cli")  # and all that it needs, once for all who are forked
+    for name in ("annsoftmax_ref.cli", "torch._dynamo"):  # the second is what torch's first optimizer imports
+        importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         asked = json.loads(line)

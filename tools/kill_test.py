@@ -236,7 +236,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="pairs:100000")
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--then", type=int, default=3, help="processes of the run that goes on elsewhere; 0: none")
+    parser.add_argument(
+        "--then", type=int, default=3, help="processes of the run that goes on elsewhere; 0: kills alone"
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the kills")
     parser.add_argument("--seeds", type=int, default=3, help="runs by which noise is measured")
@@ -251,8 +253,8 @@ def main() -> None:
         same = test_same(arguments, folder, settings, draw)
         row = {"task": arguments.task, "settings": settings, "ranks": arguments.ranks, "seed": arguments.seed}
         row |= {"kills": same["kills"], "equal_tensors": same["tensors"], "loss": same["whole"]["loss"]}
-        row |= test_orphans(arguments, folder, settings, draw)
         if arguments.then:
+            row |= test_orphans(arguments, folder, settings, draw)
             row |= test_other(arguments, folder, settings, draw, same["whole"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
