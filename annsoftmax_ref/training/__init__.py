@@ -1,4 +1,7 @@
-"""Training a backbone and a head: the loop and its step, the recipe, the networks, checkpoints."""
+"""Training a backbone and a head: the loop and its step, the recipe, the networks, checkpoints.
+
+``sharded`` has checkpoints of many processes; ``checkpoint`` is ``fit``'s, of one.
+"""
 
 from annsoftmax_ref.training.history import Epoch, History
 from annsoftmax_ref.training.loop import fit
