@@ -29,7 +29,8 @@ from pathlib import Path
 
 from annsoftmax_ref.checks import check_positive_int
 
-PRELOADED = ["annsoftmax_ref", "annsoftmax_ref.lessons.processes", "torch.distributed.fsdp"]
+# What a process would else import by itself, each of them anew: torch._dynamo is what optimizers and wrappers ask for.
+PRELOADED = [__name__, "annsoftmax_ref.training.sharded", "torch.distributed.fsdp", "torch._dynamo", "numpy.random"]
 GRACE = 3.0  # seconds that the others have once a process has failed
 
 
