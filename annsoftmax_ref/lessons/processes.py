@@ -27,16 +27,21 @@ from datetime import timedelta
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
+
 from annsoftmax_ref.checks import check_positive_int
 
 # What a process would else import by itself, each of them anew: torch._dynamo is what optimizers and wrappers ask for.
 PRELOADED = [__name__, "annsoftmax_ref.training.sharded", "torch.distributed.fsdp", "torch._dynamo", "numpy.random"]
+START = 120.0  # seconds until all have met; the server's own start, at the first call, is the most of it
 GRACE = 3.0  # seconds that the others have once a process has failed
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process returned, or why it did not: error, a sentence, is None if it did. seconds: until it ended."""
+    """What a process returned, or why it did not: error, a sentence, is None if it did. seconds: until it ended, from
+    when all had met."""
 
     returned: object = None
     error: str | None = None
@@ -46,8 +51,9 @@ class Outcome:
 class Processes:
     """``ranks`` processes that run ``function(rank, group, *arguments)``; group is one of gloo, over all of them.
 
-    using: functions that it calls, whose text goes along. What goes to and fro is pickled. timeout: seconds, after
-    which those that still run are killed. Once one has failed, the others have ``GRACE`` seconds to end by themselves.
+    using: functions that it calls, whose text goes along. What goes to and fro is pickled. timeout: seconds from when
+    all have met, after which those that still run are killed. Once one has failed, the others have ``GRACE`` seconds to
+    end by themselves.
     """
 
     def __init__(
@@ -56,11 +62,11 @@ class Processes:
         self.ranks, self.timeout = check_positive_int("ranks", ranks), timeout
         self._call = "\n".join(_text_of(part) for part in (*using, function)), function.__name__, arguments
         self._outcomes: list[Outcome | None] = [None] * ranks
-        self._processes, self._pipes = [], []
+        self._processes, self._pipes, self._met = [], [], 0
 
     def __enter__(self) -> Processes:
         self._folder, self._start = Path(tempfile.mkdtemp(prefix="annsoftmax_ranks_")), time.monotonic()
-        self._deadline, context = self._start + self.timeout, get_context("forkserver")
+        self._deadline, context = self._start + START, get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         call = pickle.dumps(self._call)
         try:
@@ -115,6 +121,11 @@ class Processes:
             kind, value = "raised", _end_of(self._processes[rank].exitcode, self._folder / f"{rank}.txt")
         if kind == "said":
             yield rank, value
+        elif kind == "met":
+            self._met += 1
+            if self._met == self.ranks:
+                self._start = time.monotonic()
+                self._deadline = self._start + self.timeout
         elif kind == "returned":
             self._outcomes[rank] = Outcome(value, None, time.monotonic() - self._start)
         else:
@@ -182,8 +193,9 @@ def _live(rank: int, ranks: int, folder: str, call: bytes, pipe, timeout: float)
 
     sys.stdout = _Told(tell)
     try:
-        value = _call(rank, ranks, folder, call, timeout)
-        tell("returned", value)
+        _meet(rank, ranks, folder, timeout)
+        tell("met", None)
+        tell("returned", _call(rank, call))
     except BaseException as error:
         tell("raised", f"{type(error).__name__}: {error}")
         os._exit(1)  # as a script would end: connections break off, and others that wait notice
@@ -192,14 +204,14 @@ def _live(rank: int, ranks: int, folder: str, call: bytes, pipe, timeout: float)
     os._exit(0)
 
 
-def _call(rank: int, ranks: int, folder: str, call: bytes, timeout: float):
-    import torch
-    import torch.distributed as dist
+def _meet(rank: int, ranks: int, folder: str, timeout: float) -> None:
+    """At a file, which takes no port."""
+    limit = timedelta(seconds=START + timeout)
+    dist.init_process_group("gloo", f"file://{folder}/meeting", timeout=limit, rank=rank, world_size=ranks)
 
+
+def _call(rank: int, call: bytes):
     torch.set_num_threads(1)
-    # A file is enough to meet at, and takes no port.
-    meeting = f"file://{folder}/meeting"
-    dist.init_process_group("gloo", meeting, timeout=timedelta(seconds=timeout), rank=rank, world_size=ranks)
     text, name, arguments = pickle.loads(call)
     names: dict = {"__name__": "__main__"}
     exec(compile(text, f"<{name}>", "exec"), names)

@@ -151,7 +151,7 @@ EXERCISES = {
     "bytes_of_step": Exercise(
         lambda ranks, batch, dim: sum(bytes_of_step(ranks, batch, dim).values()),
         [(1, 64, 8), (2, 64, 8), (3, 12, 128), (4, 1024, 128), (256, 16384, 512)],
-        hint="A part of B / P samples comes from each of the P - 1 others; of an all-reduce of n bytes, 2 (P - 1) / P n.",
+        hint="Each of the P - 1 others sends its part of B / P samples; an all-reduce of n bytes is 2 (P - 1) / P n.",
     ),
     "loss_factor": Exercise(
         loss_factor,
