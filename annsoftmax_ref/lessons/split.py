@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from annsoftmax_ref.experiments.figures import new_figure
 from annsoftmax_ref.lessons import pictures
-from annsoftmax_ref.lessons.choosing import bars
 from annsoftmax_ref.lessons.exercises import Exercise
-from annsoftmax_ref.lessons.svg import BLUE, GREEN, WIDTH, bold, box, drawing, line, text
+from annsoftmax_ref.lessons.svg import BLUE, GREEN, ORANGE, SMALL, WIDTH, bold, box, drawing, line, text
 
 HEADER = 7 * 8  # bytes that each process says of its batch before it is scored
 
@@ -40,7 +39,7 @@ def draw_step(ranks: int = 3) -> str:
                 x = left + wide * r
                 body.append(box(x + 12, top, wide - 24, 42, line=GREEN, wide=1.5))
                 body.append(text(x + wide / 2, top + 18, first, at="middle"))
-                body.append(text(x + wide / 2, top + 34, second, at="middle", size=11))
+                body.append(text(x + wide / 2, top + 34, second, at="middle", size=SMALL))
         tall = 28 if across else 42
         if first != STEP[-1][1]:
             middles = [left + wide * (r + 0.5) for r in range(ranks)]
@@ -63,16 +62,36 @@ def bytes_of_step(ranks: int, batch: int, dim: int, feature_bytes: int = 4) -> d
 
 
 def draw_received(ranks: int = 4, batch: int = 1024, dim: int = 128, classes: int = 1_000_000) -> str:
-    """SVG: bytes that each process receives in a step, in thousands, against what other ways to split would take."""
+    """SVG: bytes that each process receives in a step, and what two other ways to split would take, in blue and orange;
+    the scale is logarithmic."""
     ours = bytes_of_step(ranks, batch, dim)
     counts = {
-        "features, labels": ours["features"] + ours["labels"] + ours["header"],
+        "features and labels": ours["features"] + ours["labels"] + ours["header"],
         "softmax": ours["softmax"],
         "gradient": ours["gradient"],
         "if all logits were sent": (ranks - 1) * batch * classes * 4 // ranks,
         "if all had all rows": 2 * (ranks - 1) * classes * dim * 4 // ranks,
     }
-    return bars({name: count / 1000 for name, count in counts.items()}, "kilobytes received by each process in a step")
+    left, decade, down = 180, 46, 28
+    body = [bold(0, 16, "received by each process in a step")]
+    for power, name in ((3, "1 kB"), (6, "1 MB"), (9, "1 GB"), (12, "1 TB")):
+        x = left + (power - 3) * decade
+        body += [line(x, 40, x, 46 + down * len(counts)), text(x, 36, name, size=SMALL, at="middle")]
+    for k, (name, count) in enumerate(counts.items()):
+        top, wide = 46 + down * k, max(1.0, (np.log10(count) - 3) * decade)
+        colour = ORANGE if name.startswith("if ") else BLUE
+        body += [text(0, top + 15, name), box(left, top, wide, 20, fill=colour, wide=0.5)]
+        body.append(text(WIDTH, top + 15, _in_words(count), at="end"))
+    said = ", ".join(f"{name} {_in_words(count)}" for name, count in counts.items())
+    return drawing(52 + down * len(counts), body, f"Received by each process in a step: {said}")
+
+
+def _in_words(count: int) -> str:
+    """Bytes: "393 kB"."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
 
 
 def draw_mass(ways: dict[str, Sequence[float]], ranks: Sequence[int]) -> Figure:

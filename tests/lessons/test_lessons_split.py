@@ -41,9 +41,9 @@ def test_the_bars_follow_the_controls_and_ours_do_not_grow_with_the_classes():
     )
     assert max(move(box, ("ranks", 256), ("classes", 1_000_000), ("ranks", 2))) < QUICK
     few, many = split.draw_received(classes=10_000), split.draw_received(classes=1_000_000)
-    for kind in ("features, labels", "softmax", "gradient"):
+    for kind in ("features and labels", "softmax", "gradient"):
         numbers = [svg.partition('aria-label="')[2].partition(f"{kind} ")[2].split(", ")[0] for svg in (few, many)]
-        assert numbers[0] == numbers[1] != ""
+        assert numbers[0] == numbers[1] and numbers[0].endswith("kB")
 
 
 def test_the_picture_of_the_mass_has_a_line_for_each_way():
