@@ -21,6 +21,7 @@ from kernels_inline.head_ops import gather_normalise
 
 # Ages the table covers. A sweep catches up N / WINDOW rows in each step, so that no row grows older.
 WINDOW = 1024
+PART = 1 << 16  # rows that are caught up at a time: without a kernel they and their buffers are copied on the way
 
 
 class UnitGradient(NamedTuple):
@@ -142,19 +143,21 @@ class RowOptimizer(RowBuffers, ABC):
         return state["last"] is not None and (state["behind"] or is_recorded())
 
     def _catch_up(self, weight: Tensor, ids: Tensor | None, state: dict) -> None:
-        if state["last"] is None:
-            return
+        if state["last"] is not None:
+            ids = torch.arange(len(weight), device=weight.device) if ids is None else ids
+            for part in ids.split(PART):
+                self._catch_up_part(weight, part, state)
+
+    def _catch_up_part(self, weight: Tensor, ids: Tensor, state: dict) -> None:
         fused = self._fused(weight)
         if fused is not None:
-            ids = torch.arange(len(weight), device=weight.device) if ids is None else ids
             fused.catch_up(*self._rows(weight, state, ids), *self._now(weight, state, self._group_of(weight)))
             return
-        last = state["last"] if ids is None else state["last"].index_select(0, ids)
+        last = state["last"].index_select(0, ids)
         lagging = (last < state["step"]).nonzero().squeeze(1)
         if len(lagging) == 0:
             return
-        age = state["step"] - last[lagging]
-        ids = lagging if ids is None else ids[lagging]
+        age, ids = state["step"] - last[lagging], ids[lagging]
         entries = state["table"].to(weight.device)[age]  # [n, columns]
         row, buffers = self._read(weight, state, ids)
         self.apply(entries, row, buffers, self._group_of(weight))

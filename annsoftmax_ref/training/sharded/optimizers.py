@@ -48,6 +48,8 @@ def put_optimizer(optimizer: Optimizer, names: dict[Tensor, str], numbers: dict,
     """numbers, read: of ``optimizer_numbers`` and ``optimizer_tensors``, the latter by PARAMETER.ENTRY."""
     saved, state = optimizer.state_dict(), {}
     for parameter, key in _keys(optimizer, saved):
+        if parameter.numel() == 0:  # of a process without classes: it has taken no step
+            continue
         prefix = f"{_name_of(parameter, names)}."
         entries = {
             name.removeprefix(prefix): _number_or_tensor(value)
@@ -57,7 +59,7 @@ def put_optimizer(optimizer: Optimizer, names: dict[Tensor, str], numbers: dict,
         if entries.keys() - set(OWN):
             state[key] = entries
     groups = [
-        live | {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
+        live | {key: _like(live.get(key), value) for key, value in group.items()}
         for live, group in zip(saved["param_groups"], numbers["groups"], strict=True)
     ]
     optimizer.load_state_dict(saved | {"state": state, "param_groups": groups})
@@ -87,6 +89,13 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value.item() if isinstance(value, Tensor) else value
+
+
+def _like(live, value):
+    """A value that JSON gave back, as the kind that the optimizer has."""
+    if isinstance(live, Tensor):
+        return torch.full_like(live, value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _number_or_tensor(value: Tensor):

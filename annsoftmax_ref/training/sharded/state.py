@@ -14,6 +14,7 @@ step, process and number of processes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -107,12 +108,16 @@ class TrainingState:
             if there.get(name) != (size, value.dtype):
                 found = "not there" if name not in there else "{} of {}".format(*there[name])
                 raise ValueError(f"its {name} is {found} and should be {size} of {value.dtype}")
+        # Others' own parts are known by those of a process that has classes, too.
+        known = {_bare(name) for name in live} | {"head.common"}
         for name in there:
-            known = name in live or OPTIMIZER in name or name.startswith(("own/", "rows/head.selector."))
-            if not known and name != "same/head.common":
+            without_classes = "head.selector." in name and self._rows_here() == 0
+            if OPTIMIZER not in name and not without_classes and _bare(name) not in known:
                 raise ValueError(f"it has {name}, which this run has not")
-        saved = {name: part["parameters"] for name, part in numbers["optimizers"].items()}
-        mine = {name: part["parameters"] for name, part in self.numbers()["optimizers"].items()}
+        saved, mine = (
+            {name: (part["kind"], part["parameters"]) for name, part in every["optimizers"].items()}
+            for every in (numbers, self.numbers())
+        )
         if saved != mine:
             raise ValueError(f"its optimizers have {saved} and should have {mine}")
         if (numbers["scheduler"] is None) != (self.scheduler is None):
@@ -120,8 +125,7 @@ class TrainingState:
 
     def put(self, read: dict[str, Tensor], numbers: dict, step: int, together: Together, same_ranks: bool) -> None:
         """Make what was read, which ``check`` has found right, the state."""
-        own = f"own/{together.rank}of{together.ranks}/"
-        named = {name.removeprefix(own).removeprefix("rows/").removeprefix("same/"): x for name, x in read.items()}
+        named = {_bare(name): value for name, value in read.items()}
         self.model.load_state_dict(_part(named, "model."))
         self._put_head(_part(named, "head."), same_ranks)
         for name, generator in self._generators().items():
@@ -169,6 +173,11 @@ def _tensors_of(module: nn.Module, where: str) -> Iterator[tuple[str, Tensor]]:
             yield name, value
         elif where == "model":
             raise ValueError(f"model has an extra state ({name}), which no checkpoint can hold; it should be buffers")
+
+
+def _bare(name: str) -> str:
+    """NAME of rows/NAME, same/NAME and own/RofP/NAME."""
+    return re.sub("^(rows|same|own/[^/]*)/", "", name)
 
 
 def _part(named: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -40,12 +40,22 @@ class Together:
             problem, cause = _told(error), error
         said = [(result, problem)]
         if self.group is not None:
-            said = [None] * self.ranks
-            dist.all_gather_object(said, (result, problem), group=self.group)
+            said = self._exchanged((result, problem))
         for rank, (_, problem) in enumerate(said):
             if problem is not None:
                 _raise(*problem, f"process {rank} of {self.ranks}: " if rank else "", cause)
         return [result for result, _ in said]
+
+    def _exchanged(self, mine) -> list:
+        said = [None] * self.ranks
+        try:
+            dist.all_gather_object(said, mine, group=self.group)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"process {self.rank} of {self.ranks} has lost another one while a checkpoint was saved or opened; "
+                f"start the run again, from the newest one ({str(error).splitlines()[0]})"
+            ) from error
+        return said
 
     def each(self, function: Callable[[], T]) -> T:
         """What function() returns here, on all processes or, with the first error of any of them, on none."""
