@@ -185,7 +185,7 @@ class _Told:
 def _live(rank: int, ranks: int, folder: str, call: bytes, pipe, timeout: float) -> None:
     """The whole life of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted cell ends it by ``__exit__``
-    threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent_process().sentinel, folder), daemon=True).start()
     _redirect(Path(folder, f"{rank}.txt"))
 
     def tell(kind: str, value) -> None:
@@ -218,9 +218,10 @@ def _call(rank: int, call: bytes):
     return names[name](rank, dist.group.WORLD, *arguments)
 
 
-def _end_with(sentinel: int) -> None:
-    """Ends this process when the notebook's has ended."""
+def _end_with(sentinel: int, folder: str) -> None:
+    """Ends this process when the notebook's has ended, which could not tidy up."""
     connection.wait([sentinel])
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

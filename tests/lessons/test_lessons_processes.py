@@ -154,12 +154,13 @@ def test_none_stays_when_the_notebook_is_killed(tmp_path):
                     print(line, flush=True)
         """)
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True) as notebook:
         pids = {int(pid) for _ in range(2) for pid in notebook.stdout.readline().split()}
         assert len(pids) == 3 and all(there(pid) for pid in pids)
+        assert list(tmp_path.glob("annsoftmax_ranks_*"))
         notebook.kill()
-    assert gone(pids)
+    assert gone(pids) and not list(tmp_path.glob("annsoftmax_ranks_*"))
 
 
 def test_arguments_are_checked():
