@@ -7,6 +7,7 @@ Kernels in cells, from notebook 12 on: ``kernel_cells`` has the magics, ``kernel
 ``kernel_text``, ``kernel_arguments``, ``kernel_traffic``, ``kernel_faults`` and ``kernel_page`` are its parts;
 ``kernel_exercises`` grades an answer that is a kernel. ``memory_pictures`` and ``warp_pictures`` draw what a warp does,
 in ``svg``.
+``processes`` starts real processes from a cell of notebook 17.
 ``toy`` is the small example that goes through them, ``diagrams`` has the drawings that are no plots, ``course`` the way
 from one to the next.
 """
