@@ -77,7 +77,7 @@ def there(pid):
     return True
 
 
-def gone(pids, seconds=5.0):
+def gone(pids, seconds=30.0):
     deadline = time.monotonic() + seconds
     while any(there(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
