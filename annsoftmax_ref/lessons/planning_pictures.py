@@ -183,7 +183,7 @@ def _lie(axes: Axes, names: Sequence[str], bars: Sequence[Mapping[str, float]], 
     for place, end in enumerate(ends):
         axes.text(end, place, " " + written.format(end), va="center", fontsize=SIZE)
     axes.invert_yaxis()
-    axes.margins(x=0.16)  # for the sums
+    axes.margins(x=0.2)  # for the sums
 
 
 def _bars(draw: Callable, start: str, names: Sequence[str], bars: Sequence[Mapping[str, float]], unit: float) -> list:
