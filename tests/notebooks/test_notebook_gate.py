@@ -28,6 +28,7 @@ PACKAGE_FAULTS = {
     "15": ("captured.py", "ids, directions.grad, norms)", "ids, -directions.grad, norms)"),
     "13": ("lessons/counting_pictures.py", "(g, 2 * t), (g, 2 * t + 1), (g + 8", "(g, 2 * t + 1), (g, 2 * t), (g + 8"),
     "14": ("reference/flat_select.py", "key = 255 - scores", "key = 255 + scores"),
+    "18": ("planning/communication.py", "+ _latency(one.kind", "- _latency(one.kind"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -50,6 +51,7 @@ LINE_FAULTS = {
     "15": ("self.w.sub_(rate * self.v)", "self.w.add_(rate * self.v)"),
     "13": ("mine_b[i] = b[2 * lane_id() + i];", "mine_b[i] = b[2 * lane_id() + 1 - i];"),
     "14": ("chosen = (key < cut) | (at", "chosen = (key <= cut) | (at"),
+    "18": ("return 2 * (P - 1) * count // P", "return 2 * (P + 1) * count // P"),
 }
 
 pytestmark = pytest.mark.slow
