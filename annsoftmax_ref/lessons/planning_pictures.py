@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from annsoftmax_ref.experiments import figures
 from annsoftmax_ref.experiments.figures import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
-from annsoftmax_ref.lessons.pictures import DPI, SIZE, new_figure
+from annsoftmax_ref.lessons import svg
+from annsoftmax_ref.lessons.pictures import SIZE, new_figure
 from annsoftmax_ref.planning import communication, memory, ranks, times
 from annsoftmax_ref.planning.memory import Training
 
 GB = 1e9
+LEFT, RIGHT, STEP = 180, 84, 20  # pixels of the plan in SVG: of names, of the last number, and of a part's height
 LOOK = {  # of a part or a stage: colour and hatching
     "weights": (BLUE, ""),
     "optimizer's buffers": (SKY, "//"),
@@ -129,22 +130,16 @@ def draw_plan(
     storage: str,
     gpu: str = "h100-80gb",
     beside: float = 4.0,
-) -> Figure:
-    """Memory by part beside a card's room, time by stage, and in words: does it fit, and how few GPUs would do."""
+) -> str:
+    """SVG: memory by part up to a card's room, time by stage, and in words: does it fit, and how few GPUs would do."""
     job = Training(classes, dim, batch, rate, storage=storage, flat=1)
-    # Laid out by hand: under a slider "constrained" would be too slow.
-    figure, (above, below) = figures.new_figure(9, 3.6, rows=2, dpi=DPI, layout=None)
-    figure.subplots_adjust(left=0.09, right=0.72, top=0.88, bottom=0.14, hspace=0.85)
-    figure.suptitle(verdict(job, gpus, gpu, beside), fontsize=SIZE + 1)
-    room = times.room(gpu, beside)
-    _lie(above, ["memory"], [memory_by_part(job, gpus)], GB, "{:,.1f} GB")
-    above.axvline(room / GB, color=BLACK, linestyle="--", linewidth=2)
-    above.set_xlabel(f"GB of a GPU (dashed: the room of {gpu}, {room / GB:.0f} GB)")
-    _lie(below, ["time"], [ms_by_stage(job, gpus, gpu)], 1.0, "{:,.1f} ms")
-    below.set_xlabel("ms a step, by the model")
-    for axes in (above, below):
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.25), fontsize=SIZE - 1, frameon=False)
-    return figure
+    room, said = times.room(gpu, beside) / GB, verdict(job, gpus, gpu, beside)
+    parts = {name: count / GB for name, count in memory_by_part(job, gpus).items()}
+    stages = ms_by_stage(job, gpus, gpu)
+    body = [svg.bold(0, 16, said)]
+    body += _stairs(34, f"GB of a GPU; the line is the room of {gpu}, {room:.0f} GB", parts, svg.BLUE, "GB", room)
+    body += _stairs(56 + _height(parts), "milliseconds of a step, by the model", stages, svg.ORANGE, "ms")
+    return svg.drawing(60 + _height(parts) + _height(stages), body, said)
 
 
 def verdict(job: Training, gpus: int, gpu: str = "h100-80gb", beside: float = 4.0) -> str:
@@ -195,3 +190,25 @@ def _bars(draw: Callable, start: str, names: Sequence[str], bars: Sequence[Mappi
         draw(names, values, 0.7, **{start: ends}, label=part, **look)
         ends = [end + value for end, value in zip(ends, values, strict=True)]
     return ends
+
+
+def _height(parts: Mapping[str, float]) -> int:
+    """Pixels of ``_stairs``: a title, a step for each part, and their sum."""
+    return 12 + STEP * (len(parts) + 1)
+
+
+def _stairs(top: int, title: str, parts: Mapping[str, float], colour: str, unit: str, limit: float = 0.0) -> list[str]:
+    """SVG of parts one below the other, each beginning where the one before ends, and of their sum; a line at limit."""
+    whole = sum(parts.values())
+    scale = (svg.WIDTH - LEFT - RIGHT) / max(whole, limit)
+    body, begin = [svg.text(0, top + 8, title, size=svg.SMALL)], 0.0
+    for place, (name, value) in enumerate([*parts.items(), ("all", whole)]):
+        y, x = top + 12 + place * STEP, LEFT + scale * (0 if name == "all" else begin)
+        body.append(svg.text(LEFT - 8, y + 14, name, at="end"))
+        body.append(svg.box(x, y, scale * value, STEP - 3, fill=colour, wide=0.5))
+        body.append(svg.text(x + scale * value + 6, y + 14, f"{value:,.1f} {unit}", size=svg.SMALL))
+        begin += value
+    if limit:
+        x = LEFT + scale * limit
+        body.append(svg.line(x, top + 12, x, top + _height(parts), svg.RED, 2.5))
+    return body

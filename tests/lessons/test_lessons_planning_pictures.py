@@ -1,13 +1,15 @@
 """Pictures of notebook 18: their parts add up to what is planned; the sliders' picture follows, and says what fits."""
 
+import html
+import re
 from dataclasses import replace
 
 import ipywidgets as widgets
 import pytest
 from moved_controls import QUICK, move
 
-from annsoftmax_ref.lessons import explore
 from annsoftmax_ref.lessons import planning_pictures as pictures
+from annsoftmax_ref.lessons.controls import explore_svg
 from annsoftmax_ref.planning import communication, memory, ranks, times
 from annsoftmax_ref.planning.memory import Training
 
@@ -78,8 +80,26 @@ def test_where_no_number_is_enough_it_says_so():
     assert "1 GPU (1 machine of 8); the fewest: 1 GPU (1 machine" in pictures.verdict(Training(1000, flat=1), 1)
 
 
+def test_the_plan_says_every_part_and_ends_at_its_sums():
+    picture = pictures.draw_plan(PAPER.classes, PAPER.dim, PAPER.rate, PAPER.batch, 256, "fp32")
+    for parts, unit, scale in (
+        (pictures.memory_by_part(PAPER, 256), "GB", 1e9),
+        (pictures.ms_by_stage(PAPER, 256, GPU), "ms", 1),
+    ):
+        for name, value in (parts | {"all": sum(parts.values())}).items():
+            assert f">{html.escape(name)}<" in picture and f">{value / scale:,.1f} {unit}<" in picture
+    assert pictures.verdict(PAPER, 256) in picture and "currentColor" in picture
+    (limit,) = re.findall(r'<line x1="(\S+)"[^>]*stroke="#c9463d"', picture)
+    boxes = [(float(x), float(width)) for x, width in re.findall(r'<rect x="(\S+)" y="\S+" width="(\S+)"', picture)]
+    for steps in (boxes[:6], boxes[6:]):  # each part begins where the one before ends, and all are as long as the sum
+        for (x, width), (following, _) in zip(steps[:4], steps[1:5], strict=True):
+            assert x + width == pytest.approx(following, abs=0.01)
+        assert steps[5][0] == steps[0][0] and steps[5][1] == pytest.approx(sum(w for _, w in steps[:5]), abs=0.01)
+    assert boxes[5][0] + boxes[5][1] < float(limit)  # it fits
+
+
 def test_the_picture_follows_its_sliders_and_is_quick():
-    box = explore(
+    box = explore_svg(
         pictures.draw_plan,
         classes=widgets.SelectionSlider(options=[10**6, 3 * 10**8], value=3 * 10**8),
         dim=widgets.SelectionSlider(options=[128, 512], value=512),
