@@ -39,7 +39,7 @@ The rooms:
 - ``datasets/``: drawings made of fonts, and readers of published formats
 - ``experiments/``: comparisons of heads, their records, tables and plots
 - ``bench/``: time and memory of steps, searches and kernels
-- ``planning/``: memory and time of a head before it is made
+- ``planning/``: memory and time of a head before it is made, on one card or split over many
 - ``commands/``: a file for each subcommand
 - ``machine/``: what it is, its devices, memory and files
 - ``lessons/``: what the notebooks share

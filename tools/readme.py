@@ -10,10 +10,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from annsoftmax_ref.bench import growth, search, searches, step, training
+from annsoftmax_ref.bench import cluster, growth, search, searches, step, training
+from annsoftmax_ref.commands import plan_ranks
 from annsoftmax_ref.experiments import reports, runs, tables
 from annsoftmax_ref.experiments.records import read_record
 from annsoftmax_ref.experiments.settings import OBJECTIVES, STORE
+from annsoftmax_ref.planning.cluster import Cluster, plan_of_cluster
+from annsoftmax_ref.planning.memory import Training
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "results" / "tables" / "README.md")
@@ -137,6 +140,26 @@ def large_search_table() -> str:
     return f"{rows}\n\n{record['vectors']}. {source(record, 'results/cpu/search_1m.json')}"
 
 
+def planned_text() -> str:
+    """The plan of the simulated cluster, and how near the memory model was where a head was made."""
+    record, made = (
+        read_record(ROOT / "results" / name) for name in ("cluster/simulated_256.json", "cpu/capacity.json")
+    )
+    job, (row,) = Training(**record["job"]), made["rows"]
+    plan = plan_ranks.report_of_cluster(plan_of_cluster(job, Cluster(record["ranks"], "h100-80gb")))
+    return (
+        f"{plan}\n\nThe memory model, where a head of {row['classes']:,} x {row['dim']} was made: "
+        f"{row['planned'] / 1e9:.3f} GB planned, {row['taken'] / 1e9:.3f} taken. "
+        f"{source(made, 'results/cpu/capacity.json')}"
+    )
+
+
+def simulated_table() -> str:
+    record = read_record(ROOT / "results" / "cluster" / "simulated_256.json")
+    took = f"{record['ranks']} processes in {record['seconds']:.0f} s, {record['peak_mb']:.0f} MB at most."
+    return f"{cluster.table(record['rows'])}\n\n{took} {source(record, 'results/cluster/simulated_256.json')}"
+
+
 TABLES = {
     **{name: partial(runs_table, name) for name in tables.TABLES},
     "glance": glance_table,
@@ -146,6 +169,8 @@ TABLES = {
     "million": million_table,
     "costs": costs_table,
     "reported": reported_table,
+    "planned": planned_text,
+    "simulated": simulated_table,
 }
 
 

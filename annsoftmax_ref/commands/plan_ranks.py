@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from annsoftmax_ref.experiments.reports import grid
+from annsoftmax_ref.global_order import MOST
 from annsoftmax_ref.planning import communication
 from annsoftmax_ref.planning.cluster import DAY, EPOCHS, SAMPLES, Cluster
 from annsoftmax_ref.planning.ranks import NODE, whole_nodes
@@ -104,10 +105,13 @@ def _machines(gpus: int | None) -> str:
 def _rests_on(row: dict) -> str:
     link = communication.LINKS[row["gpu"]]
     rate = link.inside if row["ranks"] <= NODE else link.between
+    by_need = ""
+    if "order" in row["received"]:
+        by_need = f" Places go by need: a GPU may have up to {MOST} times its {row['active_here']:,}, for some steps."
     return (
         "What it rests on. Memory and bytes are counted; results/cpu/capacity.json has what heads took beside the "
         "count, results/cluster/simulated_256.json 256 processes simulated. Times are a model by data sheets, "
         f"{rate:g} GB/s a GPU for what is sent, {communication.REACHED:.0%} of it reached (assumed), NCCL's own "
         f"latencies, {communication.HOST:g} us a hop between hosts for the header (assumed). No time has been measured "
-        "on a GPU, and nothing is taken to overlap."
+        "on a GPU, and nothing is taken to overlap." + by_need
     )

@@ -89,6 +89,11 @@ class Training:
         return round(self.classes * (1 - (1 - self.active / self.classes) ** self.sets))
 
     @property
+    def in_one_pass(self) -> bool:
+        """Whether rows are caught up, and moved by their gradient, as they are read: in a captured step, by one set."""
+        return self.sets == 1
+
+    @property
     def width(self) -> int:
         """Bytes of a number of the weight."""
         return STORAGES[self.storage].weight.itemsize

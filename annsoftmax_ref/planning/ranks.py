@@ -41,6 +41,11 @@ class Rank(Training):
         return self.whole.sets
 
     @property
+    def in_one_pass(self) -> bool:
+        """As the base: a head that is split has no captured step."""
+        return False
+
+    @property
     def candidates(self) -> int:
         """As the base: what may well be here of the whole's, by the spread of a binomial distribution."""
         here = self.whole.candidates * self.classes / self.whole.classes

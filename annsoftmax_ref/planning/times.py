@@ -46,10 +46,11 @@ def room(gpu: str, beside: float) -> int:
 
 
 def stages(job: Training, card: Card) -> dict[str, float]:
-    """Milliseconds of a captured step with NearestClasses, by stage; every row that is read has lagged."""
+    """Milliseconds of a step with NearestClasses, by stage; every row that is read has lagged. A captured step, but of
+    a head that is split, for which there is none."""
     rows, d, B = job.sets * job.active, job.dim, job.batch
     codes, kept = job.named * job.words * 8, job.width + BUFFERS[job.optimizer] * job.buffer_width
-    if job.sets == 1:  # catching up and the gradient of rows take no pass of their own
+    if job.in_one_pass:  # catching up and the gradient of rows take no pass of their own
         passes = {
             "unit rows": rows * d * (kept + job.product_width),
             "update and codes": rows * d * (2 * kept + job.product_width) + codes,

@@ -42,6 +42,9 @@ def test_a_plan_of_many_cards_says_memory_bytes_gpus_and_days_and_what_it_rests_
     assert "256 GPUs, " in said and " days of the head's part alone" in said and "(20 a class)" in said
     assert "the fewest h100-80gb that hold it" in said and "machines of 8" in said
     assert "No time has been measured on a GPU" in said and "results/cluster/simulated_256.json" in said
+    assert "go by need" not in said
+    assert main([*PAPER, "--ranks", "256", "--rate", "0.001", "--flat", "0"]) == 0
+    assert "Places go by need: a GPU may have up to 2 times its 1,172" in capsys.readouterr().out
 
 
 def test_the_record_of_a_plan_of_many_cards(capsys):

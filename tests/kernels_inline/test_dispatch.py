@@ -20,6 +20,7 @@ from kernels_inline.head_ops import (
     union_rows_torch,
 )
 from kernels_inline.lists_ops import far_offsets, kmeans_sums
+from kernels_inline.logit_sums_ops import logit_slopes_, logit_sums
 from kernels_inline.rerank_ops import rerank
 from kernels_inline.select_ops import union_active
 from kernels_inline.softmax_ops import margin_softmax_
@@ -54,12 +55,14 @@ def test_ops_reach_the_emulator_and_return_what_cpp_returns(monkeypatch, generat
         unit, norms = gather_normalise(rows, ids, False)
         changed = cosine.clone()
         losses = margin_softmax_(changed, torch.arange(4), 1, 10.0, 0.2, 0.25)
+        sums, of_sums = logit_sums(cosine, torch.arange(4), 10.0), cosine.clone()
+        logit_slopes_(of_sums, torch.arange(4), 10.0, sums[1], -norms[:4], norms[:4])
         merged = merge_normalise_backward(unit, rows, *union_rows_torch(ids.unsqueeze(0), 50), norms)
         slope = normalise_backward(unit.bfloat16(), rows, ids, norms)
         chosen = union_active(candidates, torch.arange(4), torch.arange(4).view(2, 2), fill, 20, 50)
         found = rerank(queries, rows, candidates[:, :4].contiguous())
         return [
-            *(unit, norms, changed, losses, merged, slope, *chosen, *found),
+            *(unit, norms, changed, losses, *sums, of_sums, merged, slope, *chosen, *found),
             *(encode(rows, ids), assign(rows, rows[:6].clone()), *kmeans_sums(rows, lists, 6)),
         ]
 
@@ -69,6 +72,7 @@ def test_ops_reach_the_emulator_and_return_what_cpp_returns(monkeypatch, generat
         ours = results()
     assert {"gather_normalise", "margin_softmax", "normalise_backward", "union_active"} <= set(names)
     assert {"merge_normalise_backward", "rerank", "sign_codes", "row_argmax", "list_sums"} <= set(names)
+    assert {"logit_sums", "logit_slopes"} <= set(names)
     for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
