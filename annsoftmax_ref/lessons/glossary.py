@@ -71,6 +71,11 @@ NAMES = {
     "TAR": "evaluation.verification.tar_at_far",
     "ten-fold accuracy": "evaluation.verification.ten_fold_accuracy",
     "top-k": "head.SoftmaxHead.topk",
+    "fullest process": "planning.ranks.rank_of",
+    "latency": "planning.communication.exchange_ms",
+    "node": "planning.ranks.whole_nodes",
+    "peak of a step": "planning.memory.moments",
+    "ring": "shards.ring_bytes",
 }
 
 

@@ -29,6 +29,7 @@ PACKAGE_FAULTS = {
     "13": ("lessons/counting_pictures.py", "(g, 2 * t), (g, 2 * t + 1), (g + 8", "(g, 2 * t + 1), (g, 2 * t), (g + 8"),
     "14": ("reference/flat_select.py", "key = 255 - scores", "key = 255 + scores"),
     "17": ("shards.py", ".log() + base", ".log() - base"),
+    "18": ("planning/communication.py", "+ _latency(one.kind", "- _latency(one.kind"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -52,6 +53,7 @@ LINE_FAULTS = {
     "13": ("mine_b[i] = b[2 * lane_id() + i];", "mine_b[i] = b[2 * lane_id() + 1 - i];"),
     "14": ("chosen = (key < cut) | (at", "chosen = (key <= cut) | (at"),
     "17": ("log_z = largest + np.log(sums)", "log_z = largest - np.log(sums)"),
+    "18": ("return 2 * (P - 1) * count // P", "return 2 * (P + 1) * count // P"),
 }
 
 pytestmark = pytest.mark.slow
