@@ -16,7 +16,7 @@ def test_a_run_that_is_killed_twice_ends_where_an_uninterrupted_one_ends(tmp_pat
     labels, rng = np.arange(3000) % 60, np.random.default_rng(0)
     np.save(tmp_path / "features.npy", rng.standard_normal((60, 16), dtype=np.float32)[labels])
     np.save(tmp_path / "labels.npy", labels)
-    numbers = ["--rate", "0.6", "--batch", "32", "--epochs", "3", "--steps", "100", "--dim", "16", "--save-every", "10"]
+    numbers = ["--rate", "0.6", "--batch", "32", "--epochs", "2", "--steps", "50", "--dim", "16", "--save-every", "10"]
     seed = np.random.SeedSequence().entropy % 2**31  # told by the tool, first thing
     command = [sys.executable, "tools/kill_test.py", "--task", f"features:{tmp_path}", "--kills", "2", "--then", "0"]
     done = subprocess.run(
