@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from annsoftmax_ref.bench import cluster, growth, search, searches, step, training
+from annsoftmax_ref.bench import cluster, growth, ranks, search, searches, step, training
 from annsoftmax_ref.commands import plan_ranks
 from annsoftmax_ref.experiments import reports, runs, tables
 from annsoftmax_ref.experiments.records import read_record
@@ -160,6 +160,29 @@ def simulated_table() -> str:
     return f"{cluster.table(record['rows'])}\n\n{took} {source(record, 'results/cluster/simulated_256.json')}"
 
 
+def ranks_table() -> str:
+    record = read_record(ROOT / "results" / "cpu" / "ranks_1m.json")
+    return f"{ranks.table(record['rows'])}\n\n{source(record, 'results/cpu/ranks_1m.json')}"
+
+
+def killed_text() -> str:
+    """What a run of which processes were killed again and again came to."""
+    record = read_record(ROOT / "results" / "cluster" / "kill_test.json")
+    (row,) = record["rows"]
+    found = row["compared"]
+    each = "; ".join(
+        f"{what} {digits(found[what]['whole'])} and {digits(found[what]['moved'])}, other seeds "
+        f"{', '.join(map(digits, found[what]['others']))}"
+        for what, digits in (("loss", "{:.3f}".format), ("accuracy", "{:.2%}".format), ("top5", "{:.2%}".format))
+    )
+    return (
+        f"`{row['task']}`, {row['steps']} steps on {row['ranks']} processes: after {len(row['kills'])} kills all "
+        f"{row['equal_tensors']} tensors of the last checkpoint are those of the run that nobody disturbed, bit for "
+        f"bit. Killed at a random step and gone on with from step {row['newest_step']} on {row['then_ranks']} "
+        f"processes (undisturbed, and so): {each}. {source(record, 'results/cluster/kill_test.json')}"
+    )
+
+
 TABLES = {
     **{name: partial(runs_table, name) for name in tables.TABLES},
     "glance": glance_table,
@@ -171,6 +194,8 @@ TABLES = {
     "reported": reported_table,
     "planned": planned_text,
     "simulated": simulated_table,
+    "ranks": ranks_table,
+    "killed": killed_text,
 }
 
 
