@@ -58,8 +58,8 @@ class SoftmaxHead(Prediction):
     and bias hold the rows of this process, and every process calls the head with batches of its own, of any sizes. The
     loss is the mean over all of them, and so are its gradients. averaged: whether what trains the backbone divides its
     gradients by the number of processes, as DistributedDataParallel and FSDP2 do; the embeddings' gradients are
-    multiplied by it then. The head itself stays outside of those. ``forward``, ``topk`` and ``diagnose`` are for all
-    processes to call together; a batch that one cannot take is refused on all, which names the process.
+    multiplied by it then. The head itself stays outside of those. ``forward`` and ``topk`` are for all processes to
+    call together; a batch that one of them cannot take is refused on all, in a sentence that names it.
     seed: of the initial weights and of every random choice of the selector. The generator's state is part of
     ``state_dict()``. Raises ValueError or TypeError, with nothing changed, for a batch it cannot take; on a GPU for its
     values when the backward pass begins (``annsoftmax_ref.deferred``). Embeddings in

@@ -5,13 +5,15 @@ has a part of the batch, sees all of it, and scores it against its own classes. 
 one number a sample, so that what is sent does not grow with N:
 
     what                 how                         received by each process
+    header [7]           all-gather, on the host     (P - 1) 56 bytes
     features [B, d]      all-gather                  (P - 1) / P B d numbers of the embeddings' kind
     labels [B]           all-gather                  (P - 1) / P B 8 bytes
-    order of candidates  all-reduce (``nearest``)    2 (P - 1) / P B (64 + 2) 4 bytes, where a set must be cut
-    softmax              all-reduce, MAX and SUM     2 (P - 1) / P B (1 + 2) 4 bytes
+    order of candidates  all-reduce, MAX and SUMs    2 (P - 1) / P (B (2 + 64) + W + 1) 4 bytes, where sets must be cut
+    softmax              all-reduce, MAX and SUMs    2 (P - 1) / P B (1 + 2) 4 bytes
     gradient [B, d]      reduce-scatter              (P - 1) / P B d 4 bytes
 
-(by a ring; ``Shards.received`` counts them). The paper splits its last layer so over 256 GPUs; so does PartialFC.
+(by a ring; ``Shards.received`` counts them; W: columns of ``global_order``'s tables). The paper splits its last layer
+so over 256 GPUs; so does PartialFC.
 
 Collectives have a fixed order on all processes, and nothing that only one process knows decides whether there is one.
 """
