@@ -124,7 +124,15 @@ def test_a_process_that_ends_without_a_word_leaves_its_last_line():
         assert running.wait()[0].error == "ended with 7: the last words"
 
 
-def test_none_stays_when_the_cell_is_interrupted():
+@pytest.fixture
+def interrupts():
+    """Ctrl-C interrupts, as in a notebook; pytest's workers ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_none_stays_when_the_cell_is_interrupted(interrupts):
     pids = []
     with pytest.raises(KeyboardInterrupt), Processes(2, waits, using=[os_id]) as running:
         for _, line in running.lines():

@@ -1,6 +1,7 @@
 """training/trainer.py where classes are split: the same steps on any number of processes, and reports of one."""
 
 import dataclasses
+import threading
 
 import pytest
 import torch
@@ -48,6 +49,15 @@ class Request:
     wanted = False
 
 
+ONE_AT_A_TIME = threading.Lock()
+
+
+def network():
+    """A network draws its first weights from torch's global generator, which is one for all threads."""
+    with ONE_AT_A_TIME:
+        return FeatureNet(DIM, DIM, 16)
+
+
 def linear():
     """A backbone without a batch normalisation, which would see another part of the batch on each process."""
     model = nn.Linear(DIM, DIM, bias=False)
@@ -80,7 +90,7 @@ def test_it_takes_the_steps_that_one_process_takes(ranks):
 
 def test_statistics_of_a_batch_normalisation_are_equal_on_all_processes():
     def rank(rank, group):
-        split = trainer(group, FeatureNet(DIM, DIM, 16))
+        split = trainer(group, network())
         split.run()
         return dict(split.model.named_buffers())
 
@@ -92,7 +102,7 @@ def test_a_request_on_one_process_stops_all_after_the_same_step_and_they_go_on(t
     def rank(rank, group, stop_after=None, resume=False):
         with Checkpoints(tmp_path / str(stop_after or resume), group) as shelf:
             request = Request()
-            split = trainer(group, FeatureNet(DIM, DIM, 16), "ann", shelf=shelf, save_every=4, stop=request)
+            split = trainer(group, network(), "ann", shelf=shelf, save_every=4, stop=request)
 
             def count(step, loss):
                 request.wanted = request.wanted or (rank == 1 and step == stop_after)
