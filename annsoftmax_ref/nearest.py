@@ -166,7 +166,7 @@ class NearestClasses(Selector):
     def _option(self, weight: Tensor) -> Flat | Tail | Priority | None:
         """What makes the active sets; None: the union of what is found in the lists."""
         by_default = self._flat_on_a_gpu and backend.shapes_are_fixed(weight)
-        codes = torch.empty(0, dtype=torch.int64, device=weight.device)
+        codes = self.index.codes if self.num_classes else weight.new_empty(0, dtype=torch.int64)
         return Flat(1) if by_default and backend.runs(flat_map, codes) else self.option
 
     def _far_classes(self, classes: Tensor) -> FarClasses:

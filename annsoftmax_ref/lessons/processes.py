@@ -22,7 +22,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -61,7 +61,7 @@ class Processes:
     ):
         self.ranks, self.timeout = check_positive_int("ranks", ranks), timeout
         self._call = "\n".join(_text_of(part) for part in (*using, function)), function.__name__, arguments
-        self._outcomes: list[Outcome | None] = [None] * ranks
+        self._outcomes: list[Outcome | None] = [None] * ranks  # until all are known, by the clock's own seconds
         self._processes, self._pipes, self._met = [], [], 0
 
     def __enter__(self) -> Processes:
@@ -111,14 +111,15 @@ class Processes:
         """Of all processes, once they have ended."""
         for _ in self.lines():
             pass
-        return list(self._outcomes)
+        return [replace(outcome, seconds=outcome.seconds - self._start) for outcome in self._outcomes]
 
     def _heard(self, rank: int) -> Iterator[tuple[int, str]]:
         try:
             kind, value = pickle.loads(self._pipes[rank].recv_bytes())
         except (EOFError, ConnectionResetError):  # it has ended without a word
             self._processes[rank].join()
-            kind, value = "raised", _end_of(self._processes[rank].exitcode, self._folder / f"{rank}.txt")
+            end = _end_of(self._processes[rank].exitcode, self._folder / f"{rank}.txt")
+            kind, value = "raised", (end, time.monotonic())
         if kind == "said":
             yield rank, value
         elif kind == "met":
@@ -127,18 +128,18 @@ class Processes:
                 self._start = time.monotonic()
                 self._deadline = self._start + self.timeout
         elif kind == "returned":
-            self._outcomes[rank] = Outcome(value, None, time.monotonic() - self._start)
-        else:
-            self._outcomes[rank] = Outcome(None, value, time.monotonic() - self._start)
+            self._outcomes[rank] = Outcome(value, None, time.monotonic())
+        else:  # by its own clock, which is everybody's: pipes are not read in the order of what happened
+            error, when = value
+            self._outcomes[rank] = Outcome(None, error, when)
             self._deadline = min(self._deadline, time.monotonic() + GRACE)
 
     def _stop(self, running: list[int]) -> None:
         for rank in running:
             self._processes[rank].kill()
-            seconds = time.monotonic() - self._start
-            self._outcomes[rank] = Outcome(
-                None, f"still waiting after {seconds:.1f} s, and ended from outside", seconds
-            )
+            now = time.monotonic()
+            error = f"still waiting after {now - self._start:.1f} s, and ended from outside"
+            self._outcomes[rank] = Outcome(None, error, now)
 
 
 def on_processes(
@@ -197,7 +198,7 @@ def _live(rank: int, ranks: int, folder: str, call: bytes, pipe, timeout: float)
         tell("met", None)
         tell("returned", _call(rank, call))
     except BaseException as error:
-        tell("raised", f"{type(error).__name__}: {error}")
+        tell("raised", (f"{type(error).__name__}: {error}", time.monotonic()))
         os._exit(1)  # as a script would end: connections break off, and others that wait notice
     # It stays until all are done: what it sent may still be under way to others.
     pipe.poll(None)
