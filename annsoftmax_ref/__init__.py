@@ -25,8 +25,9 @@ and what is sent, ``agreement`` what all must know before a batch is scored; ``s
 all rows at once; ``host_numbers`` knows what a GPU is not to be asked, ``deferred`` asks it without waiting,
 ``captured`` makes of a whole step one CUDA graph; ``batch`` is what is done with a batch before it is scored,
 ``prediction`` what a head is asked beside its loss, ``saving`` what loading a head means for its index. ``diagnostics``
-measures what a head left out, ``factory`` makes heads by name, ``backend`` chooses between kernels and plain torch,
-``checks`` refuses bad input, ``cli`` is the command line.
+measures what a head left out, ``factory`` makes heads by name, ``exchange`` takes weights from other libraries and gives
+them to these, ``backend`` chooses between kernels and plain torch, ``checks`` refuses bad input, ``cli`` is the command
+line.
 
 The rooms:
 
@@ -59,6 +60,16 @@ if {"annsoftmax", "annsoftmax_ref"} & set(map(os.path.basename, sys.orig_argv[1:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from annsoftmax_ref.clipping import clip_grad_norm_
+from annsoftmax_ref.exchange import (
+    load_linear,
+    load_numpy,
+    load_partial_fc,
+    load_safetensors,
+    to_faiss,
+    to_linear,
+    to_numpy,
+    to_safetensors,
+)
 from annsoftmax_ref.factory import ANNSoftmax, make_head
 from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.index import IVFBinaryIndex
@@ -108,6 +119,14 @@ __all__ = [
     "clip_grad_norm_",
     "from_degrees",
     "keep_freed_memory",
+    "load_linear",
+    "load_numpy",
+    "load_partial_fc",
+    "load_safetensors",
     "make_head",
     "make_objective",
+    "to_faiss",
+    "to_linear",
+    "to_numpy",
+    "to_safetensors",
 ]
