@@ -25,9 +25,8 @@ and what is sent, ``agreement`` what all must know before a batch is scored; ``s
 all rows at once; ``host_numbers`` knows what a GPU is not to be asked, ``deferred`` asks it without waiting,
 ``captured`` makes of a whole step one CUDA graph; ``batch`` is what is done with a batch before it is scored,
 ``prediction`` what a head is asked beside its loss, ``saving`` what loading a head means for its index. ``diagnostics``
-measures what a head left out, ``factory`` makes heads by name, ``exchange`` takes weights from other libraries and gives
-them to these, ``backend`` chooses between kernels and plain torch, ``checks`` refuses bad input, ``cli`` is the command
-line.
+measures what a head left out, ``factory`` makes heads by name, ``backend`` chooses between kernels and plain torch,
+``checks`` refuses bad input, ``cli`` is the command line.
 
 The rooms:
 
@@ -35,6 +34,7 @@ The rooms:
 - ``objectives/``: cross entropy, CosFace, ArcFace, D-Softmax and their relatives
 - ``rivals/``: other ways to choose classes, from the literature
 - ``beyond/``: options that go beyond the paper
+- ``exchange/``: weights from other libraries into a head, and out of it for these
 - ``training/``: the loop, its recipe, small backbones, checkpoints
 - ``evaluation/``: what a trained model is worth, as the field measures it
 - ``datasets/``: drawings made of fonts, and readers of published formats
