@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from annsoftmax_ref.checks import check_instance, check_positive_int
 from annsoftmax_ref.every_row import parts
 from annsoftmax_ref.exchange.packages import optional
 from annsoftmax_ref.head import SoftmaxHead
@@ -25,7 +26,7 @@ def to_linear(head: SoftmaxHead) -> nn.Linear:
 
     Its rows are scale * unit rows, its bias the head's, if it has one. ValueError where classes are split.
     """
-    head._check_whole("to_linear")
+    check_instance("head", head, SoftmaxHead)._check_whole("to_linear")
     kind = torch.promote_types(head.weight.dtype, torch.float32) if head.weight.itemsize > 1 else torch.float32
     linear = nn.utils.skip_init(
         nn.Linear, head.embedding_size, head.num_classes, bias=head.bias is not None, device=head.weight.device
@@ -43,7 +44,7 @@ def to_numpy(head: SoftmaxHead, path: str | os.PathLike) -> None:
 
     A bias is not in it. ValueError where classes are split, or path cannot be written.
     """
-    head._check_whole("to_numpy")
+    check_instance("head", head, SoftmaxHead)._check_whole("to_numpy")
     check_writable("path", path)
     with replacing(path) as temporary:
         shape = (head.num_classes, head.embedding_size)
@@ -60,7 +61,7 @@ def to_faiss(head: SoftmaxHead, kind: str = "flat", nlist: int | None = None):
     lists and nprobe set (default: ``list_sizes``), whose centroids are learnt from 64 rows a list. ImportError without
     faiss; ValueError for another kind, a head with a bias, which would not be in it, and where classes are split.
     """
-    head._check_whole("to_faiss")
+    check_instance("head", head, SoftmaxHead)._check_whole("to_faiss")
     if kind not in ("flat", "ivf"):
         raise ValueError(f"kind is {kind!r}; it should be 'flat' or 'ivf'")
     if head.bias is not None:
@@ -68,7 +69,8 @@ def to_faiss(head: SoftmaxHead, kind: str = "flat", nlist: int | None = None):
     faiss = optional("faiss", "faiss-cpu")
     index = faiss.IndexFlatIP(head.embedding_size)
     if kind == "ivf":
-        nlist = min(nlist or default_nlist(head.num_classes), head.num_classes)
+        nlist = default_nlist(head.num_classes) if nlist is None else check_positive_int("nlist", nlist)
+        nlist = min(nlist, head.num_classes)
         index = faiss.IndexIVFFlat(index, head.embedding_size, nlist, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = default_nprobe(nlist)
         drawn = torch.randperm(head.num_classes, generator=torch.Generator().manual_seed(0))[: SAMPLE * nlist]
@@ -86,7 +88,7 @@ def to_safetensors(head: SoftmaxHead, path: str | os.PathLike) -> None:
     Metadata: scale and the objective's class. ImportError without the package safetensors; ValueError where classes
     are split, or path cannot be written.
     """
-    head._check_whole("to_safetensors")
+    check_instance("head", head, SoftmaxHead)._check_whole("to_safetensors")
     save_file = optional("safetensors.torch").save_file
     check_writable("path", path)
     tensors = {name: tensor.detach().contiguous() for name, tensor in head.named_parameters(recurse=False)}

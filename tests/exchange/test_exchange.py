@@ -28,6 +28,7 @@ from annsoftmax_ref import (
     to_numpy,
     to_safetensors,
 )
+from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
 from annsoftmax_ref.row_parameter import unwatched
 
 N, D, B = 53, 8, 16
@@ -161,6 +162,31 @@ def test_each_process_of_a_split_head_takes_its_own_rows_and_all_refuse_what_one
     assert torch.equal(torch.cat(on_ranks(4, of_rank)), weight)
 
 
+def test_a_split_head_takes_its_biases_and_gives_nothing_out():
+    linear = nn.Linear(D, N)
+
+    def of_rank(rank, group):
+        head = head_of(process_group=group, bias=True)
+        load_linear(head, linear)
+        with pytest.raises(ValueError, match="^to_linear needs all classes in one process"):
+            to_linear(head)
+        return head.bias.detach()
+
+    assert torch.equal(torch.cat(on_ranks(3, of_rank)), linear.bias)
+
+
+def test_a_safetensors_file_comes_back_to_the_last_bit_and_a_broken_one_is_refused(tmp_path):
+    pytest.importorskip("safetensors")
+    head = head_of(bias=True, dtype=torch.bfloat16)
+    with torch.no_grad():
+        head.bias.normal_()
+    other = to_file(head, "safetensors", tmp_path)
+    assert torch.equal(other.weight, head.weight) and torch.equal(other.bias, head.bias)
+    with pytest.raises(ValueError, match="^path is .*, which is broken"):
+        load_safetensors(other, written(tmp_path / "b.safetensors", b"{}"))
+    assert torch.equal(other.weight, head.weight)
+
+
 def test_a_head_in_8_bits_takes_rows_of_any_length_by_their_direction():
     rows = torch.randn(N, D)
     head = head_of(RandomClasses(0.3), dtype=torch.float8_e4m3fn)
@@ -241,6 +267,22 @@ def test_a_faiss_index_finds_the_head_s_nearest(kind):
     expected, nearest = head.topk(x, 5)
     np.testing.assert_allclose(cosines, expected.numpy(), atol=1e-6)
     assert (classes == nearest.numpy()).all()
+
+
+def test_what_faiss_cannot_be_given_is_refused():
+    for head, kind, nlist, sentence in (
+        (head_of(), "hnsw", None, "kind is 'hnsw'"),
+        (head_of(bias=True), "flat", None, "head has a bias"),
+        (nn.Linear(D, N), "flat", None, "head is Linear"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=f"^{sentence}"):
+            to_faiss(head, kind, nlist)
+
+
+def test_lists_of_faiss_have_the_number_that_ours_have_where_nobody_says():
+    pytest.importorskip("faiss")
+    index = to_faiss(head_of(), "ivf")
+    assert index.nlist == default_nlist(N) and index.nprobe == default_nprobe(index.nlist) and index.ntotal == N
 
 
 @pytest.mark.parametrize("package, export", [("faiss", to_faiss), ("safetensors.torch", None)])
