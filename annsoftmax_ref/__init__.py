@@ -34,6 +34,7 @@ The rooms:
 - ``objectives/``: cross entropy, CosFace, ArcFace, D-Softmax and their relatives
 - ``rivals/``: other ways to choose classes, from the literature
 - ``beyond/``: options that go beyond the paper
+- ``exchange/``: weights from other libraries into a head, and out of it for these
 - ``training/``: the loop, its recipe, small backbones, checkpoints
 - ``evaluation/``: what a trained model is worth, as the field measures it
 - ``datasets/``: drawings made of fonts, and readers of published formats
@@ -59,6 +60,16 @@ if {"annsoftmax", "annsoftmax_ref"} & set(map(os.path.basename, sys.orig_argv[1:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from annsoftmax_ref.clipping import clip_grad_norm_
+from annsoftmax_ref.exchange import (
+    load_linear,
+    load_numpy,
+    load_partial_fc,
+    load_safetensors,
+    to_faiss,
+    to_linear,
+    to_numpy,
+    to_safetensors,
+)
 from annsoftmax_ref.factory import ANNSoftmax, make_head
 from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.index import IVFBinaryIndex
@@ -108,6 +119,14 @@ __all__ = [
     "clip_grad_norm_",
     "from_degrees",
     "keep_freed_memory",
+    "load_linear",
+    "load_numpy",
+    "load_partial_fc",
+    "load_safetensors",
     "make_head",
     "make_objective",
+    "to_faiss",
+    "to_linear",
+    "to_numpy",
+    "to_safetensors",
 ]

@@ -27,7 +27,7 @@ def random_directions(num_rows: int, dim: int, generator: torch.Generator, dtype
     """
     directions = torch.empty(num_rows, dim, dtype=dtype, device=device)
     fine = dtype if dtype == torch.float64 else torch.float32  # rounded to less last
-    for part in _parts(num_rows, dim):
+    for part in parts(num_rows, dim):
         drawn = torch.randn(part.stop - part.start, dim, generator=generator, dtype=fine)
         directions[part] = F.normalize(drawn, dim=1).to(device)
     return directions
@@ -41,7 +41,7 @@ def all_cosines(x: Tensor, weight: Tensor) -> Tensor:
     catch_up(weight)
     if torch.is_grad_enabled():
         return cosines(x, unit_rows(weight))
-    return torch.cat([cosines(x, unit_rows(weight[part])) for part in _parts(*weight.shape)], dim=1)
+    return torch.cat([cosines(x, unit_rows(weight[part])) for part in parts(*weight.shape)], dim=1)
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def nearest_of_all(x: Tensor, weight: Tensor, k: int, shifts: Tensor | None = No
     are: [B, k] each, the largest first. Nothing of size [B, N] is made. Rows that lag are brought up to date."""
     catch_up(weight)
     best = classes = None
-    for part in _parts(*weight.shape):
+    for part in parts(*weight.shape):
         scores = cosines(x, unit_rows(weight[part]))
         scores = scores if shifts is None else scores + shifts[part]
         found, places = scores.topk(min(k, scores.shape[1]), dim=1)
@@ -86,7 +86,7 @@ class _OwnAndOthers(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor, scale: float, bias: Tensor | None):
         ctx.scale, ctx.half = scale, autocasts(x)
         own = others = None
-        for part in _parts(*weight.shape):
+        for part in parts(*weight.shape):
             logits, columns, there = _logits(x, unit_rows(weight[part]), part, labels, scale, bias, ctx.half)
             found = logits.gather(1, columns)
             rest = logits.scatter(1, columns, torch.where(there, -torch.inf, found)).logsumexp(dim=1)
@@ -102,7 +102,7 @@ class _OwnAndOthers(torch.autograd.Function):
         kind = torch.bfloat16 if ctx.half else x.dtype
         dx, dweight = torch.zeros_like(x), torch.empty_like(weight, dtype=gradient_kind(weight))
         dbias = None if bias is None else torch.empty_like(bias)
-        for part in _parts(*weight.shape):
+        for part in parts(*weight.shape):
             with torch.enable_grad():
                 rows = widened(weight[part].detach()).requires_grad_()
                 unit = unit_rows(rows)
@@ -130,7 +130,7 @@ def _logits(x: Tensor, directions: Tensor, part: slice, labels: Tensor, scale: f
     return logits, places.clamp(0, len(directions) - 1), there
 
 
-def _parts(num_rows: int, dim: int) -> Iterator[slice]:
+def parts(num_rows: int, dim: int) -> Iterator[slice]:
     """0..num_rows-1 in slices of about ``PART`` numbers: each but the last a multiple of 16 rows, and none of less."""
     step = max(16, PART // dim // 16 * 16)
     starts = [start for start in range(0, num_rows, step) if start == 0 or num_rows - start >= 16]
