@@ -82,7 +82,8 @@ class Job:
         """What a run that goes on with a checkpoint of this one must find equal: all that its numbers follow from."""
         free = ("device", "precision", "checkpoints", "resume", "save_every", "keep", "evaluate_every", "log")
         left_to_trainer = ("batch", "steps", "seed", "timeout")  # which knows them even where they are None here
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in (*free, *left_to_trainer)}
+        fields = dataclasses.asdict(self) | {"task": tasks.without_skip(self.task)}
+        return {k: v for k, v in fields.items() if k not in (*free, *left_to_trainer)}
 
     def recipe(self) -> Recipe:
         recipe = default_recipe(self.objective)

@@ -55,6 +55,12 @@ def load_task(task: str):
     raise ValueError(f"task is {task!r}; it should be {NAMES}")
 
 
+def without_skip(task: str) -> str:
+    """The task's name without how many files may be skipped, which changes none of the data that are read."""
+    name, _, detail = task.partition(":")
+    return re.sub(r",skip=\d+(?=,|$)", "", task) if name in ("fonts", "folder") and detail else task
+
+
 def _load_fonts(detail: str):
     path, settings = _settings(detail, "skip")
     return load_fonts(path, **settings)
