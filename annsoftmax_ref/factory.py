@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -58,12 +58,34 @@ def make_selector(name: str, rate: float = 0.1, groups: int | str | None = None,
     the others: one). options: the selector's further arguments. Raises ValueError for a name that does not exist,
     TypeError for an option that the selector does not take, and what the selector raises.
     """
-    if name not in HEADS:
-        raise ValueError(f"head is {name!r}; it should be one of {', '.join(HEADS)}")
-    maker = HEADS[name]
+    maker = _maker(name)
     if groups is not None and "groups" in inspect.signature(maker).parameters:
         options["groups"] = None if groups == "rule" else groups
     return maker(rate, **options)
+
+
+def options_by_head(options: dict, heads: Iterable[str]) -> dict[str, dict]:
+    """What each of the heads (of ``HEADS``) takes of the options of selectors, beside rate and groups.
+
+    Raises ValueError for an option that none of them has; one that some have is theirs alone.
+    """
+    known = {head: _option_names(head) for head in heads}
+    for name in options:
+        if not any(name in names for names in known.values()):
+            has = ", ".join(f"the head {head} has {', '.join(names) or 'none'}" for head, names in known.items())
+            raise ValueError(f"options has {name!r}, and {has}")
+    return {head: {name: value for name, value in options.items() if name in names} for head, names in known.items()}
+
+
+def _option_names(head: str) -> list[str]:
+    _, *names = (name for name in inspect.signature(_maker(head)).parameters if name != "groups")
+    return names
+
+
+def _maker(head: str) -> Maker:
+    if head not in HEADS:
+        raise ValueError(f"head is {head!r}; it should be one of {', '.join(HEADS)}")
+    return HEADS[head]
 
 
 def make_head(

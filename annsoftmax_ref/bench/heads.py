@@ -17,6 +17,7 @@ from torch import Tensor
 from annsoftmax_ref import AllClasses, CrossEntropy, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
 from annsoftmax_ref.bench.libraries import LIBRARIES, Loss, library_loss
 from annsoftmax_ref.bench.stopwatch import Stopwatch, timed
+from annsoftmax_ref.factory import options_by_head
 from annsoftmax_ref.host_numbers import number
 from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
 from annsoftmax_ref.rivals.rebuilt import RebuiltClasses
@@ -174,22 +175,39 @@ class RandomDense(Step):
         return x.grad
 
 
-def make_step(name: str, weight: Tensor, rate: float, half: bool, groups: int | None = 1, **nearest) -> Step:
+def make_step(name: str, weight: Tensor, rate: float, half: bool, groups: int | None = 1, **options) -> Step:
     """The head of that name (a key of ``STEPS``) on a copy of weight [N, d].
 
-    groups: active sets a batch, of every head that samples, but ``random_dense``; None: by the rule. nearest goes to
-    NearestClasses.
+    groups: active sets a batch, of every head that samples, but ``random_dense``; None: by the rule. options: of its
+    selector; those that it does not have are left to other heads.
     """
     if name not in STEPS:
         raise ValueError(f"head is {name!r}; it should be one of {', '.join(STEPS)}")
-    variant = VARIANTS.get(name, Variant(name))
+    variant = variant_of(name)
     if variant.of in SAMPLING:
-        options = nearest | variant.nearest if variant.of == "ann" else {}
-        selector = timed(SAMPLING[variant.of])(rate, groups=groups, **options)
+        selector = timed(SAMPLING[variant.of])(rate, groups=groups, **own_options([name], options)[name])
         return HeadStep(selector, weight, half, variant.stored, variant.captured)
     if name in LIBRARIES:
         return LibraryStep(library_loss(name, weight.device), weight, half)
     return WHOLE[name](weight, rate, half)
+
+
+def own_options(names: Iterable[str], options: dict) -> dict[str, dict]:
+    """What the selector of each head takes of the options, with what its variant sets, which wins.
+
+    Raises ValueError for an option that no selector here has.
+    """
+    taken = options_by_head(options, SAMPLING)
+    return {name: taken.get(variant_of(name).of, {}) | variant_of(name).options for name in names}
+
+
+def check_options(names: Iterable[str], rate: float, groups: int | None, options: dict) -> None:
+    """Before weights are made: ValueError or TypeError for options that none of the heads has, and for wrong values."""
+    names = list(names)
+    sampling = [name for name in names if variant_of(name).of in SAMPLING]
+    options_by_head(options, dict.fromkeys(variant_of(name).of for name in sampling) or ["full"])  # which has none
+    for name, own in own_options(sampling, options).items():
+        SAMPLING[variant_of(name).of](rate, groups=groups, **own)
 
 
 def split_step(name: str, weight: Tensor, rate: float, half: bool, group) -> HeadStep:
@@ -207,11 +225,11 @@ class EveryRow(AllClasses):
 
 @dataclass(frozen=True)
 class Variant:
-    """of: a key of SAMPLING. nearest: options of NearestClasses. stored: the weight's kind. captured: as a CUDA graph,
+    """of: a key of SAMPLING. options: of its selector. stored: the weight's kind. captured: as a CUDA graph,
     whose phases are not told apart."""
 
     of: str
-    nearest: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
     stored: torch.dtype = torch.float32
     captured: bool = False
 
@@ -231,6 +249,12 @@ VARIANTS = {
     "ann_bf16_captured": Variant("ann", stored=torch.bfloat16, captured=True),
     "random_captured": Variant("random", captured=True),
 }
+
+
+def variant_of(name: str) -> Variant:
+    return VARIANTS.get(name, Variant(name))
+
+
 WHOLE: dict[str, Callable[[Tensor, float, bool], Step]] = {
     "full": lambda weight, rate, half: FullByHand(weight, half),
     "full_compiled": lambda weight, rate, half: FullByHand(weight, half, compiled=True),

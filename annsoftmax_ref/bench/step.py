@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from annsoftmax_ref.bench.busy import copies
-from annsoftmax_ref.bench.heads import EXACT, make_step, rate_of
+from annsoftmax_ref.bench.heads import EXACT, make_step, own_options, rate_of
 from annsoftmax_ref.bench.stopwatch import medians
 from annsoftmax_ref.bench.vectors import clustered_vectors
 from annsoftmax_ref.experiments.reports import grid
@@ -33,11 +33,11 @@ def bench_step(
     busy: int = 0,
     on_head: Callable[[str, float, float], None] | None = None,
     groups: int | None = 1,
-    **nearest,
+    **options,
 ) -> list[dict]:
     """One row a head: {"head", "classes", "dim", "batch", "rate", "groups", "precision", "rounds", "ms_median",
     "ms_min", "ms_max", "rebuilding_ms", "fastest_full", "speedup_vs_full", "phases_ms", "peak_mb", "first_ms",
-    "first_phases_ms", "busy"}; ann's has "nearest" as well.
+    "first_phases_ms", "busy", "options"}.
 
     Weights are clustered rows and embeddings lie near their class, as in training. Each round takes a new batch and
     gives it to the heads in turn; two rounds before them warm up. first_ms: of the very first step, in which an index
@@ -45,14 +45,14 @@ def bench_step(
     the step (weights, momentum and index), in a step that is not timed. busy: so many processes more take steps of
     the same heads, in turn, while the rounds are timed. rebuilding_ms (of lsh, forest and knn) is not in the other
     times. fastest_full: of the heads here that score all classes; speedup_vs_full is to that one. groups: of every head
-    that samples, but ``random_dense``; None: by the rule. nearest goes to NearestClasses.
+    that samples, but ``random_dense``; None: by the rule. options: of selectors, for those of the heads that have them.
     """
     device = device or torch.device("cpu")
     weight, new_batch = weight_and_batches(classes, dim, batch, device, seed)
 
     steps, peaks, slow, first = {}, {}, {}, {}
     for name in heads:
-        step = steps[name] = make_step(name, weight, rate, half, groups, **nearest)
+        step = steps[name] = make_step(name, weight, rate, half, groups, **options)
         start = time.perf_counter()
         step(*new_batch())
         wait_for(device)
@@ -68,7 +68,7 @@ def bench_step(
 
     times: dict[str, list[float]] = {name: [] for name in heads}
     phases: dict[str, list[dict]] = {name: [] for name in heads}
-    with copies(busy, steps_in_turn, classes, dim, batch, rate, heads, half, device, seed, groups, nearest):
+    with copies(busy, steps_in_turn, classes, dim, batch, rate, heads, half, device, seed, groups, options):
         for round_ in range(rounds):
             x, labels = new_batch()
             for name, step in steps.items():
@@ -80,6 +80,7 @@ def bench_step(
                 wait_for(device)
                 times[name].append((time.perf_counter() - start) * 1e3)
                 phases[name].append(step.phases)
+    taken = own_options(heads, options)
     exact = {name: median(times[name]) for name in EXACT if name in times}
     fastest = min(exact, key=exact.get, default=None)
     return [
@@ -102,7 +103,7 @@ def bench_step(
             "peak_mb": peaks[name],
             **first[name],
             "busy": busy,
-            **({"nearest": nearest} if name.startswith("ann") else {}),
+            "options": taken[name],
         }
         for name, spent in times.items()
     ]
@@ -118,13 +119,13 @@ def steps_in_turn(
     device: torch.device,
     seed: int,
     groups: int | None,
-    nearest: dict,
+    options: dict,
 ) -> Callable[[], None]:
     """A call of what is returned takes a step of each head on a new batch: a copy's work, as ``bench_step``'s is."""
     if device.type == "cpu":
         memory.keep_freed_memory()
     weight, new_batch = weight_and_batches(classes, dim, batch, device, seed)
-    steps = [make_step(name, weight, rate, half, groups, **nearest) for name in heads]
+    steps = [make_step(name, weight, rate, half, groups, **options) for name in heads]
 
     def take() -> None:
         x, labels = new_batch()

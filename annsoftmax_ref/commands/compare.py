@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from annsoftmax_ref.commands.parser import subcommand
+from annsoftmax_ref.commands.parser import add_options, read_options, subcommand
 from annsoftmax_ref.experiments import plots, records, reports
 from annsoftmax_ref.experiments.compare import compare
 from annsoftmax_ref.experiments.tasks import NAMES
@@ -30,6 +30,7 @@ def add_compare(commands) -> None:
         type=int,
         help="active sets per batch, for every sampling head; default: ann by the batch and the rate, the others one",
     )
+    add_options(parser, "a further option of selectors, such as nprobe=32, for the heads that have it; may be repeated")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -73,6 +74,7 @@ def _compare(arguments) -> None:
             on_row=keep,
             on_epoch=None if quiet or terminal else tick,
             verify=arguments.verify,
+            options=read_options(arguments.options),
         )
     finally:  # an error or an interruption does not take what was trained before it
         if rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import codecs
 import sys
 
@@ -25,6 +26,26 @@ def subcommand(commands, name: str, run, help_: str, example: str) -> argparse.A
     parser.add_argument("--json", metavar="PATH", help="write the record there; - for standard output, and only it")
     parser.set_defaults(run=run)
     return parser
+
+
+def add_options(parser: argparse.ArgumentParser, help_: str, default=None) -> None:
+    """The flag ``--option NAME=VALUE``, which may be repeated; ``read_options`` reads what it gives."""
+    parser.add_argument("--option", dest="options", action="append", metavar="NAME=VALUE", default=default, help=help_)
+
+
+def read_options(given: list[str] | None) -> dict[str, object]:
+    """``["nprobe=32"]`` -> names and values: a number, True, False, None or a text; of one name the last."""
+    return dict(map(_option, given or []))
+
+
+def _option(text: str) -> tuple[str, object]:
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise ValueError(f"option is {text!r}; it should be NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def check_outputs(arguments: argparse.Namespace) -> None:

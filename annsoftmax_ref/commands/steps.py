@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 
 from annsoftmax_ref.bench import growth, searches, step, training
-from annsoftmax_ref.bench.heads import STEPS
+from annsoftmax_ref.bench.heads import STEPS, check_options
 from annsoftmax_ref.checks import check_positive_int, check_rate
-from annsoftmax_ref.commands.parser import subcommand
+from annsoftmax_ref.commands.parser import add_options, read_options, subcommand
 from annsoftmax_ref.experiments import plots, records
 from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.machine.device import bfloat16_is_fast
@@ -41,9 +41,16 @@ def add_step(commands) -> None:
     parser.add_argument(
         "--groups", type=int, default=1, help="active sets per batch, of every head but full and random_dense"
     )
-    parser.add_argument("--nlist", type=int)
-    parser.add_argument("--nprobe", type=int)
-    parser.add_argument("--candidates", type=int)
+    add_options(parser, "a further option of selectors, such as tail=0.1, for the heads that have it; may be repeated")
+    for name in ("nlist", "nprobe", "candidates"):
+        parser.add_argument(
+            f"--{name}",
+            dest="options",
+            action="append",
+            type=f"{name}={{}}".format,
+            metavar="N",
+            help=f"short for --option {name}=N",
+        )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
         "--busy",
@@ -61,6 +68,8 @@ def _step(arguments) -> None:
     if arguments.busy < 0:
         raise ValueError(f"busy is {arguments.busy}; it should be 0 or more copies")
     check_rate(arguments.rate)
+    options = read_options(arguments.options)
+    check_options(arguments.heads, arguments.rate, arguments.groups, options)
     device = find_device(arguments.device)
     half = half_of(arguments.precision, device)
     quiet = arguments.json == "-"
@@ -76,9 +85,7 @@ def _step(arguments) -> None:
         busy=arguments.busy,
         on_head=None if quiet else _announce,
         groups=arguments.groups,
-        nlist=arguments.nlist,
-        nprobe=arguments.nprobe,
-        candidates=arguments.candidates,
+        **options,
     )
     _tell(rows, step.table, arguments.json, device)
 

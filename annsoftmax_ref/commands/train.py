@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import sys
 
 from tqdm.auto import tqdm
 
-from annsoftmax_ref.commands.parser import subcommand
+from annsoftmax_ref.commands.parser import add_options, read_options, subcommand
 from annsoftmax_ref.experiments import records
 from annsoftmax_ref.experiments.jobs import Job, Told, read_config, run_job
 from annsoftmax_ref.machine.processes import rank_here
@@ -35,9 +34,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None
     kind, help_ = field.metadata["kind"], field.metadata["help"].replace("%", "%%")
     flag, left_out = "--" + field.name.replace("_", "-"), argparse.SUPPRESS
     if kind is dict:
-        parser.add_argument(
-            "--option", dest="options", action="append", metavar="NAME=VALUE", default=left_out, help=help_
-        )
+        add_options(parser, help_, left_out)
     elif kind is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=left_out, help=help_)
     else:
@@ -51,19 +48,8 @@ def job_of(arguments: argparse.Namespace) -> Job:
     given = read_config(arguments.config) if arguments.config else {}
     flags = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Job) if field.name in arguments}
     if "options" in flags:
-        flags["options"] = given.get("options", {}) | dict(map(_option, flags["options"]))
+        flags["options"] = given.get("options", {}) | read_options(flags["options"])
     return Job(**(given | flags))
-
-
-def _option(text: str) -> tuple[str, object]:
-    """``nprobe=32`` -> its name and value: a number, True, False, None or a text."""
-    name, sign, value = text.partition("=")
-    if not (name and sign):
-        raise ValueError(f"option is {text!r}; it should be NAME=VALUE")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _train(arguments: argparse.Namespace) -> int:

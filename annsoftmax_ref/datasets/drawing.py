@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ BASELINE = 24  # the row that letters stand on
 PLACEHOLDER = 16
 OUTLINES = {"glyf", "CFF ", "CFF2"}  # the tables that a font has one of, unless it is one of bitmaps
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
 class Face:
@@ -32,10 +35,11 @@ class Face:
     code_points: list[int] = field(default_factory=list)
 
     def __post_init__(self):
+        self.damaged = 0  # outlines that FreeType could not draw
         self._sizes: dict[int, ImageFont.FreeTypeFont] = {}
 
     def draw(self, code_point: int) -> np.ndarray | None:
-        """[32, 32] uint8, ink 255 on 0; None if the face draws nothing.
+        """[32, 32] uint8, ink 255 on 0; None if the face draws nothing, or its outline is damaged.
 
         On the baseline and centred on its ink from left to right. A drawing larger than the image is made in
         a smaller size; one that reaches past an edge is moved inside.
@@ -43,7 +47,11 @@ class Face:
         size = FONT_SIZE
         while True:
             # Layout.BASIC: no shaping, so a code point is drawn alone, and libraqm is not needed.
-            mask, (_, rise) = self._font(size).getmask2(chr(code_point), mode="L", anchor="ls")
+            try:
+                mask, (_, rise) = self._font(size).getmask2(chr(code_point), mode="L", anchor="ls")
+            except OSError:
+                self.damaged += 1
+                return None
             width, height = mask.size
             if max(width, height) <= SIZE or size == 1:
                 break
@@ -113,6 +121,8 @@ def draw_classes(faces: list[Face], min_faces: int, progress: bool = True) -> di
     drawings: list[tuple[int, int, bytes]] = []  # face, code point, pixels
     for index, face in enumerate(tqdm(faces, desc="drawing", unit="face", disable=not progress)):
         drawn = [(c, face.draw(c)) for c in face.code_points if covering[c] >= min_faces]
+        if face.damaged:
+            logger.warning("left out of %s: %d characters, whose outlines are damaged", face.path, face.damaged)
         pixels = [(c, image.tobytes()) for c, image in drawn if image is not None]
         shared = Counter(p for _, p in pixels)
         drawings += [(index, c, p) for c, p in pixels if shared[p] <= PLACEHOLDER]

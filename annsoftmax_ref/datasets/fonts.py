@@ -10,6 +10,7 @@ import torch
 
 from annsoftmax_ref.datasets.drawing import read_faces
 from annsoftmax_ref.datasets.glyphs import GlyphData, check_split, draw_files, split_data
+from annsoftmax_ref.datasets.skipping import Skipped
 
 ENDINGS = (".ttf", ".otf", ".ttc")
 
@@ -22,24 +23,32 @@ def load_fonts(
     progress: bool = True,
     seed: int = 0,
     split: str = "faces",
+    skip: int | None = None,
 ) -> GlyphData:
     """Every character that at least ``min_faces`` faces in ``folder`` and below it draw (default: 4, or all of fewer).
 
     A face is named by its file without the ending, with ``#0``, ``#1``, ... in a collection. ``held_out`` names the
     faces to test on; left out, a quarter of them, drawn by ``seed``. Drawing, merging, caching and ``split``
-    are those of ``load_glyphs``. Raises ValueError for a missing or empty folder, a file that is not a font,
-    unknown names, and settings that leave nothing to train on.
+    are those of ``load_glyphs``. skip: so many files may be no fonts that can be drawn (bitmaps, say); they are passed
+    over and named in the log (default: a hundredth of the files, at least 10). Raises ValueError for more of them, a
+    missing or empty folder, unknown names, and settings that leave nothing to train on.
     """
     check_split(split)
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"folder is {folder}, which is not a folder; it should hold .ttf, .otf or .ttc files")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-    names = [face.name for path in paths for face in read_faces(path)]
+    skipped, names = Skipped(skip, len(paths), folder), []
+    for path in list(paths):
+        try:
+            names += [face.name for face in read_faces(path)]
+        except ValueError as error:
+            skipped.add(error)
+            paths.remove(path)
     if len(names) < 2:
         raise ValueError(
             f"folder is {folder}, which holds {len(names)} font faces (.ttf, .otf, .ttc); "
-            "it should hold at least 2, one to train on and one to test on"
+            f"it should hold at least 2, one to train on and one to test on{skipped.last}"
         )
     min_faces = min(4, len(names)) if min_faces is None else min_faces
     if not 1 <= min_faces <= len(names):

@@ -4,13 +4,17 @@ Products-10K, CASIA-WebFace and VGGFace2 as images, iNaturalist, and any set of 
     ROOT/class name/any file.jpg             a share of each class is held out for the test, drawn by a seed
     ROOT/train/class name/any file.jpg       with ROOT/val or ROOT/test (the first of them that is there) to test on
 
-Only the files' names are in memory, about 30 bytes an image; an image is opened when a batch asks for it.
+Only the files' names are in memory, about 30 bytes an image; an image is opened when a batch asks for it. So it is
+then that a broken one is found: it is named in the log, and the next whole image to train on (or to test on, where it
+was one of those) stands in its place from then on, with the label of its own. To open all of them beforehand would take
+hours where files are many or far away.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,7 @@ from torch import Tensor
 
 from annsoftmax_ref.checks import check_positive_int, check_share
 from annsoftmax_ref.datasets.files import FileData, Part, check_index, decode_image, stack_images
+from annsoftmax_ref.datasets.skipping import Skipped
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -27,7 +32,8 @@ class ImageFolder:
     """The images below ``root``/<class name>, classes and files in the order of their names' bytes.
 
     ``class_names`` fixes the numbers of the classes (default: all folders in ``root``). Hidden files and folders
-    (".name") and files with other endings are passed over. ``size``: pixels a side; ``grey``: else RGB.
+    (".name") and files with other endings are passed over. ``size``: pixels a side; ``grey``: else RGB. ``skip``: so
+    many images may be broken (default: a hundredth, at least 10). ``held_out`` [n] bool: the images to test on.
     Raises ValueError for a folder that is missing, a class without images and a class not in ``class_names``.
     """
 
@@ -37,6 +43,7 @@ class ImageFolder:
         class_names: Sequence[str] | None = None,
         size: int = 32,
         grey: bool = True,
+        skip: int | None = None,
     ):
         self.size, self.grey = check_positive_int("size", size), grey
         self.root = Path(root)
@@ -59,6 +66,8 @@ class ImageFolder:
                 raise ValueError(f"{self.root / name} holds no images ({', '.join(ENDINGS)}); fill or remove it")
         self._names, self._ends = bytes(names), np.array(ends, dtype=np.int64)
         self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.held_out = np.zeros(len(labels), dtype=bool)
+        self.skipped, self._broken = Skipped(skip, len(labels), self.root), set()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,31 +80,52 @@ class ImageFolder:
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """index [b] int64 -> images uint8 [b, size, size], or [b, 3, size, size] in colour, and labels [b] int64.
 
-        Raises ValueError, naming the file, for one that is gone or not a whole image.
+        For one that is gone or not a whole image, the next that is whole stands, of those that are held out as it is
+        or not. Raises ValueError, naming the last one, for more than may be skipped, or if no other is left.
         """
-        rows = check_index(index, len(self))
-        images = [decode_image(_read(path), str(path), self.size, self.grey) for path in map(self.path, rows)]
-        return stack_images(images, self.size, self.grey), self.labels[rows]
+        found = [self._whole_image(int(row)) for row in check_index(index, len(self))]
+        rows = torch.tensor([row for row, _ in found], dtype=torch.int64)
+        return stack_images([image for _, image in found], self.size, self.grey), self.labels[rows]
+
+    def _whole_image(self, row: int) -> tuple[int, np.ndarray]:
+        """The first whole image from ``row`` on, as its row and pixels; after the last one comes the first."""
+        for other in chain(range(row, len(self)), range(row)):
+            if other in self._broken or self.held_out[other] != self.held_out[row]:
+                continue
+            path = self.path(other)
+            try:
+                return other, decode_image(_read(path), str(path), self.size, self.grey)
+            except ValueError as error:
+                self._broken.add(other)
+                self.skipped.add(error)
+        raise ValueError(f"{self.root} has no whole image to stand for {self.path(row)}{self.skipped.last}")
 
 
 def load_image_folder(
-    root: str | os.PathLike, size: int = 32, grey: bool = True, held_out: float = 0.1, seed: int = 0
+    root: str | os.PathLike,
+    size: int = 32,
+    grey: bool = True,
+    held_out: float = 0.1,
+    seed: int = 0,
+    skip: int | None = None,
 ) -> FileData:
     """The images below ``root`` as train and test; see the module for the two layouts.
 
     held_out: without a folder to test on, the share of each class that is tested on, rounded; every class keeps
         an image to train on. Which ones, ``seed`` decides.
+    skip: so many images may be broken, of train and of a test folder each, and each process counts those that it has
+        read (default: a hundredth of them, at least 10).
     Raises ValueError for settings out of range and folders that give nothing to train or to test on.
     """
     check_share("held_out", held_out)
     root = Path(root)
     split = (root / "train").is_dir()
-    train = ImageFolder(root / "train" if split else root, size=size, grey=grey)
+    train = ImageFolder(root / "train" if split else root, size=size, grey=grey, skip=skip)
     apart = next((root / name for name in ("val", "test") if split and (root / name).is_dir()), None)
     if apart is None:
         parts = _hold_out_of_each(train, held_out, seed)
     else:
-        parts = train, ImageFolder(apart, train.class_names, size, grey)
+        parts = train, ImageFolder(apart, train.class_names, size, grey, skip)
     return FileData(*parts, num_classes=len(train.class_names), class_names=train.class_names)
 
 
@@ -113,6 +143,7 @@ def _hold_out_of_each(images: ImageFolder, held_out: float, seed: int) -> tuple[
             f"held_out is {held_out}, which is no image of any class in {images.root}; take a larger share, "
             "or add the folders train and val"
         )
+    images.held_out = hidden.numpy()
     return tuple(Part(images, chosen.nonzero()[:, 0]) for chosen in (~hidden, hidden))
 
 

@@ -12,7 +12,7 @@ from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.experiments import runs
 from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE, Run
 from annsoftmax_ref.experiments.tasks import load_verification
-from annsoftmax_ref.factory import DEFAULT_HEADS, make_head, make_selector
+from annsoftmax_ref.factory import DEFAULT_HEADS, make_head, make_selector, options_by_head
 from annsoftmax_ref.machine import find_device
 from annsoftmax_ref.training import History, default_recipe
 
@@ -32,6 +32,7 @@ def compare(
     on_row: Callable[[dict], None] | None = None,
     on_epoch: Callable[[str, History], None] | None = None,
     verify=(),
+    options: dict | None = None,
 ) -> list[dict]:
     """Train every head with every seed; one row each: that of ``runs.train``, with "groups" and "epochs".
 
@@ -39,6 +40,7 @@ def compare(
     every ``runs.DIAGNOSE_EVERY`` steps. What does not apply to a head is None. metrics is the report of
     ``evaluation.evaluate`` after the last epoch; accuracy is its headline: top-1, or recall at 1 for unseen classes.
     verify: .bin files of pairs of faces (LFW, CFP-FP, ...) to test on as well; in metrics as "lfw:fold_accuracy".
+    options: of selectors, such as {"nprobe": 32}, for those of the heads that have them; a row has its own.
     on_row is called with each new row, on_epoch with a head's name and its history so far.
     Raises ValueError, before anything is trained, for names and numbers that do not exist and for a rate at which a
     head has too few places for a batch's own classes.
@@ -49,8 +51,15 @@ def compare(
             raise ValueError(f"seeds holds {seed}; it should hold numbers from 0 to below 2 to the power 63")
     if epochs is not None:
         check_positive_int("epochs", epochs)
-    options = {name: (("groups", groups),) if name != "full" and groups is not None else () for name in heads}
-    planned = [Run(task, name, objective, rate, seed, options[name], None, epochs) for seed in seeds for name in heads]
+    own = options_by_head(options or {}, heads)
+    for name in own:
+        if name != "full" and groups is not None:
+            own[name]["groups"] = groups
+    planned = [
+        Run(task, name, objective, rate, seed, tuple(own[name].items()), None, epochs)
+        for seed in seeds
+        for name in heads
+    ]
     for run in planned:  # a wrong name or rate is told before the data are loaded
         make_head(run.head, 2, 2, objective, rate, **dict(run.options))
     data = runs.load(task)

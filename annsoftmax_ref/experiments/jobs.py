@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import tomllib
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from annsoftmax_ref import evaluation
 from annsoftmax_ref.checks import check_from_0, check_positive_int
 from annsoftmax_ref.experiments import tasks
 from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE, STORAGES
-from annsoftmax_ref.factory import HEADS, make_head
+from annsoftmax_ref.factory import HEADS, make_head, options_by_head
 from annsoftmax_ref.machine.device import PRECISIONS, in_precision
 from annsoftmax_ref.machine.processes import Processes, joined
 from annsoftmax_ref.machine.stopping import StopRequest
@@ -83,7 +82,8 @@ class Job:
         """What a run that goes on with a checkpoint of this one must find equal: all that its numbers follow from."""
         free = ("device", "precision", "checkpoints", "resume", "save_every", "keep", "evaluate_every", "log")
         left_to_trainer = ("batch", "steps", "seed", "timeout")  # which knows them even where they are None here
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in (*free, *left_to_trainer)}
+        fields = dataclasses.asdict(self) | {"task": tasks.without_skip(self.task)}
+        return {k: v for k, v in fields.items() if k not in (*free, *left_to_trainer)}
 
     def recipe(self) -> Recipe:
         recipe = default_recipe(self.objective)
@@ -183,7 +183,7 @@ def make_trainer(job: Job, processes: Processes, stop: StopRequest | None = None
     recipe, place = job.recipe(), processes.device
     objective = recipe.make_objective()
     arguments = {"objective": objective, "rate": job.rate, "groups": job.groups, "seed": job.seed, **job.options}
-    check_options(job)
+    options_by_head(job.options, [job.head])  # one that it has not is told
     make_head(job.head, 2, 2, **arguments)  # a wrong value is told before the data are loaded
     data = tasks.load_task(job.task)
     model = tasks.make_model(data, job.dim, seed=job.seed).to(place)
@@ -209,15 +209,6 @@ def make_trainer(job: Job, processes: Processes, stop: StopRequest | None = None
         stop,
         job.same,
     )
-
-
-def check_options(job: Job) -> None:
-    """ValueError for options that the selector of the job's head does not have."""
-    _, *known = (name for name in inspect.signature(HEADS[job.head]).parameters if name != "groups")
-    for name in job.options:
-        if name not in known:
-            has = f"has {', '.join(known)}" if known else "has none"
-            raise ValueError(f"options has {name!r}, and the head {job.head} {has}")
 
 
 def row_of(job: Job, trainer: Trainer, processes: Processes, stop: StopRequest) -> dict:

@@ -30,7 +30,7 @@ NAMES = (
     "features:FOLDER or xmc:TRAIN[,TEST]"
 )
 ZIPF_EXPONENT = 1.0
-IMAGE_OPTION = re.compile(r",(?:size=(\d+)|colour)$")
+SETTING = re.compile(r",(?:(size|skip)=(\d+)|(colour))$")
 
 
 def load_task(task: str):
@@ -38,10 +38,11 @@ def load_task(task: str):
 
     ``glyphs``: known characters in unseen faces. ``glyphs:unseen``: characters that training did not see.
     ``glyphs:zipf``: as ``glyphs``, with class sizes after Zipf's law. ``pairs:NUMBER_OF_CLASSES``: pairs of characters.
-    ``fonts:FOLDER``: as ``glyphs``, from font files. ``folder:PATH``: a folder of images a class. ``records:PATH``:
-    InsightFace's .rec and .idx (PATH with or without the ending, or the folder of train.rec); these two also with
-    ``,size=112`` (pixels a side, else 32) and ``,colour`` (else grey) at the end. ``features:FOLDER``: features.npy
-    and labels.npy in it. ``xmc:TRAIN[,TEST]``: files of sparse texts.
+    ``fonts:FOLDER``: as ``glyphs``, from font files. ``folder:PATH``: a folder of images a class. Both with ``,skip=5``
+    at the end where so many files may be broken (else a hundredth, at least 10). ``records:PATH``: InsightFace's .rec
+    and .idx (PATH with or without the ending, or the folder of train.rec). It and ``folder`` also with ``,size=112``
+    (pixels a side, else 32) and ``,colour`` (else grey). ``features:FOLDER``: features.npy and labels.npy in it.
+    ``xmc:TRAIN[,TEST]``: files of sparse texts.
     Raises ValueError for a name that is none and for files that are missing or broken.
     """
     name, _, detail = task.partition(":")
@@ -54,13 +55,24 @@ def load_task(task: str):
     raise ValueError(f"task is {task!r}; it should be {NAMES}")
 
 
+def without_skip(task: str) -> str:
+    """The task's name without how many files may be skipped, which changes none of the data that are read."""
+    name, _, detail = task.partition(":")
+    return re.sub(r",skip=\d+(?=,|$)", "", task) if name in ("fonts", "folder") and detail else task
+
+
+def _load_fonts(detail: str):
+    path, settings = _settings(detail, "skip")
+    return load_fonts(path, **settings)
+
+
 def _load_folder(detail: str):
-    path, settings = _image_settings(detail)
+    path, settings = _settings(detail, "skip", "size", "colour")
     return load_image_folder(path, **settings)
 
 
 def _load_records(detail: str):
-    path, settings = _image_settings(detail)
+    path, settings = _settings(detail, "size", "colour")
     return load_record_io(path if os.path.isdir(path) or path.endswith(".rec") else path + ".rec", **settings)
 
 
@@ -83,11 +95,11 @@ def _load_xmc(detail: str):
     return load_xmc(train, test or None)
 
 
-def _image_settings(detail: str) -> tuple[str, dict]:
-    """``PATH,size=112,colour`` -> the path, and the settings of its loader. The record's task so names the data."""
+def _settings(detail: str, *known: str) -> tuple[str, dict]:
+    """``PATH,size=112,colour`` -> the path and its loader's arguments, of those ``known``; a task so names the data."""
     settings: dict = {}
-    while found := IMAGE_OPTION.search(detail):
-        settings |= {"size": int(found[1])} if found[1] else {"grey": False}
+    while (found := SETTING.search(detail)) and (found[1] or found[3]) in known:
+        settings |= {"grey": False} if found[3] else {found[1]: int(found[2])}
         detail = detail[: found.start()]
     return detail, settings
 
@@ -98,7 +110,7 @@ GLYPHS = {
     "zipf": lambda: zipf_subset(load_glyphs(), ZIPF_EXPONENT, seed=0),
 }
 LOADERS = {
-    "fonts": load_fonts,
+    "fonts": _load_fonts,
     "folder": _load_folder,
     "records": _load_records,
     "features": _load_features,

@@ -95,3 +95,31 @@ def test_a_terminal_in_ascii_keeps_table_and_record(tmp_path):
     assert run.returncode == 0, run.stderr
     assert re.search(rb"\| full +\| 100% .*\d% \+- \d", run.stdout)
     assert len(json.loads((tmp_path / "a.json").read_text())["rows"]) == 2
+
+
+def test_each_head_gets_the_options_that_it_has_and_its_row_says_so(made_up, tmp_path):
+    options = ["--option", "nprobe=2", "--option", "grouping=random", "--option", "priority=True"]
+    call = [*CALL, "--heads", "full", "random", "ann", "--groups", "2", *options, "--json", str(tmp_path / "a.json")]
+    assert cli.main(call) == 0
+    rows = {row["head"]: row["options"] for row in json.loads((tmp_path / "a.json").read_text())["rows"]}
+    random = {"grouping": "random", "groups": 2}
+    assert rows == {"full": {}, "random": random, "ann": random | {"nprobe": 2, "priority": True}}
+
+
+@pytest.mark.parametrize(
+    "heads, options, words",
+    [
+        (["full", "random"], ["nprobe=2"], "options has 'nprobe', and the head full has none, the head random has gr"),
+        (["ann"], ["zzz=1"], "options has 'zzz', and the head ann has grouping, nlist, nprobe"),
+        (["full", "ann"], ["nprobe=0"], "nprobe is 0; it should be at least 1"),
+        (["full", "ann"], ["nprobe=few"], "nprobe is 'few'; it should be a whole number"),
+        (["ann"], ["nprobe"], "option is 'nprobe'; it should be NAME=VALUE"),
+        (["ann"], ["tail=0.1", "priority=True"], "tail is 0.1 and priority is True"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_before_anything_is_trained(heads, options, words, made_up, capsys):
+    made_up.append(AssertionError("trained"))
+    flags = [part for option in options for part in ("--option", option)]
+    assert cli.main([*CALL, "--heads", *heads, *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and words in captured.err and captured.err.count("\n") == 1

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from annsoftmax_ref import cli
 from annsoftmax_ref.bench import growth, training
+from annsoftmax_ref.bench.heads import make_step
+from annsoftmax_ref.beyond.priority import Priority
 
 
 def interrupted(arguments, tmp_path):
@@ -72,9 +75,45 @@ def test_training_that_is_interrupted_leaves_the_sizes_before(tmp_path, monkeypa
     assert "| ann " in capsys.readouterr().out
 
 
+STEP = ["step", "--classes", "300", "--dim", "16", "--batch", "8", "--rounds", "1"]
+
+
+def test_a_step_s_options_go_to_the_heads_that_have_them_and_into_their_rows(tmp_path):
+    call = [
+        "bench",
+        *STEP,
+        "--heads",
+        "full",
+        "random",
+        "forest",
+        "ann",
+        "ann_tail",
+        "--json",
+        str(tmp_path / "a.json"),
+    ]
+    flags = ["--option", "nlist=9", "--nlist", "4", "--option", "tail=0.5", "--option", "trees=3"]
+    assert cli.main([*call, *flags]) == 0
+    rows = {row["head"]: row["options"] for row in json.loads((tmp_path / "a.json").read_text())["rows"]}
+    ann = {"nlist": 4, "tail": 0.5}
+    assert rows == {"full": {}, "random": {}, "forest": {"trees": 3}, "ann": ann, "ann_tail": ann | {"tail": 0.1}}
+
+
+def test_the_options_are_those_of_the_selector_that_is_timed():
+    rows = torch.randn(200, 16)
+    ann = make_step("ann_priority", rows, 0.1, False, nlist=4, nprobe=2, trees=3).head.selector
+    assert (ann.nlist, ann.nprobe) == (4, 2) and isinstance(ann.option, Priority)
+    with pytest.raises(ValueError, match="options has 'probes', and the head random has grouping, the head lsh has"):
+        make_step("ann", rows, 0.1, False, probes=2)
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
+        ([*STEP, "--heads", "full", "--nprobe", "3"], "options has 'nprobe', and the head full has none"),
+        ([*STEP, "--heads", "full", "random", "--option", "tail=0.1"], "options has 'tail', and the head random has"),
+        ([*STEP, "--heads", "full", "ann", "--option", "nprobe=0"], "nprobe is 0; it should be at least 1"),
+        ([*STEP, "--heads", "ann", "--candidates", "x"], "candidates is 'x'; it should be a whole number"),
+        ([*STEP, "--option", "busy=1"], "options has 'busy'"),
         (["growth", "--classes", "0"], "classes is 0"),
         (["growth", "--active", "0"], "active is 0"),
         (["growth", "--rate", "1.5"], "sample_rate is 1.5"),

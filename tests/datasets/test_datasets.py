@@ -196,7 +196,9 @@ def test_fonts_say_what_is_wrong(font_folder, tmp_path):
     with pytest.raises(ValueError, match="holds 0 font faces"):
         load_fonts(empty)
     (empty / "text.ttf").write_text("not a font at all")
-    with pytest.raises(ValueError, match=r"the font file .*text\.ttf cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"0 font faces.*; 1 skipped, the last: the font file .*text\.ttf cannot be read"
+    ):
         load_fonts(empty)
     whole = (FONTS / "DejaVuSansMono.ttf").read_bytes()
     (empty / "text.ttf").write_bytes(whole[:1000])
@@ -215,3 +217,16 @@ def test_a_face_s_placeholder_boxes_are_no_classes(mono, monkeypatch):
     members = drawing.draw_classes(mono, 2, progress=False)["members"].tolist()
     strict = "".join(members)
     assert "A" not in strict and "q" in strict  # A is drawn by more than two characters
+
+
+def test_a_damaged_outline_leaves_its_character_out_of_the_face(tmp_path, caplog):
+    path = tmp_path / "damaged.ttf"
+    content = bytearray((FONTS / "DejaVuSansMono.ttf").read_bytes())
+    font = TTFont(FONTS / "DejaVuSansMono.ttf")
+    place = font.reader.tables["glyf"].offset + font["loca"][font.getGlyphID("A")]
+    content[place + 10 : place + 14] = b"\xff\xff\x00\x00"  # where its contours end
+    path.write_bytes(content)
+    (face,) = drawing.read_faces(path)
+    face.code_points = [ord("A"), ord("B")]
+    members = drawing.draw_classes([face], 1, progress=False)["members"].tolist()
+    assert members == ["B"] and caplog.messages == [f"left out of {path}: 1 characters, whose outlines are damaged"]

@@ -106,7 +106,7 @@ def test_clear_errors(folder, tmp_path_factory):
 
 
 def test_a_file_that_went_away_or_is_deep(folder):
-    images = ImageFolder(folder)
+    images = ImageFolder(folder, skip=0)
     images.path(1).unlink()
     with pytest.raises(ValueError, match="1.png cannot be read"):
         images.batch(torch.tensor([1]))
@@ -134,6 +134,7 @@ def test_damaged_images_are_told_or_read(folder, ending):
         for _ in range(0 if trial % 2 else 3):
             damaged[rng.randrange(min(len(damaged), 200))] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
+        images = ImageFolder(folder, skip=0)  # which has read nothing yet
         try:
             pixels, labels = images.batch(torch.tensor([row]))
         except ValueError as error:
@@ -142,3 +143,55 @@ def test_damaged_images_are_told_or_read(folder, ending):
         else:
             assert pixels.shape == (1, 32, 32) and labels.tolist() == [1]
     assert told > 10
+
+
+def break_(folder, *rows):
+    """Rows of a folder of 24 images, 8 a class, whose files are broken from then on."""
+    for row in rows:
+        ImageFolder(folder).path(row).write_bytes(b"broken")
+
+
+def test_a_broken_image_is_named_once_and_the_next_one_stands_in_its_place(folder, caplog):
+    break_(folder, 3, 7, 23)
+    images = ImageFolder(folder)
+    for _ in range(2):
+        pixels, labels = images.batch(torch.tensor([2, 3, 7, 23]))
+        assert pixels[:, 5, 5].tolist() == [2, 4, 10, 0] and labels.tolist() == [0, 0, 1, 0]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert f"skipped (1 of at most 10): {images.path(3)} is not a whole image" in caplog.messages[0]
+
+
+def test_what_stands_in_for_a_test_image_was_not_trained_on(folder):
+    data = load_image_folder(folder, held_out=0.25, seed=3)
+    break_(folder, *data.test.rows[:3].tolist(), *data.train.rows[-2:].tolist())
+    shades = {
+        name: set(part.batch(torch.arange(len(part)))[0][:, 0, 0].tolist())
+        for name, part in vars(data).items()
+        if name in ("train", "test")
+    }
+    assert len(shades["test"]) == 3 and len(shades["train"]) == 16 and not shades["test"] & shades["train"]
+
+
+def test_more_broken_images_than_may_be_skipped_end_with_one_sentence(folder):
+    break_(folder, 0, 1, 12)
+    images = ImageFolder(folder, skip=2)
+    assert images.batch(torch.tensor([0]))[0][0, 5, 5] == 2
+    with pytest.raises(ValueError, match="skip is 2, but .* has more broken files .*number 3: .*pear.4.png is not"):
+        images.batch(torch.tensor([12]))
+    with pytest.raises(ValueError, match="skip is 0, but .*number 1: .*apple.0.png"):
+        ImageFolder(folder, skip=0).batch(torch.tensor([0]))
+    break_(folder, *range(24))
+    with pytest.raises(ValueError, match="no whole image to stand for .*0.png; 24 skipped, the last: .*7.png"):
+        ImageFolder(folder, skip=24).batch(torch.tensor([0]))
+    with pytest.raises(ValueError, match="skip is -1; it should be at least 0"):
+        load_image_folder(folder, skip=-1)
+
+
+def test_a_training_and_a_test_folder_skip_so_many_each(tmp_path):
+    for part in ("train", "val"):
+        for name in "ab":
+            for k in range(3):
+                write(tmp_path / part / name / f"{k}.png", k)
+        (tmp_path / part / "a" / "0.png").write_bytes(b"broken")
+    data = load_image_folder(tmp_path, skip=1)
+    assert [part.batch(torch.tensor([0]))[0][0, 5, 5].item() for part in (data.train, data.test)] == [1, 1]

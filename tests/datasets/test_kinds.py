@@ -72,7 +72,7 @@ def read_image(folder, content):
     for name in "ab":
         (folder / name).mkdir()
         (folder / name / "0.png").write_bytes(content)
-    ImageFolder(folder).batch(torch.tensor([0]))
+    ImageFolder(folder, skip=0).batch(torch.tensor([0]))
 
 
 def read_font(ending):
@@ -138,11 +138,17 @@ def test_a_file_of_another_kind_named_rec(tmp_path):
         load_record_io(path)
 
 
-def test_one_bitmap_font_in_a_folder_is_named_and_what_to_do_about_it(tmp_path):
+def test_one_bitmap_font_in_a_folder_is_named_and_skipped_or_what_to_do_about_it(tmp_path, caplog):
     font = TTFont(f"{get_data_path()}/fonts/ttf/DejaVuSansMono.ttf")
-    font.save(tmp_path / "good.ttf")
+    for name in ("good", "too"):
+        font.save(tmp_path / f"{name}.ttf")
     for table in ("glyf", "loca"):
         del font[table]
     font.save(tmp_path / "bitmaps.ttf")
-    with pytest.raises(ValueError, match=r"bitmaps\.ttf is one of bitmaps; it should hold outlines.*move it out"):
-        load_fonts(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"skip is 0.*bitmaps\.ttf is one of bitmaps; it should hold outlines.*move it"
+    ):
+        load_fonts(tmp_path, skip=0)
+    data = load_fonts(tmp_path, cache_dir=tmp_path / "cache", progress=False)
+    assert data.face_names == ["good", "too"] and data.num_classes > 1000
+    assert len(caplog.messages) == 1 and "bitmaps.ttf is one of bitmaps" in caplog.messages[0]

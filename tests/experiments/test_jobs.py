@@ -97,6 +97,12 @@ def test_the_recipe_is_that_of_the_objective_but_for_what_is_given():
     assert Job(storage="fp8_int8").recipe().momentum_in_8_bits
 
 
+def test_a_run_that_too_many_broken_files_ended_goes_on_with_a_larger_skip():
+    one, other = Job(task="folder:a,skip=1,colour"), Job(task="folder:a,colour,skip=20")
+    assert one.same == other.same == Job(task="folder:a,colour").same != Job(task="folder:a").same
+    assert Job(task="records:a,skip=1").same != Job(task="records:a").same
+
+
 @pytest.fixture
 def task(tmp_path):
     """Few classes in few dimensions."""

@@ -110,6 +110,28 @@ def test_a_folder_in_colour_and_another_size(tmp_path, capsys):
     assert tasks.load_task(f"folder:{write_folder(commas)}").num_classes == 3
 
 
+def test_a_folder_with_a_broken_image_trains_unless_none_may_be_skipped(tmp_path, capsys, caplog):
+    root = write_folder(tmp_path / "sku")
+    (root / "b" / "3.png").write_bytes(b"broken")
+    (row,) = run(capsys, "--task", f"folder:{root},colour,skip=1", epochs=2)
+    assert row["num_classes"] == 3 and row["task"].endswith("sku,colour,skip=1")
+    assert len(caplog.messages) == 1 and "b/3.png is not a whole image" in caplog.messages[0]
+    call = ["compare", "--heads", "full", "--epochs", "1", "--task", f"folder:{root},skip=0"]
+    assert cli.main(call) == 2
+    error = capsys.readouterr().err
+    assert "skip is 0, but" in error and "b/3.png" in error and error.count("\n") == 1
+
+
+def test_fonts_take_skip_and_records_do_not(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tasks, "load_fonts", lambda path, **settings: asked.append((path, settings)))
+    for detail in ("a", "a,skip=0", "a,size=3"):
+        tasks.load_task(f"fonts:{detail}")
+    assert asked == [("a", {}), ("a", {"skip": 0}), ("a,size=3", {})]
+    with pytest.raises(ValueError, match="skip=0"):
+        tasks.load_task(f"records:{tmp_path}/train,skip=0")
+
+
 def test_verification_after_training(tmp_path, capsys):
     write_faces(tmp_path)
     verify = [str(write_pairs(tmp_path / f"{name}.bin")) for name in ("lfw", "agedb_30")]
