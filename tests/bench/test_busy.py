@@ -34,7 +34,7 @@ def test_an_error_or_an_interruption_leaves_no_copy_behind(error):
 def test_a_copy_that_ends_by_itself_is_told_and_not_waited_for(capfd):
     with pytest.raises(ChildProcessError, match="ended with status 1"), copies(1, steps_in_turn, *TINY[:-1], {"no": 1}):
         raise AssertionError("the block began without the copy")
-    assert multiprocessing.active_children() == [] and "TypeError" in capfd.readouterr().err
+    assert multiprocessing.active_children() == [] and "ValueError" in capfd.readouterr().err
 
 
 def test_steps_are_timed_while_the_copies_run(monkeypatch, capsys):
