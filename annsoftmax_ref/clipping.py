@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from annsoftmax_ref.head import SoftmaxHead
 
@@ -40,7 +39,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], head: SoftmaxHead | None, max_
 
 def _square(grad: Tensor) -> Tensor:
     square = nn.utils.get_total_norm([grad.float() if grad.dtype.itemsize < 4 else grad]).square()
-    return square.full_tensor() if isinstance(square, DTensor) else square
+    # Of a DTensor, whose module takes most of a second to import: who has one has imported it.
+    return square.full_tensor() if hasattr(square, "full_tensor") else square
 
 
 def _values(grad: Tensor) -> Tensor:

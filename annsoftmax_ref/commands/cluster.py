@@ -7,7 +7,6 @@ import time
 
 import torch
 
-from annsoftmax_ref.bench import cluster
 from annsoftmax_ref.commands.job import add_job, job_of
 from annsoftmax_ref.commands.parser import subcommand
 from annsoftmax_ref.experiments import records
@@ -28,6 +27,9 @@ def add_cluster(commands) -> None:
 
 
 def _cluster(arguments: argparse.Namespace) -> None:
+    # Here, since every command reads this file and torch's distributed checkpoints take a second to import.
+    from annsoftmax_ref.bench import cluster
+
     job, start = job_of(arguments, on_gpu=True), time.perf_counter()
     with peak_memory(torch.device("cpu")) as peak:
         rows = cluster.bench_cluster(job, arguments.ranks)

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,8 +21,10 @@ from annsoftmax_ref.machine.device import PRECISIONS, in_precision
 from annsoftmax_ref.machine.processes import Processes, joined
 from annsoftmax_ref.machine.stopping import StopRequest
 from annsoftmax_ref.objectives import OBJECTIVES
-from annsoftmax_ref.training import Recipe, Trainer, build_optimizer, default_recipe
-from annsoftmax_ref.training.sharded import Checkpoints
+from annsoftmax_ref.training import Recipe, build_optimizer, default_recipe
+
+if TYPE_CHECKING:
+    from annsoftmax_ref.training import Trainer
 
 OPTIMIZERS = {"sgd": {}, "adamw": {"lr": 2e-3, "weight_decay": 1e-2}}  # and what is not the recipe's by default
 
@@ -180,6 +183,10 @@ def run_job(job: Job, told: Told | None = None) -> dict:
 
 def make_trainer(job: Job, processes: Processes, stop: StopRequest | None = None) -> Trainer:
     """All that a job names, made, and nothing trained yet."""
+    # Here, since every command reads this file and torch's distributed checkpoints take a second to import.
+    from annsoftmax_ref.training import Trainer
+    from annsoftmax_ref.training.sharded import Checkpoints
+
     recipe, place = job.recipe(), processes.device
     objective = recipe.make_objective()
     arguments = {"objective": objective, "rate": job.rate, "groups": job.groups, "seed": job.seed, **job.options}

@@ -9,7 +9,6 @@ from annsoftmax_ref.training.history import Epoch, History
 from annsoftmax_ref.training.loop import fit
 from annsoftmax_ref.training.recipe import Recipe, build_optimizer, build_scheduler, default_recipe
 from annsoftmax_ref.training.step import train_step
-from annsoftmax_ref.training.trainer import Trainer
 
 __all__ = [
     "Epoch",
@@ -22,3 +21,12 @@ __all__ = [
     "fit",
     "train_step",
 ]
+
+
+def __getattr__(name: str):
+    """``Trainer``, when it is asked for: torch's distributed checkpoints take longer to import than all else here."""
+    if name == "Trainer":
+        from annsoftmax_ref.training.trainer import Trainer
+
+        return Trainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -63,3 +63,12 @@ def test_an_import_that_climbs_breaks_a_contract(file, line, contract, copy):
         assert any(name.startswith(contract) for name in broken(copy))
     finally:
         path.unlink() if before is None else path.write_text(before)
+
+
+@pytest.mark.parametrize("module", ["annsoftmax_ref", "annsoftmax_ref.cli"])
+def test_what_only_many_processes_need_is_not_imported_at_the_start(module):
+    """torch's DTensor and distributed checkpoints take a second, which every command and notebook would wait for."""
+    code = f"import sys, {module}; print([n for n in sys.modules if n.startswith('torch.distributed.')])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    late = ("torch.distributed.tensor", "torch.distributed.checkpoint")
+    assert "'torch.distributed.distributed_c10d'" in run.stdout and not any(name in run.stdout for name in late)
