@@ -44,7 +44,7 @@ def in_global_order(found: Tensor, scores: Tensor, most: int, shards: Shards) ->
     places = _ranks(found >= 0, scores.float(), shards) // -(-most * ranks // width)  # [B, k], ascending
     if k:  # each in a column of its own
         column = torch.arange(k, device=found.device)
-        places = torch.minimum((places - column).cummax(dim=1).values, torch.tensor(width - k)) + column
+        places = (places - column).cummax(dim=1).values.clamp_max(width - k) + column
     return found.new_full((len(found), width), -1).scatter(1, places, found)
 
 

@@ -31,7 +31,7 @@ from annsoftmax_ref.saving import register_hooks
 from annsoftmax_ref.selectors import AllClasses, Selector
 from annsoftmax_ref.sharded_loss import sharded_loss
 from annsoftmax_ref.shards import Shards
-from annsoftmax_ref.splitting import directions_of_shard, refuse_ddp, split_over
+from annsoftmax_ref.splitting import directions_of_shard, refuse_making_ddp, split_over
 
 
 class SoftmaxHead(Prediction):
@@ -252,7 +252,7 @@ class SoftmaxHead(Prediction):
     def named_parameters(self, *arguments, **named):
         """As nn.Module's. ValueError if it is DistributedDataParallel that asks, and classes are split."""
         if self.shards is not None:
-            refuse_ddp(self)
+            refuse_making_ddp()
         return super().named_parameters(*arguments, **named)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:

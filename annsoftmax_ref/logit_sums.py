@@ -31,9 +31,7 @@ def logit_sums(
 class _LogitSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, directions, targets, scale: float, offset, means, far_offset) -> tuple[Tensor, Tensor]:
-        ctx.fused = (
-            ops.logit_sums and product_has_kernel(x.device.type, directions.dtype) and backend.runs(ops.logit_sums, x)
-        )
+        ctx.fused = product_has_kernel(x.device.type, directions.dtype) and backend.runs(ops.logit_sums, x)
         cosine = cosines(x, directions)  # [G, b, A], bfloat16 under autocast
         far = None if means is None else cosines(x, means.to(directions.dtype)).flatten(0, -2)
         aside = _rows(offset, ctx.fused), far, _rows(far_offset, ctx.fused)

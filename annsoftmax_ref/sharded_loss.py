@@ -23,7 +23,7 @@ from annsoftmax_ref.every_row import is_long, own_and_others
 from annsoftmax_ref.logit_sums import logit_sums
 from annsoftmax_ref.loss import add_offsets
 from annsoftmax_ref.rows import unit_rows
-from annsoftmax_ref.splitting import refuse_ddp
+from annsoftmax_ref.splitting import refuse_running_ddp
 
 
 def sharded_loss(head, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def _agree(head, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Ag
     """The batch without samples to ignore, and what all processes agree on. Raises as ``sharded_loss``."""
     error, overflowed = None, False
     try:
-        refuse_ddp(head)
+        refuse_running_ddp(head)
         embeddings, labels = without_ignored(embeddings, labels, head.ignore_index)
         overflowed = head.training and has_overflowed(embeddings, head.embedding_size)
         if not overflowed:

@@ -56,24 +56,29 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def refuse_ddp(head) -> None:
-    """ValueError where DistributedDataParallel is being made of, or runs, a module that has the head in it.
+IN_DDP = (
+    "head is inside DistributedDataParallel, which would give every process the classes of process 0; it should stay "
+    "outside: wrap the backbone alone"
+)
 
-    It would write process 0's classes over those of all others.
-    """
-    outer = DistributedDataParallel._active_ddp_module
-    inside = outer is not None and any(parameter is head.weight for parameter in outer.parameters())
+
+def refuse_making_ddp() -> None:
+    """ValueError where DistributedDataParallel is being made, which asks every module for its parameters before it
+    writes process 0's over those of all others."""
     frame = sys._getframe(1)
-    for _ in range(5):  # up to DDP's __init__, which asks every module for its parameters before it writes to them
-        if frame is None or inside:
-            break
-        inside = isinstance(frame.f_locals.get("self"), DistributedDataParallel)
+    for _ in range(5):  # up to DDP's __init__
+        if frame is None:
+            return
+        if isinstance(frame.f_locals.get("self"), DistributedDataParallel):
+            raise ValueError(IN_DDP)
         frame = frame.f_back
-    if inside:
-        raise ValueError(
-            "head is inside DistributedDataParallel, which would give every process the classes of process 0; it "
-            "should stay outside: wrap the backbone alone"
-        )
+
+
+def refuse_running_ddp(head) -> None:
+    """ValueError in the forward pass of a DistributedDataParallel that has the head in it, however it came there."""
+    outer = DistributedDataParallel._active_ddp_module
+    if outer is not None and any(parameter is head.weight for parameter in outer.parameters()):
+        raise ValueError(IN_DDP)
 
 
 def sharded_topk(head, embeddings: Tensor, k: int) -> tuple[Tensor, Tensor]:

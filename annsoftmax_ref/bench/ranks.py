@@ -66,7 +66,6 @@ def bench_ranks(
 
 def _work(rank: int, ranks: int, folder: str, job: tuple) -> None:
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
     memory.keep_freed_memory()
     logging.getLogger("annsoftmax_ref.machine.device").setLevel(logging.ERROR)  # one head here is meant to be alone
     meeting = dist.FileStore(os.path.join(folder, "meeting"), ranks)

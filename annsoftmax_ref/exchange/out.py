@@ -99,8 +99,8 @@ def to_safetensors(head: SoftmaxHead, path: str | os.PathLike) -> None:
 
 def _unit_parts(head: SoftmaxHead) -> Iterator[tuple[slice, Tensor]]:
     """Which classes, and their directions [n, d], up to date."""
+    catch_up(head.weight)
     for part in parts(*head.weight.shape):
         with torch.no_grad(), unwatched():
-            catch_up(head.weight)
             rows = unit_rows(head.weight[part])
         yield part, rows
