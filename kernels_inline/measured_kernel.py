@@ -1,4 +1,4 @@
-"""Kernel: what tests and benchmarks know of a kernel with a launcher. ``registry`` has the list of them."""
+"""MeasuredKernel: what tests and benchmarks know of a kernel with a launcher. ``registry`` has the list of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-5
 
 
 @dataclass(frozen=True)
-class Kernel:
+class MeasuredKernel:
     """name: of the kernel. launcher: its own, if another one. index: of its kernels in the index of its file, likewise.
 
     make(size, device) -> the arguments. results: the launcher's parameters that are only written. changed: those that

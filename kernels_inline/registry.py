@@ -14,7 +14,7 @@ from torch import Tensor
 from kernels_inline import inputs, rows_rounded
 from kernels_inline.flat_ops import flat_map_torch
 from kernels_inline.flat_threshold_ops import flat_thresholds_torch
-from kernels_inline.measured_kernel import Kernel
+from kernels_inline.measured_kernel import MeasuredKernel
 from kernels_inline.select_ops import select_map_torch
 
 CEILINGS = ("popcount_rate", "binary_mma_rate")  # launchers that measure the machine (ceilings.cu)
@@ -38,7 +38,7 @@ STORED = {
 ROW_OPTIMIZERS = {"sgd": ("momentum", "scales"), "adamw": ("average", "square")}  # and a row's buffers
 
 
-def _row_kernel(optimizer: str, moves: bool, stored: str, of_units: bool = False) -> Kernel:
+def _row_kernel(optimizer: str, moves: bool, stored: str, of_units: bool = False) -> MeasuredKernel:
     """of_units: by the gradient of rows scaled to length 1, in bfloat16."""
     launcher, buffers = f"row_{optimizer}" + ("" if moves else "_catch_up"), ROW_OPTIMIZERS[optimizer]
     dtype, weight, buffer, gradient, eight = STORED[stored]
@@ -48,7 +48,7 @@ def _row_kernel(optimizer: str, moves: bool, stored: str, of_units: bool = False
     if moves:
         make = functools.partial(inputs.row_step, count, dtype, eight, of_units)
     changed = tuple(name for name in ("weight", *buffers, "last") if name != "scales" or eight)
-    return Kernel(
+    return MeasuredKernel(
         launcher + of_units * "_units" + stored, make, ("codes",) if moves else (), ROWS_SMALL, ROWS_LARGE,
         lambda N, d, A: A * (width * d + 24 + 8 * eight) + (8 * A * -(-d // 64) if moves else 0),
         changed, rearm=inputs.lag_again, index="step_rows",
@@ -57,11 +57,11 @@ def _row_kernel(optimizer: str, moves: bool, stored: str, of_units: bool = False
     )  # fmt: skip
 
 
-def _gather_kernel(optimizer: str, stored: str) -> Kernel:
+def _gather_kernel(optimizer: str, stored: str) -> MeasuredKernel:
     launcher, buffers = f"row_{optimizer}_gather", ROW_OPTIMIZERS[optimizer]
     dtype, weight, buffer, _, eight = STORED[stored]
     count = 1 if optimizer == "sgd" else 2
-    return Kernel(
+    return MeasuredKernel(
         launcher + stored, functools.partial(inputs.row_gather, count, dtype, eight), ("unit", "norms"), ROWS_SMALL,
         ROWS_LARGE, lambda N, d, A: A * ((weight + count * buffer + 2) * d + 20 + 4 * eight), index="gather_rows",
         expected=functools.partial(_gather_twin, launcher, buffers), launcher=launcher,
@@ -89,7 +89,7 @@ def _scan_bits(B, nprobe, used, W, **_):
 
 
 KERNELS = [
-    Kernel(
+    MeasuredKernel(
         "sign_codes",
         inputs.sign_codes,
         ("codes",),
@@ -97,10 +97,10 @@ KERNELS = [
         ROWS_LARGE,
         lambda N, d, A: A * (4 * d + 8 * -(-d // 64) + 8),
     ),
-    Kernel(
+    MeasuredKernel(
         "gather_unit_rows", inputs.gather_unit_rows, ("out",), ROWS_SMALL, ROWS_LARGE, lambda N, d, A: A * (8 * d + 8)
     ),
-    Kernel(
+    MeasuredKernel(
         "row_argmax",
         inputs.row_argmax,
         ("best",),
@@ -108,7 +108,7 @@ KERNELS = [
         dict(n=1 << 18, nlist=1024),
         lambda n, nlist: 4 * n * nlist + 8 * n,
     ),
-    Kernel(
+    MeasuredKernel(
         "list_sums",
         inputs.list_sums,
         ("sums", "counts"),
@@ -116,7 +116,7 @@ KERNELS = [
         dict(n=1 << 18, d=512, nlist=1024),
         lambda n, d, nlist: 4 * n * d + 8 * n + 4 * nlist * d + 8 * nlist,
     ),
-    Kernel(
+    MeasuredKernel(
         "write_codes",
         inputs.write_codes,
         (),
@@ -125,7 +125,7 @@ KERNELS = [
         lambda nlist, used, capacity, W, A: A * (24 * W + 28),
         changed=("codes", "slot_codes", "written"),
     ),
-    Kernel(
+    MeasuredKernel(
         "gather_normalise",
         inputs.gather_normalise,
         ("unit", "norms"),
@@ -133,7 +133,7 @@ KERNELS = [
         ROWS_LARGE,
         lambda N, d, A: A * (8 * d + 12),
     ),  # fmt: skip
-    Kernel(
+    MeasuredKernel(
         "normalise_backward",
         inputs.normalise_backward,
         (),
@@ -142,7 +142,7 @@ KERNELS = [
         lambda N, d, A: A * (12 * d + 12),
         changed=("grad",),
     ),  # fmt: skip
-    Kernel(
+    MeasuredKernel(
         "merge_normalise_backward",
         inputs.merge_normalise_backward,
         ("grad",),
@@ -150,7 +150,7 @@ KERNELS = [
         dict(N=1_000_000, d=512, G=8, A=50_000),
         lambda N, d, G, A: G * A * (4 * d + 8) + A * (G + 1) // 2 * (8 * d + 20),
     ),
-    Kernel(
+    MeasuredKernel(
         "margin_softmax",
         inputs.margin_softmax,
         ("losses",),
@@ -159,7 +159,7 @@ KERNELS = [
         lambda b, A: 12 * b * A + 12 * b,
         changed=("cosine",),
     ),
-    Kernel(
+    MeasuredKernel(
         "logit_sums",
         inputs.logit_sums,
         ("own", "others"),
@@ -167,7 +167,7 @@ KERNELS = [
         dict(b=512, A=100_000),
         lambda b, A: 4 * b * A + 16 * b,
     ),
-    Kernel(
+    MeasuredKernel(
         "logit_slopes",
         inputs.logit_slopes,
         (),
@@ -176,7 +176,7 @@ KERNELS = [
         lambda b, A: 8 * b * A + 20 * b,
         changed=("cosine",),
     ),
-    Kernel(
+    MeasuredKernel(
         "ivf_scan",
         inputs.ivf_scan,
         ("ids", "found"),
@@ -185,7 +185,7 @@ KERNELS = [
         lambda B, nprobe, used, W, k, **_: B * (2 * nprobe * used * (8 * W + 8) + 12 * k),
         counted=_scan_bits,
     ),
-    Kernel(
+    MeasuredKernel(
         "rerank",
         inputs.rerank,
         ("ids_out", "cosines_out"),
@@ -194,7 +194,7 @@ KERNELS = [
         lambda B, N, d, k: B * k * (4 * d + 28) + 4 * B * d,
         unordered=("ids_out",),
     ),
-    Kernel(
+    MeasuredKernel(
         "flat_thresholds",
         inputs.flat_thresholds,
         ("thresholds",),
@@ -206,7 +206,7 @@ KERNELS = [
             flat_thresholds_torch(a["queries"], a["codes"], 64 * a["words"], a["k"], a["stride"], a["first"])
         ],
     ),
-    Kernel(
+    MeasuredKernel(
         "flat_map",
         inputs.flat_map,
         ("map",),
@@ -218,7 +218,7 @@ KERNELS = [
             flat_map_torch(a["queries"], a["thresholds"], a["codes"], a["starts"], 64 * a["words"], a["shift"])
         ],
     ),
-    Kernel(
+    MeasuredKernel(
         "union_active",
         inputs.union_active,
         ("classes", "targets"),
@@ -226,7 +226,7 @@ KERNELS = [
         dict(N=1_000_000, b=512, k=1000, count=100_000),
         lambda N, b, k, count: 16 * N + 8 * (b * k + 2 * count) + 8 * (k + 2 * count) + 8 * count,
     ),
-    Kernel(
+    MeasuredKernel(
         "select_map",
         inputs.select_map,
         ("classes", "targets"),
@@ -250,7 +250,7 @@ KERNELS = [
 ]
 
 
-def get(name: str) -> Kernel:
+def get(name: str) -> MeasuredKernel:
     found = {kernel.name: kernel for kernel in KERNELS}
     if name not in found:
         raise ValueError(f"kernel is {name!r}; it should be one of {', '.join(found)}")

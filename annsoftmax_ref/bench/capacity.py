@@ -29,7 +29,7 @@ OPTIMIZERS = {
 }
 
 
-class Trained:
+class TrainedPart:
     """A head as ``job`` describes it, with its optimizer; a call takes a step on a random batch.
 
     group: of ``one_of_many``; then it is the part of that head that this process has.
@@ -100,12 +100,12 @@ def bench_capacity(job: Training, device: torch.device, rounds: int = 5, ranks: 
     if job.batch % ranks:
         raise ValueError(f"batch is {job.batch}; it should be a multiple of the {ranks} ranks, a part of it for each")
     if ranks == 1:
-        return _measured(job, Trained(job, device), device, rounds) | {"ranks": 1}
+        return _measured(job, TrainedPart(job, device), device, rounds) | {"ranks": 1}
     with one_of_many(0, ranks) as group:
-        return _measured(rank_of(job, ranks), Trained(job, device, group=group), device, rounds) | {"ranks": ranks}
+        return _measured(rank_of(job, ranks), TrainedPart(job, device, group=group), device, rounds) | {"ranks": ranks}
 
 
-def _measured(part: Training, trained: Trained, device: torch.device, rounds: int) -> dict:
+def _measured(part: Training, trained: TrainedPart, device: torch.device, rounds: int) -> dict:
     """part: what is planned of what ``trained`` has."""
     for _ in range(2):  # the index is made, and the optimizer's buffers
         trained()

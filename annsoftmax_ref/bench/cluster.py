@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.planner import SavePlan
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
-from annsoftmax_ref.bench.capacity import Trained
+from annsoftmax_ref.bench.capacity import TrainedPart
 from annsoftmax_ref.bench.one_of_many import one_of_many
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.experiments.reports import grid
@@ -49,7 +49,7 @@ def bench_cluster(job: Training, ranks: int) -> list[dict]:
     rank = rank_of(job, ranks)
     rows, fullest = _division(job, rank)
     with one_of_many(fullest, ranks) as group:
-        trained = _made(Trained(job, META, group=group))
+        trained = _made(TrainedPart(job, META, group=group))
         rows += _compared("kept: ", trained.parts(), kept(rank))
         rows += _compared("received: ", _exchanged(Shards(job.classes, group), job), received(job, ranks))
     for flat in (job.flat, 0):
@@ -100,7 +100,7 @@ def _division(job: Training, rank: Rank) -> tuple[list[dict], int]:
     return [dict(zip(("what", "simulated", "planned"), row, strict=True)) for row in rows], fullest
 
 
-def _made(trained: Trained) -> Trained:
+def _made(trained: TrainedPart) -> TrainedPart:
     """With its optimizer's buffers, which the first step makes: of a single row."""
     weight = trained.head.weight
     first = torch.zeros(1, 1, dtype=torch.int64, device=META)
@@ -126,14 +126,14 @@ def _exchanged(shards: Shards, job: Training) -> dict[str, int]:
 def _exchanged_by_a_head(job: Training, ranks: int) -> dict[str, int]:
     """The same of a head with numbers, in its second step."""
     with one_of_many(ranks // 2, ranks) as group:
-        trained = Trained(job, group=group)
+        trained = TrainedPart(job, group=group)
         trained()
         trained.head.shards.received.clear()
         trained()
         return dict(trained.head.shards.received)
 
 
-def _state(trained: Trained) -> dict[str, Tensor]:
+def _state(trained: TrainedPart) -> dict[str, Tensor]:
     """What a checkpoint has of every class."""
     index, state = trained.head.selector.index, trained.optimizer.state[trained.head.weight]
     buffers = {name: state[name] for name in trained.optimizer.buffers if state[name] is not None}

@@ -16,7 +16,7 @@ import torch
 from annsoftmax_ref.experiments.reports import grid
 from kernels_inline import dispatch, registry
 from kernels_inline.cuda import emulator
-from kernels_inline.measured_kernel import Kernel
+from kernels_inline.measured_kernel import MeasuredKernel
 
 PATIENCE = 2000.0  # milliseconds that the rounds of one version may take together, once there are three of them
 TIMES = ("ms_median", "ms_min", "ms_max", "gb_per_s", "share_of_copy", "bits_per_s", "share_of_popcount")
@@ -58,13 +58,13 @@ def bench_kernels(
     return rows
 
 
-def _facts(kernel: Kernel, version: int, what: str, size: dict) -> dict:
+def _facts(kernel: MeasuredKernel, version: int, what: str, size: dict) -> dict:
     bits = kernel.counted(**size) if kernel.counted else None
     name = {"kernel": kernel.name, "version": version, "what": what, "file": kernel.file.name}
     return {**name, "size": size, "bytes": kernel.moved(**size), "bits": bits}
 
 
-def _wrong(kernel: Kernel, version: int, expected, device: torch.device) -> str | None:
+def _wrong(kernel: MeasuredKernel, version: int, expected, device: torch.device) -> str | None:
     arguments = kernel.inputs(kernel.small)
     if device.type == "cuda":
         arguments = [a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
@@ -74,14 +74,14 @@ def _wrong(kernel: Kernel, version: int, expected, device: torch.device) -> str 
     return f"{kernel.name}: the launcher returned {code}" if code else kernel.wrong(arguments, expected)
 
 
-def _counts(kernel: Kernel, version: int) -> dict[str, int]:
+def _counts(kernel: MeasuredKernel, version: int) -> dict[str, int]:
     library = emulator.load(kernel.file, "counting")
     emulator.counts(library)  # what came before is not this version's
     emulator.call(library, f"{kernel.launcher}_v", version, *kernel.inputs(kernel.small), None)
     return emulator.counts(library)
 
 
-def _times(kernel: Kernel, versions: list[int], device: torch.device, rounds: int, size: dict) -> dict:
+def _times(kernel: MeasuredKernel, versions: list[int], device: torch.device, rounds: int, size: dict) -> dict:
     """{version: [milliseconds of each round]}, the versions in turn; empty without a GPU."""
     if device.type != "cuda" or not versions:
         return {}
@@ -112,7 +112,7 @@ def _milliseconds(call: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def _rates(kernel: Kernel, size: dict, times: list[float] | None, most: dict) -> dict:
+def _rates(kernel: MeasuredKernel, size: dict, times: list[float] | None, most: dict) -> dict:
     if not times:
         return dict.fromkeys(ON_GPU)
     ms = median(times)

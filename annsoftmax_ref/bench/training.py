@@ -61,7 +61,7 @@ class Photographs:
 BACKBONES = {"small": Drawings, "resnet50": Photographs}
 
 
-class Trainer:
+class TimedTraining:
     """Steps of training with any of ``bench.heads`` as the last layer; backbone: a key of ``BACKBONES``.
 
     The head scores embeddings that lie near their class among clustered rows, as after training, in place of the
@@ -114,26 +114,26 @@ def bench_training(
     ``random_dense``; None: by the rule. on_head is called with a head, its rate, and the milliseconds of its second
     step.
     """
-    trainer = Trainer(classes, dim, batch, half, seed, device or torch.device("cpu"), backbone)
+    training = TimedTraining(classes, dim, batch, half, seed, device or torch.device("cpu"), backbone)
     rows = []
     for rate in rates:
         steps, slow = {}, {}
         for name in heads:
-            step = steps[name] = make_step(name, trainer.weight, rate, half, groups=groups)
-            trainer.step(step, *trainer.new_batch())
+            step = steps[name] = make_step(name, training.weight, rate, half, groups=groups)
+            training.step(step, *training.new_batch())
             start = time.perf_counter()
-            trainer.step(step, *trainer.new_batch())
-            wait_for(trainer.device)
+            training.step(step, *training.new_batch())
+            wait_for(training.device)
             slow[name] = time.perf_counter() - start
             if on_head is not None:
                 on_head(name, rate, slow[name] * 1e3)
         stages: dict[str, list[dict]] = {name: [] for name in heads}
         parts: dict[str, list[dict]] = {name: [] for name in heads}
         for round_ in range(rounds):
-            batch_ = trainer.new_batch()
+            batch_ = training.new_batch()
             for name, step in steps.items():
                 if not round_ or slow[name] <= PATIENCE:
-                    stages[name].append(trainer.step(step, *batch_))
+                    stages[name].append(training.step(step, *batch_))
                     parts[name].append(step.phases)
         of_rate = []
         for name, found in stages.items():

@@ -18,7 +18,7 @@ from annsoftmax_ref.experiments import tasks
 from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE, STORAGES
 from annsoftmax_ref.factory import HEADS, make_head, options_by_head
 from annsoftmax_ref.machine.device import PRECISIONS, in_precision
-from annsoftmax_ref.machine.processes import Processes, joined
+from annsoftmax_ref.machine.processes import World, joined
 from annsoftmax_ref.machine.stopping import StopRequest
 from annsoftmax_ref.objectives import OBJECTIVES
 from annsoftmax_ref.training import Recipe, build_optimizer, default_recipe
@@ -166,11 +166,11 @@ def run_job(job: Job, told: Told | None = None) -> dict:
     exit status that is answered. Raises what ``Trainer.run`` and the parts that it is made of raise, and
     ConnectionError where another process has ended.
     """
-    with in_precision(job.precision), StopRequest() as stop, joined(job.device, job.timeout) as processes:
-        trainer = make_trainer(job, processes, stop)
+    with in_precision(job.precision), StopRequest() as stop, joined(job.device, job.timeout) as world:
+        trainer = make_trainer(job, world, stop)
         try:
             trainer.begin(job.resume)
-            if processes.is_first and told is not None:
+            if world.is_first and told is not None:
                 trainer.on_step, trainer.on_epoch = told.on_step, told.on_epoch
                 told.begun(trainer)
             trainer.run()
@@ -178,16 +178,16 @@ def run_job(job: Job, told: Told | None = None) -> dict:
         finally:
             if trainer.shelf is not None:
                 trainer.shelf.close()
-        return row_of(job, trainer, processes, stop) | {"metrics": metrics}
+        return row_of(job, trainer, world, stop) | {"metrics": metrics}
 
 
-def make_trainer(job: Job, processes: Processes, stop: StopRequest | None = None) -> Trainer:
+def make_trainer(job: Job, world: World, stop: StopRequest | None = None) -> Trainer:
     """All that a job names, made, and nothing trained yet."""
     # Here, since every command reads this file and torch's distributed checkpoints take a second to import.
     from annsoftmax_ref.training import Trainer
     from annsoftmax_ref.training.sharded import Checkpoints
 
-    recipe, place = job.recipe(), processes.device
+    recipe, place = job.recipe(), world.device
     objective = recipe.make_objective()
     arguments = {"objective": objective, "rate": job.rate, "groups": job.groups, "seed": job.seed, **job.options}
     options_by_head(job.options, [job.head])  # one that it has not is told
@@ -199,10 +199,10 @@ def make_trainer(job: Job, processes: Processes, stop: StopRequest | None = None
         data.num_classes,
         job.dim,
         dtype=STORAGES[job.storage].weight,
-        process_group=processes.group,
+        process_group=world.group,
         **arguments,
     ).to(place)
-    shelf = None if job.checkpoints is None else Checkpoints(job.checkpoints, processes.group, job.keep)
+    shelf = None if job.checkpoints is None else Checkpoints(job.checkpoints, world.group, job.keep)
     return Trainer(
         model,
         head,
@@ -218,12 +218,12 @@ def make_trainer(job: Job, processes: Processes, stop: StopRequest | None = None
     )
 
 
-def row_of(job: Job, trainer: Trainer, processes: Processes, stop: StopRequest) -> dict:
+def row_of(job: Job, trainer: Trainer, world: World, stop: StopRequest) -> dict:
     history = trainer.history
     return {
         **dataclasses.asdict(job),
         "num_classes": trainer.data.num_classes,
-        "ranks": processes.ranks,
+        "ranks": world.ranks,
         "finished": trainer.finished,
         "stopped_by": None if trainer.finished else stop.name,
         "status": 0 if trainer.finished else stop.status,
@@ -232,5 +232,5 @@ def row_of(job: Job, trainer: Trainer, processes: Processes, stop: StopRequest) 
         "accuracy": history.epochs[-1].accuracy if history.epochs else None,
         "seconds": trainer.seconds,
         "history": history.to_dict()["epochs"],
-        "device_used": str(processes.device),
+        "device_used": str(world.device),
     }

@@ -24,7 +24,7 @@ PATIENCE = 2.0  # seconds
 
 
 @dataclass(frozen=True)
-class Processes:
+class World:
     """rank: of this one. ranks: how many there are. group: of torch.distributed, None for one process."""
 
     rank: int
@@ -47,7 +47,7 @@ def rank_here() -> int:
 
 
 @contextlib.contextmanager
-def joined(device: str = "auto", timeout: float = 300.0) -> Iterator[Processes]:
+def joined(device: str = "auto", timeout: float = 300.0) -> Iterator[World]:
     """The processes that torchrun has started, as a group (gloo on CPUs, NCCL on GPUs), until the block ends.
 
     device: as ``find_device``'s; each process has a GPU of its own, by its number on its machine. timeout: seconds
@@ -63,7 +63,7 @@ def joined(device: str = "auto", timeout: float = 300.0) -> Iterator[Processes]:
         elif are_launched():
             yield _begin(place, timedelta(seconds=timeout))
         else:
-            yield Processes(0, 1, place)
+            yield World(0, 1, place)
     except RuntimeError as error:
         if not _tells_of_a_lost_process(error):
             raise
@@ -76,7 +76,7 @@ def joined(device: str = "auto", timeout: float = 300.0) -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _begin(place: torch.device, wait: timedelta) -> Processes:
+def _begin(place: torch.device, wait: timedelta) -> World:
     """The group of those that torchrun has started."""
     if place.type == "cuda":
         place = _own_gpu(int(os.environ["LOCAL_RANK"]))
@@ -86,9 +86,9 @@ def _begin(place: torch.device, wait: timedelta) -> Processes:
     return _of_group(place)
 
 
-def _of_group(place: torch.device) -> Processes:
+def _of_group(place: torch.device) -> World:
     ranks = dist.get_world_size()
-    return Processes(dist.get_rank(), ranks, place, dist.group.WORLD if ranks > 1 else None)
+    return World(dist.get_rank(), ranks, place, dist.group.WORLD if ranks > 1 else None)
 
 
 def tell_once(sentence: str) -> None:

@@ -73,7 +73,7 @@ def fit(
         optimizer = build_optimizer(model, head, recipe)
         scheduler = scheduler or build_scheduler(optimizer, recipe, steps_of(data, recipe) * recipe.epochs)
     evaluate = evaluate or (lambda: evaluation.score(model, head, data))
-    run = Run(model, head, data, recipe, optimizer, scheduler, seed, diagnose_every)
+    run = Fit(model, head, data, recipe, optimizer, scheduler, seed, diagnose_every)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
         check_writable("checkpoint", path)
@@ -98,7 +98,7 @@ def fit(
 
 
 @dataclass
-class Run:
+class Fit:
     """One call of ``fit``: what is trained, on what, with which numbers, and what has been seen so far."""
 
     model: nn.Module

@@ -210,9 +210,9 @@ def test_bench_kernels_counts_what_each_version_does(capsys):
 
 
 def test_bench_kernels_does_not_hide_a_wrong_result(capsys, monkeypatch):
-    from kernels_inline.measured_kernel import Kernel
+    from kernels_inline.measured_kernel import MeasuredKernel
 
-    monkeypatch.setattr(Kernel, "expected_outputs", lambda self, arguments: [arguments[3] * 0 - 1])
+    monkeypatch.setattr(MeasuredKernel, "expected_outputs", lambda self, arguments: [arguments[3] * 0 - 1])
     assert cli.main(["bench", "kernels", "--kernels", "row_argmax", "--device", "cpu"]) == 2
     captured = capsys.readouterr()
     assert "row_argmax: best is not as expected at [0]" in captured.out

@@ -28,7 +28,7 @@ def test_each_head_at_each_rate_has_its_parts_and_its_share_of_the_backbone(rows
 
 
 def test_the_backbone_learns_from_the_heads_gradient():
-    trainer = training.Trainer(600, 16, 8, half=False, seed=0, device=torch.device("cpu"), backbone="small")
+    trainer = training.TimedTraining(600, 16, 8, half=False, seed=0, device=torch.device("cpu"), backbone="small")
     near, labels = trainer.new_batch()
     before = [p.clone() for p in trainer.backbone.model.parameters()]
     step = training.make_step("random", trainer.weight, 0.2, False)

@@ -10,10 +10,10 @@ from ranks import on_ranks
 
 from annsoftmax_ref import RowAdamW, RowSGD
 from annsoftmax_ref.experiments.jobs import Job, Told, make_trainer, read_config, run_job
-from annsoftmax_ref.machine.processes import Processes
+from annsoftmax_ref.machine.processes import World
 from annsoftmax_ref.training import default_recipe
 
-HERE = Processes(0, 1, torch.device("cpu"))
+HERE = World(0, 1, torch.device("cpu"))
 
 
 def test_a_file_has_the_keys_of_a_job(tmp_path):

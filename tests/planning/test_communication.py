@@ -2,7 +2,7 @@
 
 import pytest
 
-from annsoftmax_ref.bench.capacity import Trained
+from annsoftmax_ref.bench.capacity import TrainedPart
 from annsoftmax_ref.bench.one_of_many import one_of_many
 from annsoftmax_ref.planning import communication
 from annsoftmax_ref.planning.communication import RING, TREE, Link, collectives, exchange_ms, received
@@ -22,7 +22,7 @@ JOBS = [
 @pytest.mark.parametrize("ranks, job", JOBS, ids=str)
 def test_the_plan_is_what_a_heads_counter_says_to_the_byte(ranks, job):
     with one_of_many(ranks // 2, ranks) as group:
-        trained = Trained(job, group=group)
+        trained = TrainedPart(job, group=group)
         for _ in range(2):
             trained.head.shards.received.clear()
             trained()

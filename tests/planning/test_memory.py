@@ -4,7 +4,7 @@ import pytest
 import torch
 from allocations import most_allocated
 
-from annsoftmax_ref.bench.capacity import Trained, bench_capacity
+from annsoftmax_ref.bench.capacity import TrainedPart, bench_capacity
 from annsoftmax_ref.planning.memory import Training, kept, largest, moments, total
 from kernels_inline import build
 
@@ -26,7 +26,7 @@ JOBS = [
 @pytest.mark.skipif(not build.available(), reason=str(build.why_not()))
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_a_plan_is_within_three_percent_of_what_is_allocated(job):
-    trained = Trained(job)
+    trained = TrainedPart(job)
     for _ in range(3):
         trained()
     parts, planned = trained.parts(), kept(job)
@@ -40,7 +40,7 @@ def test_a_plan_is_within_three_percent_of_what_is_allocated(job):
 def test_a_flat_search_keeps_what_is_planned():
     """Its step is not looked at: on the CPU plain torch searches, with large temporaries."""
     job = Training(N, D, B, groups=4, flat=1)
-    trained = Trained(job)
+    trained = TrainedPart(job)
     trained()
     for part, count in trained.parts().items():
         assert kept(job)[part] == pytest.approx(count, rel=0.03), part

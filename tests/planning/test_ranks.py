@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from allocations import most_allocated
 
-from annsoftmax_ref.bench.capacity import Trained
+from annsoftmax_ref.bench.capacity import TrainedPart
 from annsoftmax_ref.bench.one_of_many import one_of_many
 from annsoftmax_ref.planning.memory import Training, kept, moments, total
 from annsoftmax_ref.planning.ranks import fewest, rank_of, shares, whole_nodes
@@ -51,7 +51,7 @@ def test_one_of_one_is_planned_as_a_head_that_is_not_split_and_the_gathered_samp
 )
 def test_what_is_planned_of_a_process_is_within_a_tenth_of_what_is_allocated(ranks, job):
     with one_of_many(ranks // 2, ranks) as group:
-        trained = Trained(job, group=group)
+        trained = TrainedPart(job, group=group)
         for _ in range(3):
             trained()
         rank, parts = rank_of(job, ranks), trained.parts()

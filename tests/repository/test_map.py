@@ -1,6 +1,8 @@
 """The maps keep up: the table of CONTRIBUTING.md, the package's own account of stages and rooms, tests' names."""
 
+import itertools
 import re
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -61,3 +63,11 @@ def test_every_test_of_a_room_is_named_after_one_of_its_modules_or_after_the_roo
             if not any(f"{given}_".startswith(f"{module}_") for module in modules for given in (name, own)):
                 wrong.append(str(path.relative_to(ROOT)))
     assert wrong == []
+
+
+def test_no_two_classes_have_one_name():
+    """In an annotation the site could not tell which of them is meant, and a reader neither."""
+    paths = [path for name in ("annsoftmax_ref", "kernels_inline") for path in (ROOT / name).rglob("*.py")]
+    found = [re.findall(r"^class ([A-Z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE) for path in paths]
+    counts = Counter(itertools.chain.from_iterable(found))
+    assert counts and [name for name, count in counts.items() if count > 1] == []
