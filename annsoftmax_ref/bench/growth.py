@@ -20,17 +20,18 @@ def bench_growth(
     rounds: int,
     on_head: Callable[[str, float, float], None] | None = None,
     on_size: Callable[[list[dict]], None] | None = None,
-    **nearest,
+    **options,
 ) -> list[dict]:
     """Rows of ``bench_step`` for the heads at each number of classes.
 
-    rates: the share of them that is scored, by number of classes. nearest: what the ann head is given at every size;
-    by default its nlist grows as the size's power of 2/3, so that a fixed nprobe looks at a number of classes that
-    grows as the cube root. on_size is called with the rows of each size, on_head as ``bench_step`` does.
+    rates: the share of them that is scored, by number of classes. options: what ``bench_step`` is given at every size,
+    groups and the selectors' own; by default an index's nlist grows as the size's power of 2/3, so that a fixed nprobe
+    looks at a number of classes that grows as the cube root. on_size is called with the rows of each size, on_head as
+    ``bench_step`` does.
     """
     rows = []
     for classes, rate in rates.items():
-        found = bench_step(classes, dim, batch, rate, heads, half, rounds, on_head=on_head, **nearest)
+        found = bench_step(classes, dim, batch, rate, heads, half, rounds, on_head=on_head, **options)
         rows += found
         gc.collect()
         if on_size is not None:

@@ -210,10 +210,13 @@ def check_options(names: Iterable[str], rate: float, groups: int | None, options
         SAMPLING[variant_of(name).of](rate, groups=groups, **own)
 
 
-def split_step(name: str, weight: Tensor, rate: float, half: bool, group) -> HeadStep:
+def split_step(name: str, weight: Tensor, rate: float, half: bool, group, **options) -> HeadStep:
     """The head of that name, "full_kernels" or a key of ``SAMPLING``, with its classes split over a group's processes;
-    weight [N, d] is of all of them."""
-    selector = timed(EveryRow)() if name == "full_kernels" else timed(SAMPLING[name])(rate, groups=1)
+    weight [N, d] is of all of them. options: as ``make_step``'s."""
+    if name == "full_kernels":
+        selector = timed(EveryRow)()
+    else:
+        selector = timed(SAMPLING[name])(rate, groups=1, **own_options([name], options)[name])
     return HeadStep(selector, weight, half, group=group)
 
 

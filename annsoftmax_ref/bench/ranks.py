@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from annsoftmax_ref.bench.heads import make_step, split_step
+from annsoftmax_ref.bench.heads import check_options, make_step, own_options, split_step
 from annsoftmax_ref.bench.step import weight_and_batches
 from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.experiments.reports import grid
@@ -43,20 +43,22 @@ def bench_ranks(
     half: bool,
     rounds: int = 7,
     seed: int = 0,
+    **options,
 ) -> list[dict]:
-    """A row a head: {"head", "classes", "dim", "batch", "rate", "ranks", "rounds", "precision", "one": {name: ms},
-    "one_ms", "split_ms", "speedup", "received": bytes by what was sent, of a step and process, "loopback"}.
+    """A row a head: {"head", "classes", "dim", "batch", "rate", "ranks", "rounds", "precision", "options",
+    "one": {name: ms}, "one_ms", "split_ms", "speedup", "received": bytes by what was sent, of a step and
+    process, "loopback"}.
 
     Milliseconds are medians, one_ms that of the fastest form in one process. loopback: bytes that the loopback device
     moved in the last step, for all processes and whatever else used it; None where it cannot be read.
     """
     for name, value in (("classes", classes), ("dim", dim), ("ranks", ranks), ("rounds", rounds)):
         check_positive_int(name, value)
-    check_rate(rate)
+    check_options(heads, check_rate(rate), 1, options)
     if check_positive_int("batch", batch) % ranks:
         raise ValueError(f"batch is {batch}; it should be a multiple of ranks, {ranks}")
     with tempfile.TemporaryDirectory() as folder:
-        job = (classes, dim, batch, rate, heads, half, rounds, seed)
+        job = (classes, dim, batch, rate, heads, half, rounds, seed, options)
         try:
             torch.multiprocessing.spawn(_work, (ranks, folder, job), nprocs=ranks)
         except torch.multiprocessing.ProcessRaisedException as error:
@@ -78,11 +80,11 @@ def _work(rank: int, ranks: int, folder: str, job: tuple) -> None:
         dist.destroy_process_group()
 
 
-def _row(rank: int, ranks: int, name: str, classes, dim, batch, rate, heads, half, rounds, seed) -> dict:
+def _row(rank: int, ranks: int, name: str, classes, dim, batch, rate, heads, half, rounds, seed, options) -> dict:
     weight, new_batch = weight_and_batches(classes, dim, batch, torch.device("cpu"), seed)
     together, alone = HEADS[name]
-    shared = split_step(together, weight, rate, half, dist.group.WORLD)
-    own = {one: make_step(one, weight, rate, half) for one in alone} if rank == 0 else {}
+    shared = split_step(together, weight, rate, half, dist.group.WORLD, **options)
+    own = {one: make_step(one, weight, rate, half, **options) for one in alone} if rank == 0 else {}
     times: dict[str, list[float]] = {one: [] for one in (*alone, "split")}
     for round_ in range(rounds + 2):  # two rounds warm up
         x, labels = new_batch()
@@ -110,6 +112,7 @@ def _row(rank: int, ranks: int, name: str, classes, dim, batch, rate, heads, hal
         "ranks": ranks,
         "rounds": rounds,
         "precision": "bf16" if half else "fp32",
+        "options": own_options([name], options)[name],
         "one": best,
         "one_ms": min(best.values()),
         "split_ms": median(times["split"]),

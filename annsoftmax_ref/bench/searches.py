@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.bench.heads import SAMPLING, HeadStep, Step, make_step
+from annsoftmax_ref.bench.heads import SAMPLING, HeadStep, Step, make_step, own_options
 from annsoftmax_ref.bench.step import weight_and_batches
 from annsoftmax_ref.bench.stopwatch import medians, timed
 from annsoftmax_ref.experiments.reports import grid
@@ -46,9 +46,11 @@ def bench_searches(
     batch: int = 96,
     seed: int = 0,
     on_row: Callable[[dict], None] | None = None,
+    **options,
 ) -> list[dict]:
-    """Rows {"head", "classes", "rate", "groups", "by_rule", "dim", "batch", "precision", "rounds", "ms", "ms_median",
-    "rebuilding_ms", "phases_ms"}: for each rate, each head with one set a batch and with groups by the rule.
+    """Rows {"head", "classes", "rate", "groups", "by_rule", "dim", "batch", "precision", "options", "rounds", "ms",
+    "ms_median", "rebuilding_ms", "phases_ms"}: for each rate, each head with one set a batch and with groups by the
+    rule.
 
     ms: of a step, the median of the rounds with rebuilding_ms, what the head builds anew every so many steps, spread
     over these. In each round all take a step in turn on the same batch. What is built for the first rate serves the
@@ -58,9 +60,10 @@ def bench_searches(
     batches = [new_batch() for _ in range(WARM_UP + rounds)]
     asked = torch.cat([labels for _, labels in batches]).unique()
     rows: list[dict] = []
+    own = own_options(heads, options)
     built: dict[str, Step] = {}
     for rate in rates:
-        steps = {name: _make(name, weight, rate, half, asked) for name in heads}
+        steps = {name: _make(name, weight, rate, half, asked, own[name]) for name in heads}
         for name, step in built.items():
             _take_over(steps[name], step)
         for (name, groups), spent in _in_turn(steps, batches).items():
@@ -74,6 +77,7 @@ def bench_searches(
                 "dim": dim,
                 "batch": batch,
                 "precision": "bf16" if half else "fp32",
+                "options": own[name],
                 "rounds": rounds,
                 "ms": whole + rebuilding,
                 "ms_median": whole,
@@ -114,10 +118,10 @@ def _in_turn(steps: dict[str, Step], batches: list[tuple[Tensor, Tensor]]) -> di
     return spent
 
 
-def _make(name: str, weight: Tensor, rate: float, half: bool, asked: Tensor) -> Step:
+def _make(name: str, weight: Tensor, rate: float, half: bool, asked: Tensor, options: dict) -> Step:
     if name != "knn" or len(weight) <= WHOLE_GRAPH:
-        return make_step(name, weight, rate, half)
-    selector = timed(PartOfGraph)(rate)
+        return make_step(name, weight, rate, half, **options)
+    selector = timed(PartOfGraph)(rate, **options)
     selector.asked = asked
     return HeadStep(selector, weight, half)
 

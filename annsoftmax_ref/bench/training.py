@@ -12,7 +12,7 @@ from statistics import median
 import torch
 
 from annsoftmax_ref import RowSGD
-from annsoftmax_ref.bench.heads import EXACT, MOMENTUM, make_step, rate_of
+from annsoftmax_ref.bench.heads import EXACT, MOMENTUM, make_step, own_options, rate_of
 from annsoftmax_ref.bench.resnet import ResNet50
 from annsoftmax_ref.bench.step import PATIENCE, weight_and_batches
 from annsoftmax_ref.bench.stopwatch import Stopwatch, medians
@@ -103,10 +103,11 @@ def bench_training(
     device: torch.device | None = None,
     on_head: Callable[[str, float, float], None] | None = None,
     backbone: str = "small",
+    **options,
 ) -> list[dict]:
     """One row for each rate and head: {"head", "classes", "rate", "groups", "backbone", "dim", "batch", "precision",
-    "rounds", "ms", "ms_median", "rebuilding_ms", "steps_per_second", "speedup_vs_full", "backbone_share", "phases_ms",
-    "head_phases_ms"}.
+    "options", "rounds", "ms", "ms_median", "rebuilding_ms", "steps_per_second", "speedup_vs_full",
+    "backbone_share", "phases_ms", "head_phases_ms"}.
 
     In each round the heads of a rate take a step in turn, on the same batch. ms: of a whole step, the median of the
     rounds with rebuilding_ms, what the head builds anew every so many steps (the forest), spread over these.
@@ -119,7 +120,7 @@ def bench_training(
     for rate in rates:
         steps, slow = {}, {}
         for name in heads:
-            step = steps[name] = make_step(name, training.weight, rate, half, groups=groups)
+            step = steps[name] = make_step(name, training.weight, rate, half, groups=groups, **options)
             training.step(step, *training.new_batch())
             start = time.perf_counter()
             training.step(step, *training.new_batch())
@@ -135,7 +136,7 @@ def bench_training(
                 if not round_ or slow[name] <= PATIENCE:
                     stages[name].append(training.step(step, *batch_))
                     parts[name].append(step.phases)
-        of_rate = []
+        own, of_rate = own_options(heads, options), []
         for name, found in stages.items():
             whole, rebuilding = median(sum(phases.values()) for phases in found), steps[name].rebuilding_ms
             by_stage = medians(found)
@@ -149,6 +150,7 @@ def bench_training(
                     "dim": dim,
                     "batch": batch,
                     "precision": "bf16" if half else "fp32",
+                    "options": own[name],
                     "rounds": len(found),
                     "ms": whole + rebuilding,
                     "ms_median": whole,

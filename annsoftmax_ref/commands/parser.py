@@ -29,12 +29,17 @@ def subcommand(commands, name: str, run, help_: str, example: str) -> argparse.A
 
 
 def add_options(parser: argparse.ArgumentParser, help_: str, default=None) -> None:
-    """The flag ``--option NAME=VALUE``, which may be repeated; ``read_options`` reads what it gives."""
-    parser.add_argument("--option", dest="options", action="append", metavar="NAME=VALUE", default=default, help=help_)
+    """The flag ``--option NAME=VALUE ...``, which may be repeated; ``read_options`` reads what it gives."""
+    parser.add_argument(
+        "--option", dest="options", action="extend", nargs="+", metavar="NAME=VALUE", default=default, help=help_
+    )
 
 
 def read_options(given: list[str] | None) -> dict[str, object]:
-    """``["nprobe=32"]`` -> names and values: a number, True, False, None or a text; of one name the last."""
+    """``["nprobe=32"]`` -> names and values: a number, True, False, None or a text; of one name the last.
+
+    The words may be written as Python has them, or small, as TOML and JSON do.
+    """
     return dict(map(_option, given or []))
 
 
@@ -43,7 +48,7 @@ def _option(text: str) -> tuple[str, object]:
     if not (name and sign):
         raise ValueError(f"option is {text!r}; it should be NAME=VALUE")
     try:
-        return name, ast.literal_eval(value)
+        return name, ast.literal_eval(value.capitalize() if value in ("true", "false", "none") else value)
     except (ValueError, SyntaxError):
         return name, value
 

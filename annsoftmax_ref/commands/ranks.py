@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from annsoftmax_ref.bench import ranks
-from annsoftmax_ref.commands.parser import subcommand
-from annsoftmax_ref.commands.steps import PRECISIONS, half_of
+from annsoftmax_ref.commands.parser import add_options, read_options, subcommand
+from annsoftmax_ref.commands.steps import OPTION_HELP, PRECISIONS, half_of
 from annsoftmax_ref.experiments import records
 from annsoftmax_ref.machine import find_device
 
@@ -25,13 +25,14 @@ def add_ranks(commands) -> None:
     parser.add_argument("--heads", nargs="+", default=list(ranks.HEADS), choices=list(ranks.HEADS))
     parser.add_argument("--ranks", type=int, default=2, help="processes")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the matrix products")
+    add_options(parser, OPTION_HELP)
     parser.add_argument("--rounds", type=int, default=7)
 
 
 def _ranks(arguments) -> None:
     half = half_of(arguments.precision, find_device("cpu"))
     job = [getattr(arguments, name) for name in ("classes", "dim", "batch", "rate", "heads", "ranks")]
-    rows = ranks.bench_ranks(*job, half, arguments.rounds)
+    rows = ranks.bench_ranks(*job, half, arguments.rounds, **read_options(arguments.options))
     if arguments.json != "-":
         print(ranks.table(rows))
     if arguments.json:

@@ -16,6 +16,7 @@ from annsoftmax_ref.machine.device import bfloat16_is_fast
 
 PRECISIONS = ("auto", "fp32", "bf16")
 ACTIVE, PROBED = 25_000, 64  # of a growth with both of them fixed
+OPTION_HELP = "further options of selectors, such as nlist=32 priority=true, each for the heads that have it"
 
 
 def add_step(commands) -> None:
@@ -41,7 +42,7 @@ def add_step(commands) -> None:
     parser.add_argument(
         "--groups", type=int, default=1, help="active sets per batch, of every head but full and random_dense"
     )
-    add_options(parser, "a further option of selectors, such as tail=0.1, for the heads that have it; may be repeated")
+    add_options(parser, OPTION_HELP)
     for name in ("nlist", "nprobe", "candidates"):
         parser.add_argument(
             f"--{name}",
@@ -124,6 +125,7 @@ def add_growth(commands) -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=9)
+    add_options(parser, OPTION_HELP)
     parser.add_argument("--plot", metavar="PATH", help="draw time against the number of classes")
 
 
@@ -139,10 +141,12 @@ def _growth(arguments) -> None:
         if active > sizes[0]:
             raise ValueError(f"active is {active}; it should be at most the smallest number of classes, {sizes[0]}")
         rates = {size: active / size for size in sizes}
-        nearest = {"groups": 1, "nprobe": arguments.nprobe or PROBED}
+        groups, nprobe = 1, arguments.nprobe or PROBED
     else:
         rates = dict.fromkeys(sizes, check_rate(arguments.rate))
-        nearest = {"groups": None, "nprobe": arguments.nprobe}
+        groups, nprobe = None, arguments.nprobe
+    options = read_options(arguments.options)
+    check_options(arguments.heads, min(rates.values()), groups, options)
     quiet = arguments.json == "-"
     rows: list[dict] = []
 
@@ -162,7 +166,8 @@ def _growth(arguments) -> None:
             arguments.rounds,
             None if quiet else _announce,
             keep,
-            **nearest,
+            groups=groups,
+            **{"nprobe": nprobe} | options,
         )
     finally:  # an error or an interruption does not take what was measured before it
         if rows:
@@ -204,6 +209,7 @@ def add_training(commands) -> None:
     parser.add_argument(
         "--backbone", default="small", choices=list(training.BACKBONES), help="the tables', or one of usual size"
     )
+    add_options(parser, OPTION_HELP)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
@@ -213,6 +219,8 @@ def _training(arguments) -> None:
         check_positive_int(name, getattr(arguments, name))
     sizes = [check_positive_int("classes", size) for size in arguments.classes]
     rates = [check_rate(rate) for rate in arguments.rates]
+    options = read_options(arguments.options)
+    check_options(arguments.heads, min(rates), arguments.groups, options)
     device, quiet = find_device(arguments.device), arguments.json == "-"
     rows: list[dict] = []
 
@@ -235,6 +243,7 @@ def _training(arguments) -> None:
                 device=device,
                 on_head=None if quiet else announce,
                 backbone=arguments.backbone,
+                **options,
             )
     finally:  # an error or an interruption does not take the sizes before it
         if rows:
@@ -254,6 +263,7 @@ def add_searches(commands) -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.005])
     parser.add_argument("--heads", nargs="+", default=list(searches.HEADS), choices=list(searches.HEADS))
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the matrix products; as in step")
+    add_options(parser, OPTION_HELP)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=15)
 
@@ -263,6 +273,8 @@ def _searches(arguments) -> None:
         check_positive_int(name, getattr(arguments, name))
     sizes = [check_positive_int("classes", size) for size in arguments.classes]
     rates = [check_rate(rate) for rate in arguments.rates]
+    options = read_options(arguments.options)
+    check_options(arguments.heads, min(rates), None, options)
     quiet = arguments.json == "-"
     half = half_of(arguments.precision, torch.device("cpu"))
     rows: list[dict] = []
@@ -285,6 +297,7 @@ def _searches(arguments) -> None:
                 arguments.rounds,
                 batch=arguments.batch,
                 on_row=None if quiet else announce,
+                **options,
             )
     finally:  # an error or an interruption does not take the sizes before it
         if rows:

@@ -98,6 +98,27 @@ def test_a_step_s_options_go_to_the_heads_that_have_them_and_into_their_rows(tmp
     assert rows == {"full": {}, "random": {}, "forest": {"trees": 3}, "ann": ann, "ann_tail": ann | {"tail": 0.1}}
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["growth", "--classes", "600", "900", "--rate", "0.5", "--batch", "8", "--dim", "16"],
+        ["training", "--classes", "900", "--rates", "0.5", "--batch", "8"],
+        ["searches", "--classes", "900", "--rates", "0.5", "--batch", "8"],
+        ["ranks", "--classes", "900", "--rate", "0.5", "--batch", "8", "--dim", "16"],
+    ],
+    ids=lambda call: call[0],
+)
+def test_every_bench_of_steps_takes_options(call, tmp_path):
+    flags = ["--heads", "random", "ann", "--rounds", "1", "--option", "nlist=9", "far=false", "--json"]
+    assert cli.main(["bench", *call, *flags, str(tmp_path / "a.json")]) == 0
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert {row["head"] for row in rows} == {"random", "ann"}
+    given = {"nlist": 9, "far": False}
+    for row in rows:
+        options = row["options"].items()
+        assert options >= given.items() if row["head"] == "ann" else not options
+
+
 def test_the_options_are_those_of_the_selector_that_is_timed():
     rows = torch.randn(200, 16)
     ann = make_step("ann_priority", rows, 0.1, False, nlist=4, nprobe=2, trees=3).head.selector
@@ -114,6 +135,10 @@ def test_the_options_are_those_of_the_selector_that_is_timed():
         ([*STEP, "--heads", "full", "ann", "--option", "nprobe=0"], "nprobe is 0; it should be at least 1"),
         ([*STEP, "--heads", "ann", "--candidates", "x"], "candidates is 'x'; it should be a whole number"),
         ([*STEP, "--option", "busy=1"], "options has 'busy'"),
+        (["growth", "--rate", "0.1", "--option", "busy=1"], "options has 'busy'"),
+        (["training", "--heads", "full", "--option", "nprobe=3"], "options has 'nprobe', and the head full has none"),
+        (["searches", "--option", "nprobe=0"], "nprobe is 0; it should be at least 1"),
+        (["ranks", "--option", "nprobe"], "option is 'nprobe'; it should be NAME=VALUE"),
         (["growth", "--classes", "0"], "classes is 0"),
         (["growth", "--active", "0"], "active is 0"),
         (["growth", "--rate", "1.5"], "sample_rate is 1.5"),
