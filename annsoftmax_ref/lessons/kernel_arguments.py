@@ -13,6 +13,7 @@ from torch import Tensor
 from annsoftmax_ref.lessons.kernel_text import Leaf, Parameter
 
 ALIGNED, APART = 256, 4096  # bytes: a GPU's allocations are aligned so; here a gap follows each
+NEAR = 2**24  # bytes from an array: an address further away may as well be meant for other memory, a shared array's
 _WHOLE = {"int": 31, "int32_t": 31, "unsigned": 32, "unsigned int": 32, "uint32_t": 32}
 
 
@@ -108,7 +109,7 @@ class Placed:
     def outside(self, address: int, size: int) -> str:
         """'element 100 of x, which has 100', of an address outside all arrays."""
         name = min(self.arrays, key=lambda name: self._distance(name, address), default="")
-        if not name or self._distance(name, address) > 2**30:
+        if not name or self._distance(name, address) > NEAR:
             return "through a null pointer" if address < 2**30 else "memory outside of its arguments and shared arrays"
         array = self.arrays[name]
         element = (address - array.data_ptr()) // array.element_size()

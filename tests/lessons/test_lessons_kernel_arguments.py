@@ -49,6 +49,9 @@ def test_arrays_begin_where_those_of_a_gpu_do_and_changes_come_back():
     assert memory.arrays["x"].data_ptr() % ALIGNED == 12 and memory.arrays["out"].data_ptr() % ALIGNED == 0
     assert memory.array_at(memory.arrays["x"].data_ptr() + 8)[0] == "x"
     assert memory.outside(memory.arrays["x"].data_ptr() - 4, 4) == "element -1 of x, which has 17"
+    assert memory.outside(memory.arrays["x"].data_ptr() - 2**25, 4) == (
+        "memory outside of its arguments and shared arrays"
+    )
     memory.arrays["x"].zero_()
     memory.arrays["out"].fill_(7)
     out = OUT.clone()
