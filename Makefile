@@ -19,7 +19,7 @@ QUIET_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 GOMP_SPINCOUNT=100
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lab browser notebooks refresh-notebooks lint format sanitize emulate gpu bench soak kill-test lesson-data site clean
+.PHONY: help setup demo test pytest gate lab browser notebooks refresh-notebooks lint format sanitize emulate gpu bench soak kill-test lesson-data site clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -47,8 +47,12 @@ demo: $(STAMP)  ## train three heads on real drawings, time their steps as class
 
 test: lint pytest notebooks  ## lint, run the tests, and run every notebook against its stored outputs
 
+XDIST := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 pytest: $(STAMP)  ## run the tests only
-	$(QUIET_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(QUIET_ENV) $(BIN)/python -m pytest $(XDIST)
+
+gate: $(STAMP)  ## plant every fault of the notebooks' gate, of which `make pytest` plants one in each notebook
+	$(QUIET_ENV) $(BIN)/python -m pytest $(XDIST) -m slow tests/notebooks/test_notebook_gate.py
 
 notebooks: $(STAMP)  ## run every notebook and compare each output with the stored one (strict nbval)
 	$(BIN)/python tools/notebooks.py check

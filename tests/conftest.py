@@ -34,6 +34,9 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(items):
+    """Files with slow tests come first: xdist hands out files in order, and at the end a long one lets others wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if torch.cuda.is_available():
         return
     for item in items:

@@ -1,5 +1,6 @@
 """compare.py, plots.py and records.py, on a corner of the glyphs."""
 
+import copy
 import re
 
 import pytest
@@ -29,17 +30,19 @@ FIELDS = {
 }
 
 
-@pytest.fixture
-def corner(monkeypatch):
+@pytest.fixture(scope="module")
+def corner():
     """The first 600 classes only, so that a run takes a second or two."""
     data = glyphs.load_glyphs(progress=False)
     data.train, data.test = (part.select(part.labels < 600) for part in (data.train, data.test))
     data.num_classes = 600
-    monkeypatch.setattr(runs, "load", lambda task: data)
-    monkeypatch.setattr(runs, "DIAGNOSE_EVERY", 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "load", lambda task: data)
+        patch.setattr(runs, "DIAGNOSE_EVERY", 10)
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows(corner):
     return compare.compare(heads=("full", "random", "ann"), rate=0.5, groups=8, epochs=2, seeds=(0, 1), progress=False)
 
@@ -70,10 +73,11 @@ def test_table_and_plot_show_every_head(rows, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_uneven_classes_of_which_a_batch_holds_few_are_not_refused(corner):
+def test_uneven_classes_of_which_a_batch_holds_few_are_not_refused(corner, monkeypatch):
     """256 samples of 600 classes, and 60 places: it is the labels that count, not the number of samples."""
-    data = runs.load("")
+    data = copy.deepcopy(runs.load(""))
     data.train.labels[:] = data.train.labels % 50
+    monkeypatch.setattr(runs, "load", lambda task: data)
     assert len(compare.compare(heads=("random",), epochs=1, progress=False)) == 1
 
 
