@@ -86,7 +86,7 @@ def nearest_by_index(
     found, _ = index.scan(x, min(candidates, len(weight)), nprobe, asymmetric=not index.centre)
     if row_state(weight).owner is not None:
         catch_up(weight, found[found >= 0].unique())
-    found, cosines = by_cosine(x, weight, found)
+    found, cosines = by_cosine(x, weight.detach(), found)
     if shifts is not None:
         cosines = cosines + shifts[found.clamp_min(0)]
         cosines, order = cosines.masked_fill(found < 0, -torch.inf).sort(dim=1, descending=True, stable=True)

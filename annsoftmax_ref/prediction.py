@@ -52,8 +52,8 @@ class Prediction(nn.Module):
         sqrt(lists) where nobody chose) and so many ``candidates`` ordered by their exact cosines (default: 100
         sqrt(k)). The index is that of ``build_index``, else the one that ``NearestClasses`` trained with; either is
         brought up to date first, and rows that lag are where they are read; training goes on as it would have. What is
-        found has its exact cosine; some of the k may be missed (``recall_of_topk``). Candidates are found by cosine, so that
-        with a bias a class is missed whose bias alone would bring it among the k. ValueError for a head without an
+        found has its exact cosine; some of the k may be missed (``recall_of_topk``). Candidates are found by cosine, so
+        that with a bias a class is missed whose bias alone would bring it among the k. ValueError for a head without an
         index of its rows as they are, and where classes are split over processes, which is for exact search alone.
         """
         if self.shards is not None and not approximate:
