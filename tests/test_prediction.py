@@ -111,7 +111,7 @@ def test_rows_that_lag_are_caught_up_where_they_are_read(vectors):
 
 @pytest.mark.parametrize("built", [False, True], ids=["the selector's index", "an index of its own"])
 def test_looking_changes_nothing_of_training(vectors, built):
-    """Without momentum, to the last bit; with it rows are caught up where they are read, which rounds."""
+    """Without momentum to the last bit; with it rows are caught up where they are read, which rounds."""
 
     def run(look):
         head, _ = made(vectors, steps=0)
@@ -131,7 +131,8 @@ def test_looking_changes_nothing_of_training(vectors, built):
     one, other = run(True), run(False)
     assert torch.equal(one.generator.get_state(), other.generator.get_state())
     for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
+        # The clock tells how often codes were written, which reading rows does, too.
+        assert torch.equal(a, b) or name in ("selector.index.clock", "selector.index.written"), name
 
 
 @pytest.mark.parametrize("owned", [True, False], ids=["by its optimizer", "by anybody"])
