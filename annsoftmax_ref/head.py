@@ -269,7 +269,7 @@ class SoftmaxHead(Prediction):
     def __getstate__(self) -> dict:
         # copy.deepcopy and pickle: the copy has no optimizer, so nothing may be left to catch up.
         self.sync()
-        return self.__dict__ | {"generator": self.generator.get_state()}
+        return self.__dict__ | {"generator": self.generator.get_state(), "class_index": None}
 
     def __setstate__(self, state: dict) -> None:
         generator = torch.Generator()

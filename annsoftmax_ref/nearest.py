@@ -18,6 +18,7 @@ from annsoftmax_ref.beyond.options import chosen_far, chosen_option
 from annsoftmax_ref.beyond.priority import Priority
 from annsoftmax_ref.beyond.tail import Tail
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.following import follow
 from annsoftmax_ref.global_order import in_global_order, most_here, places_by_need
 from annsoftmax_ref.host_numbers import advance, is_recorded, number, told
 from annsoftmax_ref.index import IVFBinaryIndex
@@ -28,7 +29,6 @@ from annsoftmax_ref.shards import Shards
 from kernels_inline.flat_ops import flat_map
 
 LOOKED_AT = 1000  # rows a step, which costs next to nothing
-REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
 
 
 class NearestClasses(Selector):
@@ -145,7 +145,9 @@ class NearestClasses(Selector):
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         row_state(weight).attach(self._log)
         self.index.has_slots = not isinstance(self._option(weight), Flat)
-        if not number(self.index.trained) or self._follow(weight) > REPLACED:
+        if number(self.index.trained):
+            follow(self.index, self._log, weight)
+        if self.index.outdated or not number(self.index.trained):
             self.index.train_lists(weight, generator)
             self._log.clear()
         self._upkeep(weight)
@@ -248,24 +250,7 @@ class NearestClasses(Selector):
     @unwatching
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
-        self._follow(weight)
-
-    def _follow(self, weight: Tensor) -> float:
-        """``sync``; where it is not known which rows moved, the share of all code bits that changed, else 0."""
-        row_state(weight).look(weight)
-        if not self._log:
-            return 0.0
-        advance(self.index.clock, lambda clock: clock + 1)
-        moved, everything = self._log.moved, self._log.everything
-        self._log.clear()
-        if everything:
-            return self.index.update_all(weight)
-        for ids, codes in moved:
-            if codes is None:
-                self.index.update_rows(weight, ids)
-            else:
-                self.index.write_codes(ids, codes)  # made by the optimizer's kernel on the way
-        return 0.0
+        follow(self.index, self._log, weight)
 
     def _upkeep(self, weight: Tensor) -> None:
         slice_size = -(-self.num_classes // self.refresh_steps)
