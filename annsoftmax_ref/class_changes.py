@@ -69,7 +69,7 @@ class ClassChanges(nn.Module):
             check_directions(directions, n, self.embedding_size)
             rows = _unit(directions.to(self.weight.device), kind)
         self._change(RowChange(self.num_classes, added=n), rows, self._checked_weights(class_weights, n))
-        self.generator = generator
+        self.generator.set_state(generator.get_state())
         return self._given_ids() - n + torch.arange(n, device=self.weight.device)
 
     @torch.inference_mode(False)
