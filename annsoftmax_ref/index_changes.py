@@ -58,8 +58,8 @@ class IndexedChanges(nn.Module):
         self.register_load_state_dict_pre_hook(_lists_as_saved)
 
     def choose_sizes(self, num_classes: int, nlist: int | None = None) -> None:
-        """nlist, nprobe and refresh_steps as they were asked for, else by the number of classes; nlist: lists that there
-        are already, whatever their number would be now. ValueError if more are to be probed than there are."""
+        """nlist, nprobe and refresh_steps as they were asked for, else by the number of classes; nlist: lists that
+        there are already, whatever their number would be now. ValueError if more are to be probed than there are."""
         if not self._asked:
             self._asked = {name: getattr(self, name) for name in ("nlist", "nprobe", "refresh_steps")}
         without_lists = self.flat and not self.far
@@ -74,8 +74,8 @@ class IndexedChanges(nn.Module):
         """As the base; the index goes on. ValueError for fewer classes than lists."""
         if change.after < self.nlist:
             raise ValueError(
-                f"ids leaves {change.after} classes, fewer than the {self.nlist} lists that the selector has; there should "
-                "be at least as many: make a new head for them"
+                f"ids leaves {change.after} classes, fewer than the {self.nlist} lists that the selector has; there "
+                "should be at least as many: make a new head for them"
             )
         index, cursor = self.index.changing(change, rows), change.place_of(number(self.cursor))
 
@@ -97,14 +97,9 @@ def _steps_of_a_pass(num_classes: int) -> int:
 def _lists_as_saved(selector: IndexedChanges, saved: dict, prefix: str, *_) -> None:
     """A head that got more classes has as many lists as before, where one that is made with them would have more."""
     centroids = saved.get(f"{prefix}index.centroids")
-    if (
-        centroids is None
-        or selector.num_classes is None
-        or selector._asked["nlist"]
-        or len(centroids) == selector.nlist
-    ):
+    if centroids is None or selector.num_classes is None or selector._asked["nlist"]:
         return
-    if len(centroids) <= selector.num_classes:
+    if len(centroids) <= selector.num_classes and len(centroids) != selector.nlist:
         selector.choose_sizes(selector.num_classes, len(centroids))
         selector.index = selector.new_index().to(selector.cursor.device)
 

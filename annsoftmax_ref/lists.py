@@ -117,7 +117,7 @@ class InvertedLists:
     def changed(self, change: RowChange, assignment: Tensor, codes: Tensor) -> InvertedLists:
         """The same of the classes after a change, whose assignment [N'] and codes [N', W] are given.
 
-        Who stays keeps his slot. Who goes leaves a hole, who comes is appended, as by ``move``; slots are numbered anew.
+        Who stays keeps his slot, by his new number. Who goes leaves a hole, who comes is appended, as by ``move``.
         """
         made, arriving = copy.copy(self), assignment[change.staying :]
         made.assignment, made.codes = assignment, codes

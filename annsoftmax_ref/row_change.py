@@ -26,7 +26,7 @@ class RowChange:
         self.after = self.staying + added
 
     def of(self, rows: Tensor, new: Tensor | float = 0) -> Tensor:
-        """rows [before, ...] -> [after, ...], a copy in memory of its own; new: what stands in those that were added."""
+        """rows [before, ...] -> [after, ...], a copy in memory of its own; new: what stands in those that come."""
         if rows.is_sparse:
             return self._of_sparse(rows)
         made = rows.new_empty(self.after, *rows.shape[1:])

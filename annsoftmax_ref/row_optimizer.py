@@ -172,7 +172,7 @@ class RowOptimizer(RowBuffers, ABC):
 
     @torch.no_grad()
     def changing(self, weight: Tensor, change: RowChange) -> Commit:
-        """As the base. Rows stay behind by as much as they are, but for those that the sweep would then reach too late."""
+        """As the base. Rows stay as far behind as they are, but for those that the sweep would reach too late."""
         state = self.state.get(weight)
         if state and self._lags(state):
             late = self._late(state, change)
