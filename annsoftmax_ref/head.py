@@ -18,6 +18,7 @@ from annsoftmax_ref.checks import (
     check_positive_int,
     has_overflowed,
 )
+from annsoftmax_ref.class_changes import ClassChanges
 from annsoftmax_ref.deferred import BatchCheck
 from annsoftmax_ref.every_row import is_long, own_and_others, random_directions
 from annsoftmax_ref.loss import add_offsets, scored_loss
@@ -34,7 +35,7 @@ from annsoftmax_ref.shards import Shards
 from annsoftmax_ref.splitting import directions_of_shard, refuse_making_ddp, split_over
 
 
-class SoftmaxHead(Prediction):
+class SoftmaxHead(Prediction, ClassChanges):
     """The last layer of a classifier with many classes.
 
     ``weight [num_classes, embedding_size]`` is an ordinary parameter to read and to write, though rows of it may lag
@@ -275,6 +276,8 @@ class SoftmaxHead(Prediction):
         generator = torch.Generator()
         generator.set_state(state["generator"])
         super().__setstate__({**state, "generator": generator})
+        self._buffers.setdefault("class_ids", None)  # of a head that was pickled before there were any
+        self._buffers.setdefault("ids_given", None)
         row_state(self.weight)  # from now on, what others write to it is noticed
 
     def extra_repr(self) -> str:

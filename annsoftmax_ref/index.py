@@ -14,11 +14,12 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.host_numbers import number, set_number, told
+from annsoftmax_ref.index_changes import IndexChanges
 from annsoftmax_ref.lists import InvertedLists, ListSizes
 from annsoftmax_ref.machine.waiting import LongWork
 from annsoftmax_ref.row_parameter import unwatching
@@ -38,7 +39,7 @@ CHUNK = 1 << 18
 SPOKEN_OF = 100_000
 
 
-class IVFBinaryIndex(nn.Module):
+class IVFBinaryIndex(IndexChanges):
     """An index over N rows of d numbers; buffers only, so it moves and is saved with the module it is part of.
 
     rotate: multiply by a random orthogonal matrix before taking signs. centre: take the list's centroid off
@@ -74,8 +75,6 @@ class IVFBinaryIndex(nn.Module):
         self.outdated = False  # whether the lists are of other rows than the codes: they are to be made anew
         self.has_slots = True  # for ``search``; where all codes are read instead, slots would repeat them for nothing
         self._lists: InvertedLists | ListSizes | None = None
-        self.register_load_state_dict_pre_hook(_mean_rows_of_earlier_versions)
-        self.register_load_state_dict_post_hook(_drop_lists)
 
     @property
     def lists(self) -> InvertedLists | ListSizes:
@@ -142,7 +141,7 @@ class IVFBinaryIndex(nn.Module):
     def update_rows(self, rows: Tensor, ids: Tensor) -> None:
         """Rewrite the codes of rows ids [n] of rows [N, d]; their lists stay."""
         for part in ids.split(1 << 16):
-            self.write_codes(part, self._encode_rows(rows, part))
+            self.write_codes(part, self._encode_rows(rows, part, self.assignment[part]))
 
     @torch.no_grad()
     def update_all(self, rows: Tensor) -> float:
@@ -161,8 +160,8 @@ class IVFBinaryIndex(nn.Module):
             lists.write_codes(ids, codes)
             self.written[ids] = now
 
-    def _encode_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
-        lists = self.assignment[ids]
+    def _encode_rows(self, rows: Tensor, ids: Tensor, lists: Tensor) -> Tensor:
+        """Codes of rows ids [n] of rows [N, d], which are in lists [n]."""
         if backend.runs(encode, self.centroids, rows=rows):
             return encode(
                 rows, ids, self.rotation, self.centroids if self.centre else None, lists if self.centre else None
@@ -243,9 +242,8 @@ class IVFBinaryIndex(nn.Module):
 
         Costs a pass over all rows. Rows that lag behind their optimizer are not brought up to date for it.
         """
-        fresh = torch.cat(
-            [self._encode_rows(rows, ids) for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16)]
-        )
+        parts = torch.arange(self.num_rows, device=rows.device).split(1 << 16)
+        fresh = torch.cat([self._encode_rows(rows, ids, self.assignment[ids]) for ids in parts])
         return hamming(self.codes, fresh).sum().item() / (self.num_rows * self.dim)
 
     def _scan(self, queries: Tensor, probed: Tensor, k: int, asymmetric: bool) -> tuple[Tensor, Tensor]:
@@ -287,14 +285,3 @@ class IVFBinaryIndex(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_rows}, {self.dim}, nlist={self.nlist}, rotate={self.rotate}, centre={self.centre}"
-
-
-def _mean_rows_of_earlier_versions(index: IVFBinaryIndex, saved: dict, prefix: str, *_) -> None:
-    """A head that was saved before the index kept mean rows has centroids, which the next refreshes make into them."""
-    if f"{prefix}centroids" in saved:
-        saved.setdefault(f"{prefix}means", saved[f"{prefix}centroids"].clone())
-
-
-def _drop_lists(index: IVFBinaryIndex, _) -> None:
-    """Loading has replaced the assignment that the lists were made from."""
-    index._lists, index.outdated = None, False

@@ -22,16 +22,14 @@ from annsoftmax_ref.following import follow
 from annsoftmax_ref.global_order import in_global_order, most_here, places_by_need
 from annsoftmax_ref.host_numbers import advance, is_recorded, number, told
 from annsoftmax_ref.index import IVFBinaryIndex
-from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
+from annsoftmax_ref.index_changes import LOOKED_AT, IndexedChanges
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
 from annsoftmax_ref.shards import Shards
 from kernels_inline.flat_ops import flat_map
 
-LOOKED_AT = 1000  # rows a step, which costs next to nothing
 
-
-class NearestClasses(Selector):
+class NearestClasses(IndexedChanges, Selector):
     """ANN Softmax (Zhao et al., PVLDB 2021): the classes nearest to each sample, found by IVFBinaryIndex.
 
     From the paper: binary quantization with an inverted file, samples grouped. Ours: every number below, signs of the
@@ -131,15 +129,13 @@ class NearestClasses(Selector):
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         super().bind(num_classes, embedding_size, scale)
-        without_lists = self.flat and not self.far
-        self.nlist = 1 if without_lists else self.nlist or default_nlist(num_classes)
-        self.nprobe = self.nprobe or default_nprobe(self.nlist)
-        # Fewer classes are gone through in 50 steps.
-        self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // LOOKED_AT))
-        if self.nprobe > self.nlist:
-            raise ValueError(f"nprobe is {self.nprobe}; it should be at most nlist, {self.nlist}")
+        self.choose_sizes(num_classes)
         self._log = RowLog(wants_codes=self.plain_signs)
-        self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre, self.asymmetric)
+        self.index = self.new_index()
+
+    def new_index(self) -> IVFBinaryIndex:
+        sizes = self.num_classes, self.embedding_size, self.nlist
+        return IVFBinaryIndex(*sizes, self.rotate, self.centre, self.asymmetric)
 
     @unwatching
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from annsoftmax_ref import backend, rows
 from annsoftmax_ref.host_numbers import each_time, is_recorded, told
 from annsoftmax_ref.row_buffers import RowBuffers, RowOps, has_rows
+from annsoftmax_ref.row_change import Commit, RowChange
 from annsoftmax_ref.row_parameter import row_state, rows_moved, set_owner, unwatched, writing
 from kernels_inline.checks import ROW_KINDS, gradient_kind
 from kernels_inline.head_ops import gather_normalise
@@ -168,6 +169,26 @@ class RowOptimizer(RowBuffers, ABC):
         for group in self.param_groups:
             for weight in group["params"]:
                 self.catch_up(weight)
+
+    @torch.no_grad()
+    def changing(self, weight: Tensor, change: RowChange) -> Commit:
+        """As the base. Rows stay as far behind as they are, but for those that the sweep would reach too late."""
+        state = self.state.get(weight)
+        if state and self._lags(state):
+            late = self._late(state, change)
+            if len(late):
+                self.catch_up(weight, late)
+        return super().changing(weight, change)
+
+    @staticmethod
+    def _late(state: dict, change: RowChange) -> Tensor:
+        """The rows that would be older than ``WINDOW`` when the sweep comes to them, which is another step then."""
+        last = state["last"]
+        place, cursor = change.places.to(last.device), change.place_of(state["cursor"])
+        size = -(-change.after // WINDOW)
+        to_the_end = -(-(change.after - cursor) // size)  # steps
+        steps = torch.where(place >= cursor, (place - cursor) // size, to_the_end + place // size)
+        return ((place >= 0) & (state["step"] + steps - last > WINDOW)).nonzero().squeeze(1)
 
     def _state(self, weight: Tensor, group: dict) -> dict:
         state = self.state[weight]

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from annsoftmax_ref.backend import shapes_are_fixed
+from annsoftmax_ref.row_change import Commit, RowChange
 from kernels_inline.checks import gradient_kind
 
 # Inside it, torch functions see a RowParameter as the plain tensor that it is.
@@ -80,6 +81,7 @@ class RowState:
         self.logs: weakref.WeakSet[RowLog] = weakref.WeakSet()  # an index that is gone has no log
         self.version = _version(weight)
         self.steps = 0  # how often rows have moved, catching up aside
+        self.changes = 0  # how often rows were added or taken out
         self.ascending: Tensor | None = None  # ids of the last gradient that was made, which are known to ascend
 
     def attach(self, log: RowLog) -> None:
@@ -123,6 +125,17 @@ class RowState:
         if version != self.version:
             self.version = version
             self.moved(weight, None)
+
+    def changing(self, change: RowChange) -> Commit:
+        """What the logs tell is of the same rows, by the numbers that they will have."""
+        told = [(log, [change.of_ids(*entry) for entry in log.moved]) for log in self.logs]
+
+        def commit() -> None:
+            self.changes, self.ascending = self.changes + 1, None
+            for log, moved in told:
+                log.moved = moved
+
+        return commit
 
     @contextlib.contextmanager
     def writing(self, weight: Tensor) -> Iterator[None]:
