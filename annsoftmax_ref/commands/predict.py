@@ -20,6 +20,8 @@ from annsoftmax_ref.machine.files import check_writable, replacing
 
 COLUMNS = ("file", "row", "rank", "class", "name", "cosine")
 
+K = 5
+
 
 def add_predict(commands) -> None:
     """Add the command to the sub-parsers ``commands``."""
@@ -35,7 +37,7 @@ def add_predict(commands) -> None:
         "inputs", nargs="+", metavar="INPUT", help="a .npy file of features [n, d], an image, or a folder of images"
     )
     parser.add_argument("--out", required=True, metavar="FILE.csv", help=f"the table: {', '.join(COLUMNS)}")
-    parser.add_argument("--k", type=int, default=5, help="classes a row (default: 5)")
+    parser.add_argument("--k", type=int, help=f"classes a row; default: {K}, or all where there are fewer")
     parser.add_argument("--approximate", action="store_true", help="search an index, not all classes")
     parser.add_argument("--nprobe", type=int, help="lists that are searched; default: by the head's rule, or --recall")
     parser.add_argument("--candidates", type=int, help="classes whose cosine is computed; default: 100 sqrt(k)")
@@ -51,13 +53,14 @@ def add_predict(commands) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     _check(arguments)
     predictor = load_predictor(arguments.checkpoints, find_device(arguments.device), arguments.task)
-    check_k(arguments.k, predictor.head.num_classes)
+    k = min(K, predictor.head.num_classes) if arguments.k is None else arguments.k
+    check_k(k, predictor.head.num_classes)
     sources = [predictor.open(path, arguments.embeddings, arguments.skip) for path in arguments.inputs]
     batches, total = predictor.embedded(sources, arguments.embeddings), sum(map(len, sources))
     first = next(batches, None)
     if first is None:
         raise ValueError(f"inputs are {', '.join(arguments.inputs)}, of which no row could be read; name others")
-    options, recall = _search_options(arguments, predictor, first)
+    options, recall = _search_options(arguments, k, predictor, first)
     start, done = time.perf_counter(), 0
     with (
         replacing(arguments.out) as temporary,
@@ -67,7 +70,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for batch in chain([first], batches):
-            writer.writerows(_lines(predictor, batch, arguments.k, options))
+            writer.writerows(_lines(predictor, batch, k, options))
             done += len(batch.rows)
             bar.update(len(batch.rows))
     row = {
@@ -76,7 +79,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         "rows": done,
         "left_out": total - done,
         "classes": predictor.head.num_classes,
-        "k": arguments.k,
+        "k": k,
         **{"approximate": False, "nprobe": None, "candidates": None, **options},
         "recall": recall,
         "recall_of_rows": None if recall is None else len(first.rows),
@@ -91,22 +94,23 @@ def _predict(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     """What is wrong with the call is told before anything is loaded."""
     check_writable("out", arguments.out)
-    check_positive_int("k", arguments.k)
+    if arguments.k is not None:
+        check_positive_int("k", arguments.k)
     for name in ("nprobe", "candidates", "recall"):
         if getattr(arguments, name) is not None and not arguments.approximate:
             raise ValueError(f"{name} is {getattr(arguments, name)}; it goes with --approximate alone")
-    check_candidates(arguments.candidates, arguments.k)
+    check_candidates(arguments.candidates, arguments.k or 1)
     if arguments.recall is not None:
         check_share("recall", arguments.recall)
         if arguments.nprobe is not None:
             raise ValueError(f"recall is {arguments.recall:g} and nprobe {arguments.nprobe}; give one of them")
 
 
-def _search_options(arguments, predictor: Predictor, first: Rows) -> tuple[dict, float | None]:
+def _search_options(arguments, k: int, predictor: Predictor, first: Rows) -> tuple[dict, float | None]:
     """``topk``'s keywords, and the recall that they have on the first batch; None where search is exact."""
     if not arguments.approximate:
         return {}, None
-    head, embeddings, k = predictor.head, first.embeddings, arguments.k
+    head, embeddings = predictor.head, first.embeddings
     if find_index(head) is None:
         head.build_index()
     candidates = check_candidates(arguments.candidates, k)

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from annsoftmax_ref import evaluation
 from annsoftmax_ref.checks import check_from_0, check_positive_int
 from annsoftmax_ref.experiments import tasks
 from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE, STORAGES
-from annsoftmax_ref.factory import HEADS, make_head, options_by_head
+from annsoftmax_ref.factory import HEADS, make_head, make_selector, options_by_head
 from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.machine.device import PRECISIONS, in_precision
 from annsoftmax_ref.machine.processes import World, joined
@@ -191,7 +191,11 @@ def make_trainer(job: Job, world: World, stop: StopRequest | None = None) -> Tra
     from annsoftmax_ref.training.sharded import Checkpoints
 
     recipe = job.recipe()
-    data, model, head = make_parts(job, world.device, world.group)
+    options_by_head(job.options, [job.head])  # one that it has not is told
+    # A wrong value is told before the data are loaded.
+    make_selector(job.head, job.rate, job.groups, **job.options).check_objective(recipe.make_objective())
+    data = tasks.load_task(job.task)
+    model, head = make_parts(job, data, world.device, world.group)
     shelf = None if job.checkpoints is None else Checkpoints(job.checkpoints, world.group, job.keep)
     return Trainer(
         model,
@@ -208,17 +212,22 @@ def make_trainer(job: Job, world: World, stop: StopRequest | None = None) -> Tra
     )
 
 
-def make_parts(job: Job, place: torch.device, group: ProcessGroup | None = None) -> tuple[Any, nn.Module, SoftmaxHead]:
-    """The job's data, its backbone and its head, as they are before training."""
-    arguments = {"objective": job.recipe().make_objective(), "rate": job.rate, "groups": job.groups, "seed": job.seed}
-    arguments |= job.options
-    options_by_head(job.options, [job.head])  # one that it has not is told
-    make_head(job.head, 2, 2, **arguments)  # a wrong value is told before the data are loaded
-    data = tasks.load_task(job.task)
-    model = tasks.make_model(data, job.dim, seed=job.seed).to(place)
-    kind = STORAGES[job.storage].weight
-    head = make_head(job.head, data.num_classes, job.dim, dtype=kind, process_group=group, **arguments)
-    return data, model, head.to(place)
+def make_parts(job: Job, data, place: torch.device, group: ProcessGroup | None = None) -> tuple[nn.Module, SoftmaxHead]:
+    """The job's backbone and head for its data, as they are before training."""
+    model = tasks.make_model(data, job.dim, seed=job.seed)
+    head = make_head(
+        job.head,
+        data.num_classes,
+        job.dim,
+        job.recipe().make_objective(),
+        job.rate,
+        job.groups,
+        job.seed,
+        dtype=STORAGES[job.storage].weight,
+        process_group=group,
+        **job.options,
+    )
+    return model.to(place), head.to(place)
 
 
 def job_of_settings(settings: dict) -> Job:

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 
 @dataclass
 class Predictor:
-    """A trained backbone and head, and the data set that they are of, for its classes' names and the form of its inputs."""
+    """A trained backbone and head, and their data set, for the names of classes and the form of inputs."""
 
     job: Job
     step: int
@@ -76,11 +76,12 @@ def load_predictor(folder: str | Path, device: torch.device, task: str | None = 
     whole, content = newest_checkpoint(folder)
     job = job_of_settings(content["settings"])
     job = job if task is None else dataclasses.replace(job, task=task)
-    data, model, head = make_parts(job, device)
+    data = tasks.load_task(job.task)
     if data.num_classes != content["classes"]:
         raise ValueError(
             f"task is {job.task!r}, which has {data.num_classes} classes now; the checkpoint {whole} was trained on "
             f"{content['classes']}: name the data as they were then (--task)"
         )
+    model, head = make_parts(job, data, device)
     load_trained(whole, content, model, head)
     return Predictor(job, content["step"], data, model.eval(), head.eval())

@@ -133,7 +133,7 @@ def test_wrong_calls_end_with_2_and_one_line_and_leave_no_file(features, images,
         ([runs, mine, "--approximate", "--nprobe", "99"], "nprobe is 99; it should be from 1 to nlist, 8"),
         ([runs, mine, "--approximate", "--recall", "2"], "recall is 2.0; it should be above 0 and below 1"),
         ([runs, mine, "--approximate", "--recall", "0.5", "--nprobe", "3"], "give one of them"),
-        ([runs, mine, "--approximate", "--candidates", "3"], "candidates is 3; it should be at least k, 5"),
+        ([runs, mine, "--k", "5", "--approximate", "--candidates", "3"], "candidates is 3; it should be at least k, 5"),
         ([runs, mine, "--task", f"folder:{images / 'train'},size=16"], "has 2 classes now; the checkpoint"),
         ([str(images / "runs"), str(tmp_path / "empty")], "empty, which holds no images"),
     ):
