@@ -12,13 +12,13 @@ import math
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.checks import check_positive_int, check_share
 from annsoftmax_ref.every_row import nearest_of_all
 from annsoftmax_ref.following import follow
 from annsoftmax_ref.host_numbers import number
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
-from annsoftmax_ref.row_parameter import RowLog, catch_up, row_state
+from annsoftmax_ref.row_parameter import RowLog, catch_up, row_state, unwatching
 from annsoftmax_ref.rows import by_cosine
 
 CANDIDATES = 100  # for the nearest class; for the k nearest, sqrt(k) times as many
@@ -80,8 +80,7 @@ def nearest_by_index(
     """``nearest_of_all`` of x [B, d], rows of length 1, among so many ``candidates`` in ``nprobe`` lists of the head's
     index, brought up to date. A sample whose lists hold fewer than k classes is compared with all of them."""
     weight = head.weight
-    with torch.inference_mode(False):  # what an index keeps is to be changed again later
-        index, probes = _index_of(head)
+    index, probes = _index_of(head)
     nprobe = probes if nprobe is None else nprobe
     found, _ = index.scan(x, min(candidates, len(weight)), nprobe, asymmetric=not index.centre)
     if row_state(weight).owner is not None:
@@ -98,16 +97,48 @@ def nearest_by_index(
     return cosines, found
 
 
-def _index_of(head) -> tuple[IVFBinaryIndex, int]:
-    """The head's index, up to date, and how many lists to probe where nobody says."""
+@torch.inference_mode(False)  # what an index keeps is to be changed again later
+@torch.no_grad()
+@unwatching
+def find_index(head) -> tuple[IVFBinaryIndex, int] | None:
+    """The head's index, brought up to date, and how many lists to probe where nobody says; None if it has none."""
     if head.class_index is not None:
         head.class_index.follow(head.weight)
         return head.class_index.index, default_nprobe(head.class_index.index.nlist)
     index = getattr(head.selector, "index", None)
-    if index is not None:
-        head.selector.sync(head.weight)
-        if number(index.trained) and index.has_slots and not index.outdated:
-            return index, head.selector.nprobe
-    raise ValueError(
-        "approximate is True, but the head has no index of its classes as they are; call head.build_index() before"
-    )
+    if index is None:
+        return None
+    head.selector.sync(head.weight)
+    return (index, head.selector.nprobe) if number(index.trained) and index.has_slots and not index.outdated else None
+
+
+def nprobe_for(head, embeddings: Tensor, k: int, recall: float, candidates: int | None = None) -> tuple[int, float]:
+    """The smallest power of two of lists with which ``head.recall_of_topk`` of embeddings [B, d] is at least
+    ``recall``, or all lists, and what it is then. ValueError where even all of them do not reach it."""
+    check_share("recall", recall)
+    index, _ = _index_of(head)
+    _, exact = head.topk(embeddings, k)
+    nprobe = 1
+    while (found := found_of(head, embeddings, exact, nprobe, candidates)) < recall and nprobe < index.nlist:
+        nprobe = min(2 * nprobe, index.nlist)
+    if found < recall:
+        raise ValueError(
+            f"recall is {recall:g}; with all {nprobe} lists and {check_candidates(candidates, k)} candidates "
+            f"{found:.3f} are found: give more candidates"
+        )
+    return nprobe, found
+
+
+def found_of(head, embeddings: Tensor, exact: Tensor, nprobe: int | None, candidates: int | None) -> float:
+    """The part of the classes exact [B, k] that approximate search finds, mean over embeddings [B, d]."""
+    _, found = head.topk(embeddings, exact.shape[1], True, nprobe, candidates)
+    return (found.unsqueeze(2) == exact.unsqueeze(1)).any(dim=1).double().mean().item()
+
+
+def _index_of(head) -> tuple[IVFBinaryIndex, int]:
+    found = find_index(head)
+    if found is None:
+        raise ValueError(
+            "approximate is True, but the head has no index of its classes as they are; call head.build_index() before"
+        )
+    return found

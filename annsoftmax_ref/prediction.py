@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from annsoftmax_ref import rows
 from annsoftmax_ref.batch import without_ignored
 from annsoftmax_ref.checks import check_classes, check_embeddings, check_k
-from annsoftmax_ref.class_index import ClassIndex, check_candidates, nearest_by_index
+from annsoftmax_ref.class_index import ClassIndex, check_candidates, found_of, nearest_by_index
 from annsoftmax_ref.diagnostics import diagnose
 from annsoftmax_ref.every_row import all_cosines, nearest_of_all
 from annsoftmax_ref.row_parameter import unwatching
@@ -86,9 +86,7 @@ class Prediction(nn.Module):
     ) -> float:
         """The part (0 to 1) of the k classes by exact search that ``topk(approximate=True)`` with these options finds,
         mean over embeddings [B, d]. Exact search is what it costs: some hundreds of samples tell a per cent."""
-        _, found = self.topk(embeddings, k, True, nprobe, candidates)
-        _, exact = self.topk(embeddings, k)
-        return (found.unsqueeze(2) == exact.unsqueeze(1)).any(dim=1).double().mean().item()
+        return found_of(self, embeddings, self.topk(embeddings, k)[1], nprobe, candidates)
 
     @torch.no_grad()
     @unwatching

@@ -90,15 +90,14 @@ class FaissLists:
 class FaissGraph:
     """FAISS IndexHNSWFlat: a graph of neighbours, searched with a beam of ``candidates``. Rows cannot be taken out."""
 
-    NEIGHBOURS = 32
     name, nlist = "FAISS IndexHNSWFlat", None
     probes, widens, follows = False, True, False
 
-    def __init__(self, rows: Tensor):
+    def __init__(self, rows: Tensor, neighbours: int = 32):
         import faiss
 
         faiss.omp_set_num_threads(torch.get_num_threads())
-        self.index = faiss.IndexHNSWFlat(rows.shape[1], self.NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        self.index = faiss.IndexHNSWFlat(rows.shape[1], neighbours, faiss.METRIC_INNER_PRODUCT)
         self.index.add(rows.numpy())
 
     def search(self, queries: Tensor, k: int, nprobe: None, candidates: int) -> Tensor:
