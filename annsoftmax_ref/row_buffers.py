@@ -82,8 +82,6 @@ class RowBuffers(torch.optim.Optimizer):
         made = {name: self._placed(change.of(buffer), weight) for name, buffer in kept.items()}
         if state and state["last"] is not None:
             made["last"] = change.of(state["last"], state["step"])
-        if state:
-            made["cursor"] = change.place_of(state["cursor"])
         return lambda: state.update(made)
 
     def kept_tensors(self) -> list[Tensor]:

@@ -174,21 +174,21 @@ class RowOptimizer(RowBuffers, ABC):
     def changing(self, weight: Tensor, change: RowChange) -> Commit:
         """As the base. Rows stay as far behind as they are, but for those that the sweep would reach too late."""
         state = self.state.get(weight)
-        if state and self._lags(state):
-            late = self._late(state, change)
+        if not state:
+            return super().changing(weight, change)
+        size = -(-change.after // WINDOW)
+        cursor = change.place_of(state["cursor"]) // size * size  # where a pass with these strides comes by
+        if self._lags(state):
+            late = _late(state, change.places, change.after, size, cursor)
             if len(late):
                 self.catch_up(weight, late)
-        return super().changing(weight, change)
+        kept = super().changing(weight, change)
 
-    @staticmethod
-    def _late(state: dict, change: RowChange) -> Tensor:
-        """The rows that would be older than ``WINDOW`` when the sweep comes to them, which is another step then."""
-        last = state["last"]
-        place, cursor = change.places.to(last.device), change.place_of(state["cursor"])
-        size = -(-change.after // WINDOW)
-        to_the_end = -(-(change.after - cursor) // size)  # steps
-        steps = torch.where(place >= cursor, (place - cursor) // size, to_the_end + place // size)
-        return ((place >= 0) & (state["step"] + steps - last > WINDOW)).nonzero().squeeze(1)
+        def commit() -> None:
+            kept()
+            state["cursor"] = cursor
+
+        return commit
 
     def _state(self, weight: Tensor, group: dict) -> dict:
         state = self.state[weight]
@@ -262,3 +262,12 @@ class RowOptimizer(RowBuffers, ABC):
     @abstractmethod
     def numbers(self, group: dict, step: int) -> tuple[float, ...]:
         """What step number ``step`` is made of, as ``RowOps`` take it."""
+
+
+def _late(state: dict, places: Tensor, total: int, size: int, cursor: int) -> Tensor:
+    """The rows [m] that would be older than ``WINDOW`` when a sweep of ``total`` rows, ``size`` in each step and from
+    ``cursor`` on, comes to the places [N] where they are to be; -1: nowhere."""
+    places = places.to(state["last"].device)
+    to_the_end = -(-(total - cursor) // size)  # steps
+    steps = torch.where(places >= cursor, (places - cursor) // size, to_the_end + places // size)
+    return ((places >= 0) & (state["step"] + steps - state["last"] > WINDOW)).nonzero().squeeze(1)

@@ -150,8 +150,8 @@ class Selector(nn.Module, ABC):
     def changing(self, change: RowChange, rows: Tensor) -> Commit:
         """Told by the head: classes are to come, whose rows of the weight are rows [n, d], or to go.
 
-        A selector that has nothing else here is bound anew, and forgets what it has learnt of all classes. Nothing is
-        to change before what this gives is called.
+        A selector that says nothing else here is bound anew, and forgets what it has learnt of classes. Nothing is to
+        change before what this gives is called.
         """
         bound = copy.copy(self)
         # Dictionaries of its own: those of the buffers and of the parts that it has.
