@@ -114,7 +114,8 @@ class SoftmaxHead(Prediction):
         self.register_buffer("class_weights", weights)
         self._scored, self._check = ScoredBatches(), BatchCheck()
         self.to(device=device)
-        row_state(self.weight)  # from now on, what others write to it is noticed
+        for parameter in self.parameters(recurse=False):
+            row_state(parameter).split = process_group is not None  # and from now on, what others write is noticed
         register_hooks(self)
 
     @unwatching
@@ -275,7 +276,8 @@ class SoftmaxHead(Prediction):
         generator = torch.Generator()
         generator.set_state(state["generator"])
         super().__setstate__({**state, "generator": generator})
-        row_state(self.weight)  # from now on, what others write to it is noticed
+        for parameter in self.parameters(recurse=False):
+            row_state(parameter).split = self.shards is not None
 
     def extra_repr(self) -> str:
         return f"{self.num_classes}, {self.embedding_size}"
