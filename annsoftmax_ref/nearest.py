@@ -131,8 +131,7 @@ class NearestClasses(Selector):
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         super().bind(num_classes, embedding_size, scale)
-        without_lists = self.flat and not self.far
-        self.nlist = 1 if without_lists else self.nlist or default_nlist(num_classes)
+        self.nlist = 1 if self.flat and not self.far else self.nlist or default_nlist(num_classes)
         self.nprobe = self.nprobe or default_nprobe(self.nlist)
         # Fewer classes are gone through in 50 steps.
         self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // LOOKED_AT))
@@ -248,6 +247,7 @@ class NearestClasses(Selector):
     @unwatching
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
+        row_state(weight).attach(self._log)  # of a copy: its rows may have been written to since it was made
         self._follow(weight)
 
     def _follow(self, weight: Tensor) -> float:
