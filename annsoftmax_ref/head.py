@@ -115,7 +115,8 @@ class SoftmaxHead(Prediction, ClassChanges):
         self.register_buffer("class_weights", weights)
         self._scored, self._check = ScoredBatches(), BatchCheck()
         self.to(device=device)
-        row_state(self.weight)  # from now on, what others write to it is noticed
+        for parameter in self.parameters(recurse=False):
+            row_state(parameter).split = process_group is not None  # and from now on, what others write is noticed
         register_hooks(self)
 
     @unwatching
@@ -278,7 +279,8 @@ class SoftmaxHead(Prediction, ClassChanges):
         super().__setstate__({**state, "generator": generator})
         self._buffers.setdefault("class_ids", None)  # of a head that was pickled before there were any
         self._buffers.setdefault("ids_given", None)
-        row_state(self.weight)  # from now on, what others write to it is noticed
+        for parameter in self.parameters(recurse=False):
+            row_state(parameter).split = self.shards is not None
 
     def extra_repr(self) -> str:
         return f"{self.num_classes}, {self.embedding_size}"
