@@ -28,10 +28,10 @@ setup: $(STAMP)  ## create .venv and install the package with everything the tes
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: annsoftmax needs Python 3.11 or newer; $(PYTHON) is not. Name another one:  make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 1; }
-	@echo "setup: installing into $(VENV) the versions named in constraints.txt (1.6 GB, or 5.6 GB with the CUDA build of torch; a minute or more)"
+	@echo "setup: installing into $(VENV) the versions named in constraints.txt (2.4 GB, or 6.4 GB with the CUDA build of torch; a minute or more)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[notebooks,dev,peers,train]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[notebooks,dev,peers,train,integrations]'
 	@rm -f $(VENV)/.setup-* && touch $@
 	@echo "setup: done"
 

@@ -8,6 +8,7 @@ from torch.distributed import ProcessGroup
 
 from annsoftmax_ref import rows
 from annsoftmax_ref.active_sets import ActiveSets
+from annsoftmax_ref.backend import uncompiled
 from annsoftmax_ref.batch import ScoredBatches, mean_weights, no_loss, without_ignored
 from annsoftmax_ref.captured import CapturedStep
 from annsoftmax_ref.checks import (
@@ -32,7 +33,14 @@ from annsoftmax_ref.saving import register_hooks
 from annsoftmax_ref.selectors import AllClasses, Selector
 from annsoftmax_ref.sharded_loss import sharded_loss
 from annsoftmax_ref.shards import Shards
-from annsoftmax_ref.splitting import directions_of_shard, refuse_making_ddp, split_over
+from annsoftmax_ref.splitting import (
+    IN_DDP,
+    SPARSE_IN_DDP,
+    directions_of_shard,
+    refuse_making_ddp,
+    refuse_replicas,
+    split_over,
+)
 
 
 class SoftmaxHead(Prediction, ClassChanges):
@@ -42,8 +50,8 @@ class SoftmaxHead(Prediction, ClassChanges):
     behind their optimizer (``annsoftmax_ref.row_parameter`` says what that costs and what it cannot see). With a
     sampling selector its gradient is row-sparse (``torch.sparse_coo``, sorted): train it with
     ``annsoftmax_ref.RowSGD`` or ``RowAdamW``, or with any torch optimizer that takes sparse gradients.
-    ``torch.nn.utils.clip_grad_norm_`` and DistributedDataParallel take none: there, ``sparse=False``. In eval mode the
-    loss is over all classes, exactly.
+    ``torch.nn.utils.clip_grad_norm_`` takes it; DistributedDataParallel does not: there, ``sparse=False``. In eval mode
+    the loss is over all classes, exactly.
 
     bias: a parameter ``bias [num_classes]``, at first 0, is added to the logits (CrossEntropy only); its gradient is
     row-sparse where the weight's is. Selectors choose the classes of largest cosine, not of largest biased logit.
@@ -119,9 +127,11 @@ class SoftmaxHead(Prediction, ClassChanges):
             row_state(parameter).split = process_group is not None  # and from now on, what others write is noticed
         register_hooks(self)
 
+    @uncompiled
     @unwatching
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """embeddings [B, d] finite, labels [B] int64 in [0, N) -> mean loss, a scalar. B may be any size."""
+        refuse_replicas(self)
         if self.shards is not None:
             return sharded_loss(self, embeddings, labels)
         given = embeddings
@@ -252,9 +262,11 @@ class SoftmaxHead(Prediction, ClassChanges):
         return self.bias
 
     def named_parameters(self, *arguments, **named):
-        """As nn.Module's. ValueError if it is DistributedDataParallel that asks, and classes are split."""
+        """As nn.Module's. ValueError if it is DistributedDataParallel that asks, for what it cannot take."""
         if self.shards is not None:
-            refuse_making_ddp()
+            refuse_making_ddp(IN_DDP)
+        elif self.sparse and not self.selector.takes_all and self.weight.requires_grad:
+            refuse_making_ddp(SPARSE_IN_DDP)
         return super().named_parameters(*arguments, **named)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:

@@ -15,6 +15,7 @@ DOCUMENTS = {
         "CONTRIBUTING.md",
         "annsoftmax_ref/README.md",
         *(f"annsoftmax_ref/training/{page}.md" for page in ("README", "torchrun", "slurm", "ray")),
+        "annsoftmax_ref/training/integrations/README.md",
         "kernels_inline/README.md",
         "results/README.md",
         "results/tables/README.md",
