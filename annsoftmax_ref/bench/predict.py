@@ -123,11 +123,11 @@ def bench_predict(
     are made with all cores, and asked with ``threads``. against: "faiss" for its lists, "hnsw" for its graph, with
     ``neighbours`` each. on_index is called with the name and build time of each index.
     """
-    truth, _ = exact_nearest(vectors, k)
-    made = list(_made(vectors.rows, nlists, against, neighbours, on_index))
     before = torch.get_num_threads()
-    _use_threads(threads, against)
     try:
+        truth, _ = exact_nearest(vectors, k)
+        made = list(_made(vectors.rows, nlists, against, neighbours, on_index))
+        _use_threads(threads, against)
         settings = [s for index, _ in made for s in _settings(index, vectors, k, truth)]
         return _in_turn(made, settings, vectors, k, recall, threads, rounds), [_described(s) for s in settings]
     finally:
