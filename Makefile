@@ -84,6 +84,7 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 	$(BENCH) search --classes 1000000 --k 100 --nlist 512 1024 --nprobe 1 2 4 8 16 46 \
 		--candidates 100 200 500 1000 2000 --against faiss \
 		--json results/cpu/search_1m.json --plot results/cpu/search_1m.png
+	$(BENCH) predict --classes 1000000 --against faiss hnsw --threads 1 --json results/cpu/predict_1m.json
 	$(BENCH) search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss --json results/search/glyphs.json
 	$(BENCH) ranks --classes 1000000 --ranks 2 --heads full random ann --rounds 9 --json results/cpu/ranks_1m.json
 	$(BENCH) training --classes 600000 1000000 --rates 0.1 0.01 --json results/cpu/million.json

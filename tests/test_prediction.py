@@ -8,7 +8,6 @@ from ranks import on_ranks
 
 from annsoftmax_ref import AllClasses, CosFace, CrossEntropy, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
 from annsoftmax_ref.bench.vectors import clustered_vectors
-from annsoftmax_ref.class_index import default_candidates
 from annsoftmax_ref.list_sizes import default_nlist
 
 N, D, NLIST = 3000, 64, 16
@@ -236,7 +235,3 @@ def test_split_heads_refuse_it():
                 call()
 
     on_ranks(2, told)
-
-
-def test_more_candidates_are_the_default_for_more_classes():
-    assert [default_candidates(k) for k in (1, 10, 100)] == [100, 317, 1000]

@@ -89,7 +89,7 @@ class Graph(FaissGraph):
 
 
 @dataclass
-class Setting:
+class SearchSetting:
     """One of an index's, and what was seen of it; ms by the number of queries that are asked at once."""
 
     index: object
@@ -123,11 +123,11 @@ def bench_predict(
     are made with all cores, and asked with ``threads``. against: "faiss" for its lists, "hnsw" for its graph, with
     ``neighbours`` each. on_index is called with the name and build time of each index.
     """
-    truth, _ = exact_nearest(vectors, k)
-    made = list(_made(vectors.rows, nlists, against, neighbours, on_index))
     before = torch.get_num_threads()
-    _use_threads(threads, against)
     try:
+        truth, _ = exact_nearest(vectors, k)
+        made = list(_made(vectors.rows, nlists, against, neighbours, on_index))
+        _use_threads(threads, against)
         settings = [s for index, _ in made for s in _settings(index, vectors, k, truth)]
         return _in_turn(made, settings, vectors, k, recall, threads, rounds), [_described(s) for s in settings]
     finally:
@@ -154,12 +154,12 @@ def _made(rows, nlists, against, neighbours, on_index) -> Iterator[tuple[object,
         yield index, seconds
 
 
-def _settings(index, vectors: Vectors, k: int, truth: Tensor) -> Iterator[Setting]:
+def _settings(index, vectors: Vectors, k: int, truth: Tensor) -> Iterator[SearchSetting]:
     """An index's, with recall and times."""
     probes = [p for p in PROBES if p <= index.nlist] if index.probes else [None]
     candidates = [min(c * k, len(vectors.rows)) for c in CANDIDATES] if index.widens else [None]
     for nprobe, c in itertools.product(probes, dict.fromkeys(candidates)):
-        setting = Setting(index, nprobe, c)
+        setting = SearchSetting(index, nprobe, c)
         setting.recall = recall_of(setting.ask(vectors.queries, k), truth)
         setting.ms = {n: median(_ms(setting, vectors.queries, n, k) for _ in range(LOOKS)) for n in _counts(vectors)}
         yield setting
@@ -193,14 +193,14 @@ def _in_turn(made, settings, vectors, k, recall, threads, rounds) -> list[dict]:
     return rows
 
 
-def _best(settings: list[Setting], index, recall: float, count: int) -> Setting:
+def _best(settings: list[SearchSetting], index, recall: float, count: int) -> SearchSetting:
     """An index's fastest setting with enough recall; where there is none, that with the most."""
     own = [setting for setting in settings if setting.index is index]
     enough = [setting for setting in own if setting.recall >= recall]
     return min(enough, key=lambda s: s.ms[count]) if enough else max(own, key=lambda s: s.recall)
 
 
-def _ms(setting: Setting, queries: Tensor, count: int, k: int) -> float:
+def _ms(setting: SearchSetting, queries: Tensor, count: int, k: int) -> float:
     """Milliseconds of a search with ``count`` queries; of less than all, the median over some of them."""
     spent = []
     for part in queries.split(count)[: 1 if count == len(queries) else SINGLE]:
@@ -214,7 +214,7 @@ def _counts(vectors: Vectors) -> list[int]:
     return sorted({1, len(vectors.queries)})
 
 
-def _described(setting: Setting) -> dict:
+def _described(setting: SearchSetting) -> dict:
     return {
         "index": setting.index.name,
         "nlist": setting.index.nlist,
