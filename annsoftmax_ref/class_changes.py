@@ -181,14 +181,20 @@ def _check_range(name: str, ids: Tensor, end: int) -> None:
 def _optimizers_of(parameters: Iterator[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
     """Each optimizer that there is with each of the parameters that it has.
 
-    Nobody keeps a list of optimizers but the garbage collector. One that was forgotten here would go on with the
-    momentum of other classes, and where as many come as go not even its shape would tell.
+    Nobody keeps a list of optimizers but the garbage collector, which knows what refers to their classes. One that was
+    forgotten here would go on with the momentum of other classes; where as many come as go, no shape would tell.
     """
     ours = list(parameters)
-    for found in gc.get_objects():
-        if issubclass(type(found), Optimizer):
-            theirs = {id(p) for group in getattr(found, "param_groups", ()) for p in group["params"]}
+    for found in gc.get_referrers(*_with_subclasses(Optimizer)):
+        if isinstance(found, Optimizer):
+            theirs = {id(p) for group in found.param_groups for p in group["params"]}
             yield from ((found, parameter) for parameter in ours if id(parameter) in theirs)
+
+
+def _with_subclasses(kind: type) -> Iterator[type]:
+    yield kind
+    for own in kind.__subclasses__():
+        yield from _with_subclasses(own)
 
 
 def _changing_state(optimizer: Optimizer, parameter: Tensor, change: RowChange) -> Commit:

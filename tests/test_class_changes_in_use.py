@@ -37,7 +37,7 @@ def test_labels_are_rows_and_ids_are_for_good():
 
 
 def test_a_class_from_samples_is_found_at_once_and_trained():
-    head, optimizer = trained("ann", lambda p: RowSGD(p, lr=0.01), bias=False, weighted=False)
+    head, optimizer = trained("residual codes", lambda p: RowSGD(p, lr=0.01), bias=False, weighted=False)
     far = -head.prototypes().mean(dim=0)
     (new,) = head.add_classes(1, 1e-30 * far[None])  # lengths do not matter
     x = (far + 0.01 * torch.randn(B, D, dtype=torch.float64)).repeat(2, 1)

@@ -1,4 +1,4 @@
-"""``annsoftmax bench search | predict | upkeep | soak``: the arguments, and the records they end in.
+"""``annsoftmax bench search | predict | upkeep | changes | soak``: the arguments, and the records they end in.
 
 (``step``, ``growth``, ``training`` and ``searches`` are in steps.py, ``ranks`` in ranks.py, ``capacity`` in plan.py,
 ``cluster`` in cluster.py, ``kernels`` and ``compile`` in kernels.py.)
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from annsoftmax_ref.bench import predict, search
+from annsoftmax_ref.bench.changes import bench_changes
 from annsoftmax_ref.bench.soak import bench_soak
 from annsoftmax_ref.bench.upkeep import bench_upkeep
 from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
@@ -28,7 +29,7 @@ def add_bench(commands) -> None:
     parser = commands.add_parser("bench", help="measure times")
     benches = parser.add_subparsers(dest="bench", required=True, metavar="WHAT", parser_class=Parser)
     steps = add_step, add_growth, add_training, add_searches, add_capacity, add_ranks, add_cluster
-    for add in (*steps, _add_search, _add_predict, _add_upkeep, _add_soak, add_kernels, add_compile):
+    for add in (*steps, _add_search, _add_predict, _add_upkeep, _add_changes, _add_soak, add_kernels, add_compile):
         add(benches)
 
 
@@ -187,6 +188,41 @@ def _upkeep(arguments) -> None:
             records.write_record(records.make_record(rows), arguments.json)
         if rows and arguments.plot:
             plots.save_figure(plots.upkeep_curves(rows), arguments.plot)
+
+
+def _add_changes(commands) -> None:
+    parser = subcommand(
+        commands,
+        "changes",
+        _changes,
+        "classes added to a head in training, and removed again, next to copying all that it has",
+        "annsoftmax bench changes --classes 100000 1000000 --add 1000",
+    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--add", type=int, default=1000, help="classes that come and go")
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def _changes(arguments) -> None:
+    for name, values in (
+        ("classes", arguments.classes),
+        *((n, [getattr(arguments, n)]) for n in ("add", "dim", "rounds")),
+    ):
+        for value in values:
+            check_positive_int(name, value)
+    rows = []
+    for row in bench_changes(arguments.classes, arguments.add, arguments.dim, arguments.rounds):
+        rows.append(row)
+        if arguments.json != "-":
+            print(
+                f"{row['classes']:>11,} classes: {row['add']:,} added in {row['add_ms']:.1f} ms, removed in "
+                f"{row['remove_ms']:.1f} ms; to copy {row['copied_mb']:.0f} MB takes {row['copy_ms']:.1f} ms; "
+                f"all others {'unchanged' if row['unchanged'] else 'CHANGED'}",
+                flush=True,
+            )
+    if arguments.json:
+        records.write_record(records.make_record(rows), arguments.json)
 
 
 def _add_soak(commands) -> None:
