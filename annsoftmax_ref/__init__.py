@@ -69,6 +69,7 @@ from annsoftmax_ref.exchange import (
     to_faiss,
     to_linear,
     to_numpy,
+    to_onnx,
     to_safetensors,
 )
 from annsoftmax_ref.factory import ANNSoftmax, make_head
@@ -129,5 +130,6 @@ __all__ = [
     "to_faiss",
     "to_linear",
     "to_numpy",
+    "to_onnx",
     "to_safetensors",
 ]
