@@ -71,6 +71,7 @@ from annsoftmax_ref.exchange import (
     to_faiss,
     to_linear,
     to_numpy,
+    to_onnx,
     to_safetensors,
 )
 from annsoftmax_ref.factory import ANNSoftmax, make_head
@@ -131,5 +132,6 @@ __all__ = [
     "to_faiss",
     "to_linear",
     "to_numpy",
+    "to_onnx",
     "to_safetensors",
 ]

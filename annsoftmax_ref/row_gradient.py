@@ -30,6 +30,9 @@ class RowGradient(Tensor):
                     return function(summed(grad)._values(), *others, **(kwargs or {}))
             return function(*args, **(kwargs or {}))
 
+    def __repr__(self, **options) -> str:
+        return self.clone().__repr__(**options)
+
     def __deepcopy__(self, memo) -> Tensor:
         return self.clone()
 

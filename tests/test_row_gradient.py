@@ -68,6 +68,7 @@ def test_to_all_else_it_is_a_plain_sparse_tensor():
     grad = head.weight.grad
     assert type(grad) is RowGradient and grad.is_coalesced()  # the head's rows are distinct, and nobody need sort them
     assert type(grad * 2) is type(grad.clone()) is type(copy.deepcopy(grad)) is type(grad.to_dense()) is torch.Tensor
+    assert repr(grad).startswith("tensor(indices=")
     file = io.BytesIO()
     torch.save(grad, file)
     file.seek(0)
