@@ -74,8 +74,8 @@ class Prediction(nn.Module):
     def build_index(self, nlist: int | None = None, seed: int = 0) -> None:
         """Make the index that ``topk(approximate=True)`` searches, for a head of any selector; once more: anew.
 
-        It follows when rows move. It is not saved with the head, and a copy of the head has none. About 70 bytes a
-        class beside the weight (of 128 numbers), and some seconds for a million of them. nlist: lists, as
+        It follows when rows move. It is not saved with the head, and a copy of the head has none. About 120 bytes
+        a class beside the weight (of 128 numbers), and some seconds for a million of them. nlist: lists, as
         ``NearestClasses`` has them. seed: of the rows that k-means begins with.
         """
         self._check_whole("build_index")
