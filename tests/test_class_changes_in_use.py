@@ -235,3 +235,19 @@ def test_a_backbone_in_the_same_optimizer_is_left_alone():
     assert_same_state(backbone.state_dict(), before[0])
     assert_same_state(optimizer.state[backbone.weight], before[1])
     assert optimizer.state[head.weight]["sum"].shape == head.weight.shape
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("selector", ["all", "random", "ann", "ann by default"])
+def test_on_a_gpu_it_is_the_same(selector):
+    def on(device):
+        return [(x.float().to(device), y.to(device)) for x, y in batches(4)]
+
+    changed, plain = (made(selector, ROWS["RowAdamW"], dtype=torch.float32, device="cuda") for _ in range(2))
+    for pair in (changed, plain):
+        losses_of(*pair, on("cuda"))
+    changed[0].remove_classes(changed[0].add_classes(9, directions(9)))
+    for ours, theirs in zip(states(*changed), states(*plain), strict=True):
+        assert_same_state(ours, theirs)
+    changed[0].remove_classes(torch.tensor([3, 4], device="cuda"))
+    assert changed[0].class_ids.is_cuda and torch.isfinite(changed[0](*on("cuda")[0][:1], torch.arange(B).cuda()))
