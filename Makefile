@@ -28,10 +28,10 @@ setup: $(STAMP)  ## create .venv and install the package with everything the tes
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: annsoftmax needs Python 3.11 or newer; $(PYTHON) is not. Name another one:  make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 1; }
-	@echo "setup: installing into $(VENV) the versions named in constraints.txt (1.6 GB, or 5.6 GB with the CUDA build of torch; a minute or more)"
+	@echo "setup: installing into $(VENV) the versions named in constraints.txt (2.4 GB, or 6.4 GB with the CUDA build of torch; a minute or more)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[notebooks,dev,peers,train]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIPFLAGS) -e '.[notebooks,dev,peers,train,integrations]'
 	@rm -f $(VENV)/.setup-* && touch $@
 	@echo "setup: done"
 
@@ -88,6 +88,7 @@ bench: $(STAMP)  ## measure steps, growth, search and upkeep on this CPU into re
 	$(BENCH) search --classes 1000000 --k 100 --nlist 512 1024 --nprobe 1 2 4 8 16 46 \
 		--candidates 100 200 500 1000 2000 --against faiss \
 		--json results/cpu/search_1m.json --plot results/cpu/search_1m.png
+	$(BENCH) predict --classes 1000000 --against faiss hnsw --threads 1 --json results/cpu/predict_1m.json
 	$(BENCH) search --vectors glyphs --k 50 --nprobe 4 8 16 --against faiss --json results/search/glyphs.json
 	$(BENCH) ranks --classes 1000000 --ranks 2 --heads full random ann --rounds 9 --json results/cpu/ranks_1m.json
 	$(BENCH) training --classes 600000 1000000 --rates 0.1 0.01 --json results/cpu/million.json

@@ -20,7 +20,7 @@ from annsoftmax_ref.checks import has_overflowed
 from annsoftmax_ref.host_numbers import Retold
 from annsoftmax_ref.loss import has_kernel
 from annsoftmax_ref.row_optimizer import RowOptimizer, UnitGradient
-from annsoftmax_ref.row_parameter import unwatching
+from annsoftmax_ref.row_parameter import row_state, unwatching
 from annsoftmax_ref.rows import autocasts, unit_rows
 
 ORDINARY = 2  # steps before one is recorded: an index, the optimizer's buffers and workspaces are made in them
@@ -126,6 +126,7 @@ class Setting(NamedTuple):
     dtype: torch.dtype
     products: torch.dtype | None
     places: tuple[int, ...]
+    changes: int  # of which classes there are: memory that was given back may be taken again
 
     @staticmethod
     def of(embeddings: Tensor, head, optimizer: RowOptimizer) -> Setting:
@@ -133,7 +134,7 @@ class Setting(NamedTuple):
         products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         kept = [*head.parameters(), *head.buffers(), *head.selector.kept_tensors(), *optimizer.kept_tensors()]
         places = tuple(tensor.data_ptr() for tensor in kept)
-        return Setting(embeddings.shape, embeddings.dtype, products, places)
+        return Setting(embeddings.shape, embeddings.dtype, products, places, row_state(head.weight).changes)
 
 
 class Recorded:

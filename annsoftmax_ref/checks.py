@@ -177,6 +177,29 @@ def check_classes(classes: Tensor, num_classes: int) -> None:
     check_labels(classes, len(classes), num_classes)
 
 
+def check_directions(directions: Tensor, n: int, dim: int) -> None:
+    """directions [n, dim], floating point, every number finite, no row of zeros."""
+    if not isinstance(directions, Tensor) or not directions.is_floating_point():
+        kind = directions.dtype if isinstance(directions, Tensor) else type(directions).__name__
+        raise TypeError(f"directions is of type {kind}; it should be a floating-point tensor [{n}, {dim}]")
+    if directions.shape != (n, dim):
+        raise ValueError(f"directions has shape {list(directions.shape)}; it should be [{n}, {dim}], a row a new class")
+    sound = _sound(directions)
+    if not sound.all():
+        row = int((~sound).nonzero()[0])
+        raise ValueError(f"directions has a row (row {row}) that is zero, NaN or infinite; none should be")
+
+
+def check_ids(name: str, ids: Tensor) -> Tensor:
+    """ids: an int64 tensor, or a sequence of whole numbers, which is made into one."""
+    if isinstance(ids, (list, tuple, range)) and all(isinstance(i, numbers.Integral) for i in ids):
+        ids = torch.tensor([int(i) for i in ids], dtype=torch.int64)
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+        kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"{name} is of type {kind}; it should be an int64 tensor, or a list of whole numbers")
+    return ids
+
+
 def check_ignore_index(ignore_index: int | None) -> int | None:
     if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral)):
         raise TypeError(f"ignore_index is {ignore_index!r}; it should be a whole number or None")

@@ -14,6 +14,7 @@ from annsoftmax_ref.commands.compare import add_compare
 from annsoftmax_ref.commands.doctor import add_doctor
 from annsoftmax_ref.commands.parser import Parser, check_outputs, print_anywhere
 from annsoftmax_ref.commands.plan import add_plan
+from annsoftmax_ref.commands.predict import add_predict
 from annsoftmax_ref.commands.table import add_table
 from annsoftmax_ref.commands.train import add_train
 from annsoftmax_ref.machine.memory import keep_freed_memory
@@ -24,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="annsoftmax", description="ANN Softmax: train classifiers with very many classes.")
     parser.add_argument("--version", action="version", version=f"annsoftmax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add in (add_doctor, add_compare, add_train, add_table, add_bench, add_plan):
+    for add in (add_doctor, add_compare, add_train, add_predict, add_table, add_bench, add_plan):
         add(commands)
     return parser
 

@@ -1,7 +1,7 @@
 """One gradient norm over a backbone and a head, whose gradients may be row-sparse and whose classes may be split.
 
-``torch.nn.utils.clip_grad_norm_`` raises for sparse gradients, and would take the norm of one process's rows for that
-of all (pytorch#180346).
+``torch.nn.utils.clip_grad_norm_`` takes row-sparse gradients, too, if they are a head's (``row_gradient``); of split
+classes it would take the norm of one process's rows for that of all (pytorch#180346), and is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from annsoftmax_ref.head import SoftmaxHead
+from annsoftmax_ref.row_gradient import summed
+from annsoftmax_ref.row_parameter import unwatched
 
 
 @torch.no_grad()
@@ -19,14 +21,16 @@ def clip_grad_norm_(parameters: Iterable[Tensor], head: SoftmaxHead | None, max_
     """Multiply all gradients by max_norm / norm, if their norm is larger. Returns the norm, a scalar, before that.
 
     parameters: those of the backbone, whose gradients are the same on all processes, as under DistributedDataParallel,
-    or DTensors, as under FSDP2. head: its own are added; where its classes are split, all processes call this together.
-    A norm that is not finite multiplies by NaN, as torch's does.
+    or DTensors, as under FSDP2. head: its own are added, if they are not among these; where its classes are split, all
+    processes call this together. A norm that is not finite multiplies by NaN, as torch's does.
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm}; it should be above 0")
-    parts = [p.grad for p in parameters if p.grad is not None]
+    own = [] if head is None else list(head.parameters())
+    others = [p for p in parameters if not any(p is mine for mine in own)]
+    parts = [p.grad for p in others if p.grad is not None]
     squares = [_square(grad) for grad in parts]
-    rows = [] if head is None else [_values(p.grad) for p in head.parameters() if p.grad is not None]
+    rows = [_values(p.grad) for p in own if p.grad is not None]
     here = sum((_square(grad) for grad in rows), torch.zeros(()))
     if head is not None and head.shards is not None:
         here = head.shards.total(here.to(head.weight.device), "norm")
@@ -44,5 +48,6 @@ def _square(grad: Tensor) -> Tensor:
 
 
 def _values(grad: Tensor) -> Tensor:
-    """Those of a sparse gradient: each row once, as the head's are."""
-    return grad._values() if grad.is_sparse else grad
+    """Those of a sparse gradient, each row once, as a plain tensor in the same memory."""
+    with unwatched():
+        return summed(grad)._values() if grad.is_sparse else grad.detach()

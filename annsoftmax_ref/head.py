@@ -8,6 +8,7 @@ from torch.distributed import ProcessGroup
 
 from annsoftmax_ref import rows
 from annsoftmax_ref.active_sets import ActiveSets
+from annsoftmax_ref.backend import uncompiled
 from annsoftmax_ref.batch import ScoredBatches, mean_weights, no_loss, without_ignored
 from annsoftmax_ref.captured import CapturedStep
 from annsoftmax_ref.checks import (
@@ -18,6 +19,7 @@ from annsoftmax_ref.checks import (
     check_positive_int,
     has_overflowed,
 )
+from annsoftmax_ref.class_changes import ClassChanges
 from annsoftmax_ref.deferred import BatchCheck
 from annsoftmax_ref.every_row import is_long, own_and_others, random_directions
 from annsoftmax_ref.loss import add_offsets, scored_loss
@@ -31,18 +33,25 @@ from annsoftmax_ref.saving import register_hooks
 from annsoftmax_ref.selectors import AllClasses, Selector
 from annsoftmax_ref.sharded_loss import sharded_loss
 from annsoftmax_ref.shards import Shards
-from annsoftmax_ref.splitting import directions_of_shard, refuse_making_ddp, split_over
+from annsoftmax_ref.splitting import (
+    IN_DDP,
+    SPARSE_IN_DDP,
+    directions_of_shard,
+    refuse_making_ddp,
+    refuse_replicas,
+    split_over,
+)
 
 
-class SoftmaxHead(Prediction):
+class SoftmaxHead(Prediction, ClassChanges):
     """The last layer of a classifier with many classes.
 
     ``weight [num_classes, embedding_size]`` is an ordinary parameter to read and to write, though rows of it may lag
     behind their optimizer (``annsoftmax_ref.row_parameter`` says what that costs and what it cannot see). With a
     sampling selector its gradient is row-sparse (``torch.sparse_coo``, sorted): train it with
     ``annsoftmax_ref.RowSGD`` or ``RowAdamW``, or with any torch optimizer that takes sparse gradients.
-    ``torch.nn.utils.clip_grad_norm_`` and DistributedDataParallel take none: there, ``sparse=False``. In eval mode the
-    loss is over all classes, exactly.
+    ``torch.nn.utils.clip_grad_norm_`` takes it; DistributedDataParallel does not: there, ``sparse=False``. In eval mode
+    the loss is over all classes, exactly.
 
     bias: a parameter ``bias [num_classes]``, at first 0, is added to the logits (CrossEntropy only); its gradient is
     row-sparse where the weight's is. Selectors choose the classes of largest cosine, not of largest biased logit.
@@ -114,12 +123,15 @@ class SoftmaxHead(Prediction):
         self.register_buffer("class_weights", weights)
         self._scored, self._check = ScoredBatches(), BatchCheck()
         self.to(device=device)
-        row_state(self.weight)  # from now on, what others write to it is noticed
+        for parameter in self.parameters(recurse=False):
+            row_state(parameter).split = process_group is not None  # and from now on, what others write is noticed
         register_hooks(self)
 
+    @uncompiled
     @unwatching
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """embeddings [B, d] finite, labels [B] int64 in [0, N) -> mean loss, a scalar. B may be any size."""
+        refuse_replicas(self)
         if self.shards is not None:
             return sharded_loss(self, embeddings, labels)
         given = embeddings
@@ -250,9 +262,11 @@ class SoftmaxHead(Prediction):
         return self.bias
 
     def named_parameters(self, *arguments, **named):
-        """As nn.Module's. ValueError if it is DistributedDataParallel that asks, and classes are split."""
+        """As nn.Module's. ValueError if it is DistributedDataParallel that asks, for what it cannot take."""
         if self.shards is not None:
-            refuse_making_ddp()
+            refuse_making_ddp(IN_DDP)
+        elif self.sparse and not self.selector.takes_all and self.weight.requires_grad:
+            refuse_making_ddp(SPARSE_IN_DDP)
         return super().named_parameters(*arguments, **named)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
@@ -269,13 +283,16 @@ class SoftmaxHead(Prediction):
     def __getstate__(self) -> dict:
         # copy.deepcopy and pickle: the copy has no optimizer, so nothing may be left to catch up.
         self.sync()
-        return self.__dict__ | {"generator": self.generator.get_state()}
+        return self.__dict__ | {"generator": self.generator.get_state(), "class_index": None}
 
     def __setstate__(self, state: dict) -> None:
         generator = torch.Generator()
         generator.set_state(state["generator"])
         super().__setstate__({**state, "generator": generator})
-        row_state(self.weight)  # from now on, what others write to it is noticed
+        self._buffers.setdefault("class_ids", None)  # of a head that was pickled before there were any
+        self._buffers.setdefault("ids_given", None)
+        for parameter in self.parameters(recurse=False):
+            row_state(parameter).split = self.shards is not None
 
     def extra_repr(self) -> str:
         return f"{self.num_classes}, {self.embedding_size}"

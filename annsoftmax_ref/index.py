@@ -14,21 +14,21 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from annsoftmax_ref import backend
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.host_numbers import number, set_number, told
+from annsoftmax_ref.index_changes import IndexChanges
 from annsoftmax_ref.lists import InvertedLists, ListSizes
 from annsoftmax_ref.machine.waiting import LongWork
 from annsoftmax_ref.row_parameter import unwatching
+from annsoftmax_ref.rows import by_cosine
 from annsoftmax_ref.shortlists import EXACT, Shortlists, largest, list_sums, moved_centroids, moved_means, nearest
 from kernels_inline.bits import hamming, pack_bits, words_for
 from kernels_inline.encode_ops import encode
 from kernels_inline.head_ops import gather_normalise
 from kernels_inline.lists_ops import write_codes_
-from kernels_inline.rerank_ops import rerank as rerank_by_kernel
-from kernels_inline.rerank_ops import rerank_torch
 from kernels_inline.scan_ops import ivf_scan, ivf_scan_asymmetric, ivf_scan_asymmetric_torch, ivf_scan_torch
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ CHUNK = 1 << 18
 SPOKEN_OF = 100_000
 
 
-class IVFBinaryIndex(nn.Module):
+class IVFBinaryIndex(IndexChanges):
     """An index over N rows of d numbers; buffers only, so it moves and is saved with the module it is part of.
 
     rotate: multiply by a random orthogonal matrix before taking signs. centre: take the list's centroid off
@@ -72,10 +72,9 @@ class IVFBinaryIndex(nn.Module):
         self.register_buffer("clock", torch.zeros((), dtype=torch.int32))
         self.register_buffer("trained", torch.zeros((), dtype=torch.uint8))
         self.register_buffer("rotation", torch.eye(dim) if rotate else None)
+        self.outdated = False  # whether the lists are of other rows than the codes: they are to be made anew
         self.has_slots = True  # for ``search``; where all codes are read instead, slots would repeat them for nothing
         self._lists: InvertedLists | ListSizes | None = None
-        self.register_load_state_dict_pre_hook(_mean_rows_of_earlier_versions)
-        self.register_load_state_dict_post_hook(_drop_lists)
 
     @property
     def lists(self) -> InvertedLists | ListSizes:
@@ -101,8 +100,7 @@ class IVFBinaryIndex(nn.Module):
             self.rotation.copy_(torch.linalg.qr(gaussian).Q)
         count = min(self.num_rows, self.nlist * samples_per_list)
         picks = torch.randperm(self.num_rows, generator=generator)[:count].to(rows.device)
-        sample = self._unit_rows(rows, picks)
-        few = self.num_rows * self.nlist <= EXACT
+        sample, few = self._unit_rows(rows, picks), self.num_rows * self.nlist <= EXACT
         self.centroids.copy_(sample[: self.nlist])  # k distinct rows to start from
         work.begin("k-means", iterations)
         for _ in range(iterations):
@@ -125,6 +123,7 @@ class IVFBinaryIndex(nn.Module):
             self.update_rows(rows, ids)
             work.add(len(ids))
         set_number(self.trained, True)
+        self.outdated = False
 
     def nearest_list(self, unit_rows: Tensor) -> Tensor:
         """unit_rows [n, d] -> the list of the nearest centroid [n] (ties to the lowest)."""
@@ -142,7 +141,7 @@ class IVFBinaryIndex(nn.Module):
     def update_rows(self, rows: Tensor, ids: Tensor) -> None:
         """Rewrite the codes of rows ids [n] of rows [N, d]; their lists stay."""
         for part in ids.split(1 << 16):
-            self.write_codes(part, self._encode_rows(rows, part))
+            self.write_codes(part, self._encode_rows(rows, part, self.assignment[part]))
 
     @torch.no_grad()
     def update_all(self, rows: Tensor) -> float:
@@ -161,8 +160,8 @@ class IVFBinaryIndex(nn.Module):
             lists.write_codes(ids, codes)
             self.written[ids] = now
 
-    def _encode_rows(self, rows: Tensor, ids: Tensor) -> Tensor:
-        lists = self.assignment[ids]
+    def _encode_rows(self, rows: Tensor, ids: Tensor, lists: Tensor) -> Tensor:
+        """Codes of rows ids [n] of rows [N, d], which are in lists [n]."""
         if backend.runs(encode, self.centroids, rows=rows):
             return encode(
                 rows, ids, self.rotation, self.centroids if self.centre else None, lists if self.centre else None
@@ -198,20 +197,23 @@ class IVFBinaryIndex(nn.Module):
         probed lists hold fewer than k rows, the last ids are -1, their scores -inf. Equal scores: the lower id first.
         """
         self._check_rows(rows, self.num_rows)
-        if not 1 <= nprobe <= self.nlist:
+        ids, found = self.scan(queries, k, nprobe, self.asymmetric)
+        if rerank:
+            return by_cosine(self._normalise(queries), rows.detach(), ids)
+        scores = found if self.asymmetric else -found.to(self.centroids.dtype)
+        return ids, scores.masked_fill(ids < 0, -torch.inf)
+
+    @torch.no_grad()
+    def scan(self, queries: Tensor, k: int, nprobe: int, asymmetric: bool) -> tuple[Tensor, Tensor]:
+        """queries [B, d] -> the k codes nearest to each in ``nprobe`` lists: ids [B, k], -1 last, and their Hamming
+        distances, or scores if asymmetric [B, k]. Codes that are not centred serve both kinds. Raises as ``search``."""
+        if not 1 <= check_positive_int("nprobe", nprobe) <= self.nlist:
             raise ValueError(f"nprobe is {nprobe}; it should be from 1 to nlist, {self.nlist}")
         k = check_positive_int("k", k)
         if not number(self.trained):
             raise RuntimeError("the index has no lists yet; call train_lists first")
         queries = self._normalise(queries)
-        probed = largest(queries @ self.centroids.T, nprobe)  # [B, nprobe]
-        ids, found = self._scan(queries, probed, k)
-        if not rerank:
-            scores = found if self.asymmetric else -found.to(queries.dtype)
-            return ids, scores.masked_fill(ids < 0, -torch.inf)
-        if backend.runs(rerank_by_kernel, queries, rows=rows):
-            return rerank_by_kernel(queries, rows.detach(), ids)
-        return rerank_torch(queries, rows.detach(), ids)
+        return self._scan(queries, largest(queries @ self.centroids.T, nprobe), k, asymmetric)
 
     def as_cosines(self, scores: Tensor, rerank: bool) -> Tensor:
         """Scores as ``search`` gives them, with the same ``rerank`` -> the cosines that they stand for, or estimates.
@@ -240,16 +242,14 @@ class IVFBinaryIndex(nn.Module):
 
         Costs a pass over all rows. Rows that lag behind their optimizer are not brought up to date for it.
         """
-        fresh = torch.cat(
-            [self._encode_rows(rows, ids) for ids in torch.arange(self.num_rows, device=rows.device).split(1 << 16)]
-        )
+        parts = torch.arange(self.num_rows, device=rows.device).split(1 << 16)
+        fresh = torch.cat([self._encode_rows(rows, ids, self.assignment[ids]) for ids in parts])
         return hamming(self.codes, fresh).sum().item() / (self.num_rows * self.dim)
 
-    def _scan(self, queries: Tensor, probed: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best codes in the lists probed [B, nprobe], ties to the lower id: ids [B, k], -1 last, and their
-        Hamming distances, or scores if asymmetric [B, k]."""
-        lists, fast = self.lists, backend.runs(ivf_scan_asymmetric if self.asymmetric else ivf_scan, queries)
-        if self.asymmetric:
+    def _scan(self, queries: Tensor, probed: Tensor, k: int, asymmetric: bool) -> tuple[Tensor, Tensor]:
+        """``scan`` of unit queries in the lists probed [B, nprobe]; ties to the lower id."""
+        lists, fast = self.lists, backend.runs(ivf_scan_asymmetric if asymmetric else ivf_scan, queries)
+        if asymmetric:
             queries, scan = queries.float(), ivf_scan_asymmetric if fast else ivf_scan_asymmetric_torch
             sizes: tuple[int, ...] = (k, self.num_rows)
             keys = queries @ self.rotation.float() if self.rotate else queries
@@ -285,14 +285,3 @@ class IVFBinaryIndex(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_rows}, {self.dim}, nlist={self.nlist}, rotate={self.rotate}, centre={self.centre}"
-
-
-def _mean_rows_of_earlier_versions(index: IVFBinaryIndex, saved: dict, prefix: str, *_) -> None:
-    """A head that was saved before the index kept mean rows has centroids, which the next refreshes make into them."""
-    if f"{prefix}centroids" in saved:
-        saved.setdefault(f"{prefix}means", saved[f"{prefix}centroids"].clone())
-
-
-def _drop_lists(index: IVFBinaryIndex, _) -> None:
-    """Loading has replaced the assignment that the lists were made from."""
-    index._lists = None

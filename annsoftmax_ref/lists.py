@@ -9,10 +9,13 @@ stand the members' codes, word by word (``slot_codes [nlist, W, capacity]``), so
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend
+from annsoftmax_ref.row_change import RowChange
 
 FULL = 0.9  # of a list's slots: more are used, and there is soon no room on a GPU
 SLACK = 1.25  # slots a list gets for each member when the table is laid out
@@ -40,6 +43,15 @@ class ListSizes:
 
     def make_room(self) -> bool:
         return False
+
+    def changed(self, change: RowChange, assignment: Tensor, codes: Tensor) -> ListSizes:
+        """The same of the classes after a change, whose assignment [N'] and codes [N', W] are given."""
+        made = copy.copy(self)
+        made.assignment, made.codes = assignment, codes
+        made.sizes = self.sizes + counts_of(assignment[change.staying :], self.nlist)
+        if change.kept is not None:
+            made.sizes -= counts_of(self.assignment[change.gone], self.nlist)
+        return made
 
     def tensors(self) -> list[Tensor]:
         return [self.sizes]
@@ -101,6 +113,27 @@ class InvertedLists:
         else:
             self._append(ids, lists)
         return len(ids)
+
+    def changed(self, change: RowChange, assignment: Tensor, codes: Tensor) -> InvertedLists:
+        """The same of the classes after a change, whose assignment [N'] and codes [N', W] are given.
+
+        Who stays keeps his slot, by his new number. Who goes leaves a hole, who comes is appended, as by ``move``.
+        """
+        made, arriving = copy.copy(self), assignment[change.staying :]
+        made.assignment, made.codes = assignment, codes
+        counts = counts_of(arriving, self.nlist)
+        if int((self.ends + counts).max()) > self.slots.shape[1]:
+            made._lay_out()
+            return made
+        made.slots, made.slot_codes, made.ends = self.slots.clone(), self.slot_codes.clone(), self.ends.clone()
+        made.sizes = self.sizes + counts
+        if change.kept is not None:
+            places = change.places.to(self.slots.device)
+            made.slots = torch.where(self.slots < 0, -1, places[self.slots.clamp_min(0)])
+            made.sizes -= counts_of(self.assignment[change.gone], self.nlist)
+        made.place = change.of(self.place)
+        made._append(torch.arange(change.staying, change.after, device=arriving.device), arriving)
+        return made
 
     def make_room(self) -> bool:
         """Lay the table out again if a list is nearly full; whether one was. A GPU is waited for."""

@@ -18,20 +18,18 @@ from annsoftmax_ref.beyond.options import chosen_far, chosen_option
 from annsoftmax_ref.beyond.priority import Priority
 from annsoftmax_ref.beyond.tail import Tail
 from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.following import follow
 from annsoftmax_ref.global_order import in_global_order, most_here, places_by_need
 from annsoftmax_ref.host_numbers import advance, is_recorded, number, told
 from annsoftmax_ref.index import IVFBinaryIndex
-from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
+from annsoftmax_ref.index_changes import LOOKED_AT, IndexedChanges
 from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
 from annsoftmax_ref.selectors import Selector
 from annsoftmax_ref.shards import Shards
 from kernels_inline.flat_ops import flat_map
 
-LOOKED_AT = 1000  # rows a step, which costs next to nothing
-REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
 
-
-class NearestClasses(Selector):
+class NearestClasses(IndexedChanges, Selector):
     """ANN Softmax (Zhao et al., PVLDB 2021): the classes nearest to each sample, found by IVFBinaryIndex.
 
     From the paper: binary quantization with an inverted file, samples grouped. Ours: every number below, signs of the
@@ -131,21 +129,21 @@ class NearestClasses(Selector):
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         super().bind(num_classes, embedding_size, scale)
-        without_lists = self.flat and not self.far
-        self.nlist = 1 if without_lists else self.nlist or default_nlist(num_classes)
-        self.nprobe = self.nprobe or default_nprobe(self.nlist)
-        # Fewer classes are gone through in 50 steps.
-        self.refresh_steps = self.refresh_steps or max(50, -(-num_classes // LOOKED_AT))
-        if self.nprobe > self.nlist:
-            raise ValueError(f"nprobe is {self.nprobe}; it should be at most nlist, {self.nlist}")
+        self.choose_sizes(num_classes)
         self._log = RowLog(wants_codes=self.plain_signs)
-        self.index = IVFBinaryIndex(num_classes, embedding_size, self.nlist, self.rotate, self.centre, self.asymmetric)
+        self.index = self.new_index()
+
+    def new_index(self) -> IVFBinaryIndex:
+        sizes = self.num_classes, self.embedding_size, self.nlist
+        return IVFBinaryIndex(*sizes, self.rotate, self.centre, self.asymmetric)
 
     @unwatching
     def prepare(self, weight: Tensor, generator: torch.Generator) -> None:
         row_state(weight).attach(self._log)
         self.index.has_slots = not isinstance(self._option(weight), Flat)
-        if not number(self.index.trained) or self._follow(weight) > REPLACED:
+        if number(self.index.trained):
+            follow(self.index, self._log, weight)
+        if self.index.outdated or not number(self.index.trained):
             self.index.train_lists(weight, generator)
             self._log.clear()
         self._upkeep(weight)
@@ -248,24 +246,8 @@ class NearestClasses(Selector):
     @unwatching
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
-        self._follow(weight)
-
-    def _follow(self, weight: Tensor) -> float:
-        """``sync``; where it is not known which rows moved, the share of all code bits that changed, else 0."""
-        row_state(weight).look(weight)
-        if not self._log:
-            return 0.0
-        advance(self.index.clock, lambda clock: clock + 1)
-        moved, everything = self._log.moved, self._log.everything
-        self._log.clear()
-        if everything:
-            return self.index.update_all(weight)
-        for ids, codes in moved:
-            if codes is None:
-                self.index.update_rows(weight, ids)
-            else:
-                self.index.write_codes(ids, codes)  # made by the optimizer's kernel on the way
-        return 0.0
+        row_state(weight).attach(self._log)  # of a copy: its rows may have been written to since it was made
+        follow(self.index, self._log, weight)
 
     def _upkeep(self, weight: Tensor) -> None:
         slice_size = -(-self.num_classes // self.refresh_steps)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from annsoftmax_ref import rows
 from annsoftmax_ref.batch import without_ignored
 from annsoftmax_ref.checks import check_classes, check_embeddings, check_k
+from annsoftmax_ref.class_index import ClassIndex, check_candidates, found_of, nearest_by_index
 from annsoftmax_ref.diagnostics import diagnose
 from annsoftmax_ref.every_row import all_cosines, nearest_of_all
 from annsoftmax_ref.row_parameter import unwatching
@@ -16,7 +17,9 @@ from annsoftmax_ref.splitting import sharded_topk
 
 
 class Prediction(nn.Module):
-    """The part of ``SoftmaxHead`` that changes nothing."""
+    """The part of ``SoftmaxHead`` that changes nothing of what is trained."""
+
+    class_index: ClassIndex | None = None  # that of ``build_index``
 
     @unwatching
     def logits(self, embeddings: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -33,16 +36,57 @@ class Prediction(nn.Module):
 
     @torch.no_grad()
     @unwatching
-    def topk(self, embeddings: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """The k classes of largest cosine, over all classes: cosines [B, k], classes [B, k].
+    def topk(
+        self,
+        embeddings: Tensor,
+        k: int = 1,
+        approximate: bool = False,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The k classes of largest cosine, over all classes, best first: cosines [B, k], classes [B, k].
 
         With a bias, of largest logit: cosine + bias / scale stands in the cosine's place.
+
+        approximate: search an index, in which ``nprobe`` lists are looked at (default: the selector's, which is 2
+        sqrt(lists) where nobody chose) and so many ``candidates`` ordered by their exact cosines (default: 100
+        sqrt(k)). The index is that of ``build_index``, else the one that ``NearestClasses`` trained with; either is
+        brought up to date first, and rows that lag are where they are read; training goes on as it would have. What is
+        found has its exact cosine; some of the k may be missed (``recall_of_topk``). Candidates are found by cosine, so
+        that with a bias a class is missed whose bias alone would bring it among the k. ValueError for a head without an
+        index of its rows as they are, and where classes are split over processes, which is for exact search alone.
         """
-        if self.shards is not None:
+        if self.shards is not None and not approximate:
             return sharded_topk(self, embeddings, k)
         check_embeddings(embeddings, self.embedding_size)
         check_k(k, self.num_classes)
-        return nearest_of_all(unit_rows(embeddings), self.weight, k, self._shifts())
+        x = unit_rows(embeddings)
+        if approximate:
+            self._check_whole("topk(approximate=True)")
+            return nearest_by_index(self, x, k, nprobe, check_candidates(candidates, k), self._shifts())
+        if nprobe is not None or candidates is not None:
+            raise ValueError(f"nprobe is {nprobe}, candidates {candidates}; they go with approximate=True alone")
+        return nearest_of_all(x, self.weight, k, self._shifts())
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    @unwatching
+    def build_index(self, nlist: int | None = None, seed: int = 0) -> None:
+        """Make the index that ``topk(approximate=True)`` searches, for a head of any selector; once more: anew.
+
+        It follows when rows move. It is not saved with the head, and a copy of the head has none. About 120 bytes
+        a class beside the weight (of 128 numbers), and some seconds for a million of them. nlist: lists, as
+        ``NearestClasses`` has them. seed: of the rows that k-means begins with.
+        """
+        self._check_whole("build_index")
+        self.class_index = ClassIndex(self.weight, nlist, seed)
+
+    def recall_of_topk(
+        self, embeddings: Tensor, k: int = 10, nprobe: int | None = None, candidates: int | None = None
+    ) -> float:
+        """The part (0 to 1) of the k classes by exact search that ``topk(approximate=True)`` with these options finds,
+        mean over embeddings [B, d]. Exact search is what it costs: some hundreds of samples tell a per cent."""
+        return found_of(self, embeddings, self.topk(embeddings, k)[1], nprobe, candidates)
 
     @torch.no_grad()
     @unwatching

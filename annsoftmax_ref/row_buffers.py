@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import backend
+from annsoftmax_ref.row_change import Commit, RowChange
 from kernels_inline.checks import gradient_kind
 
 
@@ -73,6 +74,15 @@ class RowBuffers(torch.optim.Optimizer):
         if not self.has_kernels(weight):
             raise ValueError("buffers_on_host is True, and there are no CUDA kernels to read them; it should be False")
         return in_pinned_memory(buffer)
+
+    def changing(self, weight: Tensor, change: RowChange) -> Commit:
+        """What is kept of each row of the weight goes with it; of a new row it is 0, and up to date."""
+        state = self.state.get(weight, {})
+        kept = {name: state[name] for name in self.buffers if state.get(name) is not None}
+        made = {name: self._placed(change.of(buffer), weight) for name, buffer in kept.items()}
+        if state and state["last"] is not None:
+            made["last"] = change.of(state["last"], state["step"])
+        return lambda: state.update(made)
 
     def kept_tensors(self) -> list[Tensor]:
         """Those as long as a weight that outlive a step."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from annsoftmax_ref import backend, rows
 from annsoftmax_ref.host_numbers import each_time, is_recorded, told
 from annsoftmax_ref.row_buffers import RowBuffers, RowOps, has_rows
+from annsoftmax_ref.row_change import Commit, RowChange
 from annsoftmax_ref.row_parameter import row_state, rows_moved, set_owner, unwatched, writing
 from kernels_inline.checks import ROW_KINDS, gradient_kind
 from kernels_inline.head_ops import gather_normalise
@@ -169,6 +170,26 @@ class RowOptimizer(RowBuffers, ABC):
             for weight in group["params"]:
                 self.catch_up(weight)
 
+    @torch.no_grad()
+    def changing(self, weight: Tensor, change: RowChange) -> Commit:
+        """As the base. Rows stay as far behind as they are, but for those that the sweep would reach too late."""
+        state = self.state.get(weight)
+        if not state:
+            return super().changing(weight, change)
+        size = -(-change.after // WINDOW)
+        cursor = change.place_of(state["cursor"]) // size * size  # where a pass with these strides comes by
+        if self._lags(state):
+            late = _late(state, change.places, change.after, size, cursor)
+            if len(late):
+                self.catch_up(weight, late)
+        kept = super().changing(weight, change)
+
+        def commit() -> None:
+            kept()
+            state["cursor"] = cursor
+
+        return commit
+
     def _state(self, weight: Tensor, group: dict) -> dict:
         state = self.state[weight]
         if not state:
@@ -241,3 +262,12 @@ class RowOptimizer(RowBuffers, ABC):
     @abstractmethod
     def numbers(self, group: dict, step: int) -> tuple[float, ...]:
         """What step number ``step`` is made of, as ``RowOps`` take it."""
+
+
+def _late(state: dict, places: Tensor, total: int, size: int, cursor: int) -> Tensor:
+    """The rows [m] that would be older than ``WINDOW`` when a sweep of ``total`` rows, ``size`` in each step and from
+    ``cursor`` on, comes to the places [N] where they are to be; -1: nowhere."""
+    places = places.to(state["last"].device)
+    to_the_end = -(-(total - cursor) // size)  # steps
+    steps = torch.where(places >= cursor, (places - cursor) // size, to_the_end + places // size)
+    return ((places >= 0) & (state["step"] + steps - state["last"] > WINDOW)).nonzero().squeeze(1)

@@ -30,6 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from annsoftmax_ref.backend import shapes_are_fixed
+from annsoftmax_ref.row_change import Commit, RowChange
+from annsoftmax_ref.row_gradient import RowGradient, ShardGradient
 from kernels_inline.checks import gradient_kind
 
 # Inside it, torch functions see a RowParameter as the plain tensor that it is.
@@ -80,7 +82,9 @@ class RowState:
         self.logs: weakref.WeakSet[RowLog] = weakref.WeakSet()  # an index that is gone has no log
         self.version = _version(weight)
         self.steps = 0  # how often rows have moved, catching up aside
+        self.changes = 0  # how often rows were added or taken out
         self.ascending: Tensor | None = None  # ids of the last gradient that was made, which are known to ascend
+        self.split = False  # whether the weight is a part of one that is split over processes
 
     def attach(self, log: RowLog) -> None:
         """From now on, the log is told of these rows. If it was told of others before, all of these are new to it."""
@@ -124,6 +128,17 @@ class RowState:
             self.version = version
             self.moved(weight, None)
 
+    def changing(self, change: RowChange) -> Commit:
+        """What the logs tell is of the same rows, by the numbers that they will have."""
+        told = [(log, [change.of_ids(*entry) for entry in log.moved]) for log in self.logs]
+
+        def commit() -> None:
+            self.changes, self.ascending = self.changes + 1, None
+            for log, moved in told:
+                log.moved = moved
+
+        return commit
+
     @contextlib.contextmanager
     def writing(self, weight: Tensor) -> Iterator[None]:
         """Around writes of the owner's, which says itself what it moved."""
@@ -143,7 +158,21 @@ def row_state(weight: Tensor) -> RowState:
         state = watch(weight).row_state = RowState(weight)
         if gradient_kind(weight) != weight.dtype:
             weight.grad_dtype = gradient_kind(weight)
+        if weight.requires_grad and weight.is_leaf:
+            weight.register_post_accumulate_grad_hook(_name_gradient)
     return state
+
+
+def _name_gradient(weight: Tensor) -> None:
+    """After a backward pass: what is done with the gradient from now on is for its class to say."""
+    with unwatched():
+        grad, state = weight.grad, weight.row_state
+        if grad is None:
+            return
+        if grad.is_sparse and state.ascending is not None and lie_together(grad._indices()[0], state.ascending):
+            grad._coalesced_(True)
+        if state.split or grad.is_sparse:
+            grad.__class__ = ShardGradient if state.split else RowGradient
 
 
 def writing(weight: Tensor) -> contextlib.AbstractContextManager:

@@ -26,6 +26,7 @@ from kernels_inline.head_ops import (
     union_rows,
     union_rows_torch,
 )
+from kernels_inline.rerank_ops import rerank, rerank_torch
 
 
 def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
@@ -97,6 +98,12 @@ def widened(x: Tensor) -> Tensor:
 def cosines(x: Tensor, directions: Tensor) -> Tensor:
     """x [..., b, d], directions [..., A, d], rows of length 1 -> [..., b, A]; the product autocast may take in bf16."""
     return x.to(directions.dtype) @ directions.mT
+
+
+def by_cosine(queries: Tensor, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """queries [B, d] of length 1, rows [N, d], candidates ids [B, k], -1 where there is none -> the same ids in the
+    order of their exact cosines, and those: [B, k] each, -1 with -inf last."""
+    return (rerank if backend.runs(rerank, queries, rows=rows) else rerank_torch)(queries, rows, ids)
 
 
 def autocasts(x: Tensor) -> bool:

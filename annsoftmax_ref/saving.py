@@ -22,6 +22,7 @@ def _sync_first(head: nn.Module, prefix: str, keep_vars: bool) -> None:
 
 def _before_loading(head: nn.Module, state_dict: dict, prefix: str, *_) -> None:
     head.sync()
+    head.expect_ids(state_dict, prefix)
     own = [prefix + "weight", *(f"{prefix}selector.{name}" for name in head.selector.state_dict())]
     head._loaded_whole = all(name in state_dict for name in own)
 

@@ -8,6 +8,7 @@ no gradient.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from annsoftmax_ref.active_sets import ActiveSets, active_count, draw_fill, union_active
 from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.grouping import groups_by_rule, random_groups, similar_groups
+from annsoftmax_ref.row_change import Commit, RowChange
 from annsoftmax_ref.shards import Shards
 
 
@@ -144,6 +146,20 @@ class Selector(nn.Module, ABC):
     def kept_tensors(self) -> list[Tensor]:
         """Those that outlive a step and are no buffers."""
         return []
+
+    def changing(self, change: RowChange, rows: Tensor) -> Commit:
+        """Told by the head: classes are to come, whose rows of the weight are rows [n, d], or to go.
+
+        A selector that says nothing else here is bound anew, and forgets what it has learnt of classes. Nothing is to
+        change before what this gives is called.
+        """
+        bound = copy.copy(self)
+        # Dictionaries of its own: those of the buffers and of the parts that it has.
+        bound.__dict__ = {name: copy.copy(v) if isinstance(v, dict) else v for name, v in self.__dict__.items()}
+        bound.num_classes = None
+        bound.bind(change.after, self.embedding_size, self.scale)
+        bound.to(rows.device)
+        return lambda: self.__dict__.update(bound.__dict__)
 
     def weight_replaced(self) -> None:
         """Told by the head: other weights were loaded than those that what is kept is about."""

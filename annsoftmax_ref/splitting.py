@@ -62,7 +62,13 @@ IN_DDP = (
 )
 
 
-def refuse_making_ddp() -> None:
+SPARSE_IN_DDP = (
+    "head is inside DistributedDataParallel, which takes no row-sparse gradients; wrap the backbone alone and make the "
+    "head with a process_group, or make it with sparse=False, and every process has all classes"
+)
+
+
+def refuse_making_ddp(sentence: str) -> None:
     """ValueError where DistributedDataParallel is being made, which asks every module for its parameters before it
     writes process 0's over those of all others."""
     frame = sys._getframe(1)
@@ -70,7 +76,7 @@ def refuse_making_ddp() -> None:
         if frame is None:
             return
         if isinstance(frame.f_locals.get("self"), DistributedDataParallel):
-            raise ValueError(IN_DDP)
+            raise ValueError(sentence)
         frame = frame.f_back
 
 
@@ -79,6 +85,15 @@ def refuse_running_ddp(head) -> None:
     outer = DistributedDataParallel._active_ddp_module
     if outer is not None and any(parameter is head.weight for parameter in outer.parameters()):
         raise ValueError(IN_DDP)
+
+
+def refuse_replicas(head) -> None:
+    """ValueError in the forward pass of DataParallel."""
+    if getattr(head, "_is_replica", False):
+        raise ValueError(
+            "head is inside DataParallel, which copies it for every GPU at every step, and its optimizer knows of no "
+            "copy; wrap the backbone alone, or start a process for each GPU and make the head with a process_group"
+        )
 
 
 def sharded_topk(head, embeddings: Tensor, k: int) -> tuple[Tensor, Tensor]:

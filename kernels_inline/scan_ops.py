@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels_inline.bits import pack_bits, popcount, words_for
+from kernels_inline.bits import pack_bits_at_once, popcount, words_for
 from kernels_inline.checks import DEVICES, check
 from kernels_inline.dispatch import call
 from kernels_inline.kernel_op import kernel_op
@@ -83,9 +83,10 @@ def ivf_scan_asymmetric(queries, probed, slots, slot_codes, ends, k, num_rows):
 def quantise_queries(queries: Tensor) -> tuple[Tensor, Tensor]:
     """queries [B, d] -> bit planes [B, 1, 4, W] int64 and step [B, 1]; queries ~ step * (u - 7.5)."""
     step = queries.abs().amax(dim=1, keepdim=True).clamp_min(1e-30) / 8
-    levels = ((queries / step).floor() + 8).clamp(0, 15).to(torch.int64)
-    bits = (levels.unsqueeze(1) >> torch.arange(PLANES, device=queries.device).view(1, -1, 1)) & 1
-    return pack_bits(bits).unsqueeze(1), step
+    levels = ((queries / step).floor() + 8).clamp(0, 15).to(torch.uint8)
+    planes = torch.arange(PLANES, dtype=torch.uint8, device=queries.device)
+    bits = (levels.unsqueeze(1) >> planes.view(1, -1, 1)) & 1
+    return pack_bits_at_once(bits).unsqueeze(1), step
 
 
 def _scores(ids: Tensor, distances: Tensor, step: Tensor, dim: int) -> Tensor:

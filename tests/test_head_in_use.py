@@ -24,7 +24,7 @@ from annsoftmax_ref import (
     backend,
     batch,
 )
-from annsoftmax_ref.machine.device import warn_of_processes
+from annsoftmax_ref.machine.device import _warn_of_processes
 
 N, D = 200, 16
 SELECTORS = {
@@ -249,9 +249,13 @@ def test_several_processes_without_a_group_are_told_of(monkeypatch, caplog):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     head = made()
-    warn_of_processes.cache_clear()
+    _warn_of_processes.cache_clear()
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "annsoftmax_ref"):
+        patch.setattr(torch.nn.parallel.DistributedDataParallel, "_active_ddp_module", head)
+        head(*data())  # its gradients will be averaged
+    assert caplog.text == ""
     with caplog.at_level(logging.WARNING, "annsoftmax_ref"):
         for seed in range(3):
             head(*data(seed))
-    warn_of_processes.cache_clear()
+    _warn_of_processes.cache_clear()
     assert caplog.text.count("there are 2 processes, and each trains this head by itself") == 1

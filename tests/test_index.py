@@ -7,7 +7,7 @@ import torch
 from annsoftmax_ref import IVFBinaryIndex
 from annsoftmax_ref import reference as ref
 from annsoftmax_ref.lists import InvertedLists
-from kernels_inline.bits import hamming, pack_bits, unpack_bits
+from kernels_inline.bits import hamming, pack_bits, pack_bits_at_once, unpack_bits
 
 
 def clustered(n, d, seed=0, clusters=8):
@@ -27,7 +27,7 @@ def test_bits_and_hamming_equal_the_reference(dim, generator):
     bits = torch.rand(9, dim, generator=generator) > 0.5
     codes = pack_bits(bits)
     np.testing.assert_array_equal(codes.numpy(), ref.pack_bits(bits.numpy()))
-    assert torch.equal(unpack_bits(codes, dim), bits)
+    assert torch.equal(unpack_bits(codes, dim), bits) and torch.equal(pack_bits_at_once(bits), codes)
     expected = (bits[:, None] != bits[None]).sum(-1)
     assert torch.equal(hamming(codes[:, None], codes[None]), expected)
     np.testing.assert_array_equal(ref.hamming(codes.numpy(), codes.numpy()), expected.numpy())

@@ -214,10 +214,11 @@ def test_topk_asks_all_processes():
         on_ranks(3, lambda rank, group: make_head(case, CosFace, group=group).topk(case.x, 24))
 
 
-@pytest.mark.parametrize("method", ["logits", "diagnose", "captured_step"])
+@pytest.mark.parametrize("method", ["logits", "diagnose", "captured_step", "add_classes", "remove_classes"])
 def test_what_needs_all_classes_is_refused_in_one_sentence(method):
     case = make_case(10, 4)
-    arguments = {"logits": (case.x,), "diagnose": (case.x, case.y), "captured_step": (None,)}[method]
+    arguments = {"logits": (case.x,), "diagnose": (case.x, case.y), "captured_step": (None,)}
+    arguments = (arguments | {"add_classes": (1,), "remove_classes": ([0],)})[method]
     with pytest.raises(ValueError, match=f"^{method} needs all classes in one process; this head's are split over 2"):
         on_ranks(2, lambda rank, group: getattr(make_head(case, CosFace, group=group), method)(*arguments))
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from annsoftmax_ref import backend
 from annsoftmax_ref.index import IVFBinaryIndex
-from kernels_inline.rerank_ops import rerank
+from annsoftmax_ref.rows import by_cosine
 
 REFRESHED = 1000  # rows whose lists a training step looks at, with 50,000 classes or more
 
@@ -72,7 +71,7 @@ class FaissLists:
     def search(self, queries: Tensor, k: int, nprobe: int, candidates: int | None) -> Tensor:
         self.index.nprobe = nprobe
         found = torch.from_numpy(self.index.search(self._vectors(queries), max(k, candidates or k))[1])
-        return found if found.shape[1] == k else best_by_cosine(queries, self.rows, found, k)
+        return found if found.shape[1] == k else by_cosine(queries, self.rows, found)[0][:, :k]
 
     def update(self, rows: Tensor, ids: Tensor) -> None:
         """Moved rows are taken out and added again: FAISS has no call that changes them in place for all kinds."""
@@ -91,28 +90,19 @@ class FaissLists:
 class FaissGraph:
     """FAISS IndexHNSWFlat: a graph of neighbours, searched with a beam of ``candidates``. Rows cannot be taken out."""
 
-    NEIGHBOURS = 32
     name, nlist = "FAISS IndexHNSWFlat", None
     probes, widens, follows = False, True, False
 
-    def __init__(self, rows: Tensor):
+    def __init__(self, rows: Tensor, neighbours: int = 32):
         import faiss
 
         faiss.omp_set_num_threads(torch.get_num_threads())
-        self.index = faiss.IndexHNSWFlat(rows.shape[1], self.NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        self.index = faiss.IndexHNSWFlat(rows.shape[1], neighbours, faiss.METRIC_INNER_PRODUCT)
         self.index.add(rows.numpy())
 
     def search(self, queries: Tensor, k: int, nprobe: None, candidates: int) -> Tensor:
         self.index.hnsw.efSearch = max(k, candidates)
         return torch.from_numpy(self.index.search(queries.numpy(), k)[1])
-
-
-def best_by_cosine(queries: Tensor, rows: Tensor, ids: Tensor, k: int) -> Tensor:
-    """queries [B, d], rows [N, d], candidates ids [B, c], -1 where there is none -> the k of largest cosine [B, k]."""
-    if backend.runs(rerank, queries, rows):
-        return rerank(queries, rows, ids)[0][:, :k]
-    cosines = torch.einsum("bd,bcd->bc", queries, rows[ids.clamp_min(0)]).masked_fill(ids < 0, -torch.inf)
-    return ids.gather(1, cosines.topk(k, dim=1).indices)
 
 
 def makers(rows: Tensor, nlist: int, against: list[str]) -> list[Callable]:

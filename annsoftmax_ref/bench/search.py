@@ -45,7 +45,7 @@ def bench_search(
     as many lists take turns. update_ms: after a tenth of the rows moved by a twentieth of their length, to the recall
     given. on_index is called with the name, lists and build time of each index.
     """
-    truth, mass = _exact(vectors, k)
+    truth, mass = exact_nearest(vectors, k)
     results = []
     for made in [makers(vectors.rows, nlist, against) for nlist in nlists] + [
         [lambda: FaissGraph(vectors.rows)] * ("hnsw" in against)
@@ -98,7 +98,7 @@ def _measured(
             "nlist": index.nlist,
             "nprobe": nprobe,
             "candidates": c,
-            "recall": _recall(ids, truth),
+            "recall": recall_of(ids, truth),
             "captured_mass": mass(ids),
             "ms": median(spent),
             "build_ms": build_ms[place],
@@ -109,11 +109,11 @@ def _measured(
     ]
     following = [index for index in indexes if index.follows]
     moved, update_ms = _move(following, rows)
-    truth, _ = _exact(Vectors(moved, queries, vectors.scale, vectors.kind), k)
+    truth, _ = exact_nearest(Vectors(moved, queries, vectors.scale, vectors.kind), k)
     for row, (_, index, nprobe, c) in zip(results, settings, strict=True):
         if index.follows:
             row["update_ms"] = update_ms[following.index(index)]
-            row["recall_after_update"] = _recall(index.search(queries, k, nprobe, c), truth)
+            row["recall_after_update"] = recall_of(index.search(queries, k, nprobe, c), truth)
     return results
 
 
@@ -139,7 +139,7 @@ def at_recall(front: list[dict], recall: float) -> tuple[float, dict] | None:
     return None
 
 
-def _exact(vectors: Vectors, k: int) -> tuple[Tensor, Callable[[Tensor], float]]:
+def exact_nearest(vectors: Vectors, k: int) -> tuple[Tensor, Callable[[Tensor], float]]:
     """The true k nearest [B, k], and a function from found ids [B, k] to the captured mass."""
     truth, log_z = [], []
     for part in vectors.queries.split(64):
@@ -156,7 +156,7 @@ def _exact(vectors: Vectors, k: int) -> tuple[Tensor, Callable[[Tensor], float]]
     return torch.cat(truth), mass
 
 
-def _recall(found: Tensor, truth: Tensor) -> float:
+def recall_of(found: Tensor, truth: Tensor) -> float:
     hits = [torch.isin(t, f).double().mean().item() for f, t in zip(found, truth, strict=True)]
     return sum(hits) / len(hits)
 

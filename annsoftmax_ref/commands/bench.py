@@ -1,4 +1,4 @@
-"""``annsoftmax bench search | upkeep | soak``: the arguments, and the records they end in.
+"""``annsoftmax bench search | predict | upkeep | changes | soak``: the arguments, and the records they end in.
 
 (``step``, ``growth``, ``training`` and ``searches`` are in steps.py, ``ranks`` in ranks.py, ``capacity`` in plan.py,
 ``cluster`` in cluster.py, ``kernels`` and ``compile`` in kernels.py.)
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from annsoftmax_ref.bench import search
+from annsoftmax_ref.bench import predict, search
+from annsoftmax_ref.bench.changes import bench_changes
 from annsoftmax_ref.bench.soak import bench_soak
 from annsoftmax_ref.bench.upkeep import bench_upkeep
 from annsoftmax_ref.bench.vectors import clustered_vectors, trained_vectors
-from annsoftmax_ref.checks import check_positive_int
+from annsoftmax_ref.checks import check_k, check_positive_int, check_share
 from annsoftmax_ref.commands.cluster import add_cluster
 from annsoftmax_ref.commands.kernels import add_compile, add_kernels
 from annsoftmax_ref.commands.parser import Parser, subcommand
@@ -28,7 +29,7 @@ def add_bench(commands) -> None:
     parser = commands.add_parser("bench", help="measure times")
     benches = parser.add_subparsers(dest="bench", required=True, metavar="WHAT", parser_class=Parser)
     steps = add_step, add_growth, add_training, add_searches, add_capacity, add_ranks, add_cluster
-    for add in (*steps, _add_search, _add_upkeep, _add_soak, add_kernels, add_compile):
+    for add in (*steps, _add_search, _add_predict, _add_upkeep, _add_changes, _add_soak, add_kernels, add_compile):
         add(benches)
 
 
@@ -97,6 +98,62 @@ def _search(arguments) -> None:
         plots.save_figure(plots.recall_curves(rows, search.frontier(rows)), arguments.plot)
 
 
+def _add_predict(commands) -> None:
+    parser = subcommand(
+        commands,
+        "predict",
+        _predict,
+        "milliseconds of top-k for one query and for many at equal recall, next to FAISS",
+        "annsoftmax bench predict --classes 200000 --against faiss hnsw --threads 1",
+    )
+    parser.add_argument("--classes", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=128, help="numbers a row")
+    parser.add_argument("--batch", type=int, default=256, help="queries that are asked at once, beside one")
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--nlist", type=int, nargs="+", help="lists; default: as many as a head would take, and twice")
+    parser.add_argument("--recall", type=float, default=0.95, help="that all are to have (default: 0.95)")
+    parser.add_argument(
+        "--against", nargs="*", default=[], choices=["faiss", "hnsw"], help="FAISS's indexes with lists; its graph"
+    )
+    parser.add_argument("--neighbours", type=int, nargs="+", default=[16, 32], help="M of the graph")
+    parser.add_argument("--threads", type=int, default=1, help="of a search (default: 1); all cores make the indexes")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _predict(arguments) -> None:
+    for name in ("classes", "dim", "batch", "k", "threads", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    check_k(arguments.k, arguments.classes)
+    check_share("recall", arguments.recall)
+    usual = default_nlist(arguments.classes)
+    nlists = arguments.nlist or sorted({usual, min(2 * usual, arguments.classes)})
+    vectors = clustered_vectors(arguments.classes, arguments.dim, arguments.batch, arguments.seed)
+    quiet = arguments.json == "-"
+
+    def announce(index: str, seconds: float) -> None:
+        print(f"{index}: made in {seconds:.1f} s", flush=True)
+
+    rows, settings = predict.bench_predict(
+        vectors,
+        arguments.k,
+        nlists,
+        arguments.against,
+        arguments.recall,
+        arguments.threads,
+        arguments.neighbours,
+        arguments.rounds,
+        None if quiet else announce,
+    )
+    if not quiet:
+        print(
+            f"\n{arguments.classes:,} rows of {arguments.dim}: {vectors.kind}; recall@{arguments.k} of at least "
+            f"{arguments.recall:.0%}, threads of a search: {arguments.threads}\n\n{predict.table(rows)}"
+        )
+    if arguments.json:
+        records.write_record(records.make_record(rows, settings=settings, vectors=vectors.kind), arguments.json)
+
+
 def _add_upkeep(commands) -> None:
     parser = subcommand(
         commands,
@@ -131,6 +188,41 @@ def _upkeep(arguments) -> None:
             records.write_record(records.make_record(rows), arguments.json)
         if rows and arguments.plot:
             plots.save_figure(plots.upkeep_curves(rows), arguments.plot)
+
+
+def _add_changes(commands) -> None:
+    parser = subcommand(
+        commands,
+        "changes",
+        _changes,
+        "classes added to a head in training, and removed again, next to copying all that it has",
+        "annsoftmax bench changes --classes 100000 1000000 --add 1000",
+    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--add", type=int, default=1000, help="classes that come and go")
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def _changes(arguments) -> None:
+    for name, values in (
+        ("classes", arguments.classes),
+        *((n, [getattr(arguments, n)]) for n in ("add", "dim", "rounds")),
+    ):
+        for value in values:
+            check_positive_int(name, value)
+    rows = []
+    for row in bench_changes(arguments.classes, arguments.add, arguments.dim, arguments.rounds):
+        rows.append(row)
+        if arguments.json != "-":
+            print(
+                f"{row['classes']:>11,} classes: {row['add']:,} added in {row['add_ms']:.1f} ms, removed in "
+                f"{row['remove_ms']:.1f} ms; to copy {row['copied_mb']:.0f} MB takes {row['copy_ms']:.1f} ms; "
+                f"all others {'unchanged' if row['unchanged'] else 'CHANGED'}",
+                flush=True,
+            )
+    if arguments.json:
+        records.write_record(records.make_record(rows), arguments.json)
 
 
 def _add_soak(commands) -> None:

@@ -58,7 +58,7 @@ class ImageFolder:
                     f"{self.root / name} is a class that the training folder lacks; remove it or add it there"
                 )
             before = len(labels)
-            for path in _images_below(str(self.root / name), ""):
+            for path in images_below(str(self.root / name), ""):
                 names += os.fsencode(path)
                 ends.append(len(names))
                 labels.append(number[name])
@@ -94,7 +94,7 @@ class ImageFolder:
                 continue
             path = self.path(other)
             try:
-                return other, decode_image(_read(path), str(path), self.size, self.grey)
+                return other, decode_image(read_image(path), str(path), self.size, self.grey)
             except ValueError as error:
                 self._broken.add(other)
                 self.skipped.add(error)
@@ -157,18 +157,18 @@ def _class_folders(root: Path) -> list[str]:
     return sorted(names, key=os.fsencode)
 
 
-def _images_below(folder: str, prefix: str) -> Iterator[str]:
+def images_below(folder: str, prefix: str) -> Iterator[str]:
     """Paths relative to the class folder. Links to folders are not followed, so no loop of them is walked."""
     with os.scandir(folder) as entries:
         entries = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: os.fsencode(e.name))
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _images_below(entry.path, f"{prefix}{entry.name}/")
+            yield from images_below(entry.path, f"{prefix}{entry.name}/")
         elif entry.name.lower().endswith(ENDINGS) and entry.is_file():
             yield prefix + entry.name
 
 
-def _read(path: Path) -> bytes:
+def read_image(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

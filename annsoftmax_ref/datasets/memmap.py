@@ -50,7 +50,7 @@ class MappedFeatures:
         self.labels_path = check_file("labels", labels, "labels [n], .npy or raw")
         if dtype not in (None, *FEATURE_TYPES):
             raise ValueError(f"dtype is {dtype!r}; it should be float16 or float32")
-        self._features = _map_features(self.path, width, dtype, skip)
+        self._features = map_features(self.path, width, dtype, skip)
         self._labels = _map_npy(self.labels_path, ("int64",), 1) if _is_npy(labels) else _map_raw(self.labels_path)
         if len(self._features) != len(self._labels):
             raise ValueError(
@@ -120,7 +120,8 @@ def _is_npy(path: str | os.PathLike) -> bool:
     return os.fspath(path).endswith(".npy")
 
 
-def _map_features(path: str, width: int | None, dtype: str | None, skip: int) -> np.ndarray:
+def map_features(path: str, width: int | None, dtype: str | None, skip: int) -> np.ndarray:
+    """features [n, d] of a file, mapped; the arguments are those of ``MappedFeatures``, which tells what it raises."""
     if not _is_npy(path):
         if width is None or dtype is None:
             raise ValueError(f"{path} is raw, so width and dtype have to be given; they are {width} and {dtype}")

@@ -1,4 +1,4 @@
-"""Weights in and out: a head's rows from nn.Linear, NumPy, PartialFC and safetensors, and into them and FAISS.
+"""Weights in and out: a head's rows from nn.Linear, NumPy, PartialFC and safetensors, and into them, FAISS and ONNX.
 
 Only a row's direction enters a head's logits, scale * cosine (+ bias). ``load_*`` write rows with the lengths that they
 have, which matter to the optimizer alone (a step turns a short row further), in the head's own dtype; to a head in 8
@@ -11,6 +11,7 @@ classes are split, all processes call ``load_*`` together, each takes its own ro
 """
 
 from annsoftmax_ref.exchange.into import load_linear, load_numpy, load_safetensors
+from annsoftmax_ref.exchange.onnx_file import to_onnx
 from annsoftmax_ref.exchange.out import to_faiss, to_linear, to_numpy, to_safetensors
 from annsoftmax_ref.exchange.partial_fc import load_partial_fc
 
@@ -22,5 +23,6 @@ __all__ = [
     "to_faiss",
     "to_linear",
     "to_numpy",
+    "to_onnx",
     "to_safetensors",
 ]

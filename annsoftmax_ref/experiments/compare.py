@@ -12,8 +12,9 @@ from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.experiments import runs
 from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE, Run
 from annsoftmax_ref.experiments.tasks import load_verification
-from annsoftmax_ref.factory import DEFAULT_HEADS, make_head, make_selector, options_by_head
+from annsoftmax_ref.factory import DEFAULT_HEADS, make_selector, options_by_head
 from annsoftmax_ref.machine import find_device
+from annsoftmax_ref.objectives import make_objective
 from annsoftmax_ref.training import History, default_recipe
 
 BATCHES = 4  # whose labels are looked at before anything is trained
@@ -61,7 +62,7 @@ def compare(
         for name in heads
     ]
     for run in planned:  # a wrong name or rate is told before the data are loaded
-        make_head(run.head, 2, 2, objective, rate, **dict(run.options))
+        make_selector(run.head, rate, **dict(run.options)).check_objective(make_objective(objective))
     data = runs.load(task)
     _check_budgets(planned, data)
     verification = load_verification(verify, data)

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from torch.distributed import ProcessGroup
 
 from annsoftmax_ref import evaluation
 from annsoftmax_ref.checks import check_from_0, check_positive_int
 from annsoftmax_ref.experiments import tasks
 from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE, STORAGES
-from annsoftmax_ref.factory import HEADS, make_head, options_by_head
+from annsoftmax_ref.factory import HEADS, make_head, make_selector, options_by_head
+from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.machine.device import PRECISIONS, in_precision
 from annsoftmax_ref.machine.processes import World, joined
 from annsoftmax_ref.machine.stopping import StopRequest
@@ -187,21 +190,12 @@ def make_trainer(job: Job, world: World, stop: StopRequest | None = None) -> Tra
     from annsoftmax_ref.training import Trainer
     from annsoftmax_ref.training.sharded import Checkpoints
 
-    recipe, place = job.recipe(), world.device
-    objective = recipe.make_objective()
-    arguments = {"objective": objective, "rate": job.rate, "groups": job.groups, "seed": job.seed, **job.options}
+    recipe = job.recipe()
     options_by_head(job.options, [job.head])  # one that it has not is told
-    make_head(job.head, 2, 2, **arguments)  # a wrong value is told before the data are loaded
+    # A wrong value is told before the data are loaded.
+    make_selector(job.head, job.rate, job.groups, **job.options).check_objective(recipe.make_objective())
     data = tasks.load_task(job.task)
-    model = tasks.make_model(data, job.dim, seed=job.seed).to(place)
-    head = make_head(
-        job.head,
-        data.num_classes,
-        job.dim,
-        dtype=STORAGES[job.storage].weight,
-        process_group=world.group,
-        **arguments,
-    ).to(place)
+    model, head = make_parts(job, data, world.device, world.group)
     shelf = None if job.checkpoints is None else Checkpoints(job.checkpoints, world.group, job.keep)
     return Trainer(
         model,
@@ -216,6 +210,30 @@ def make_trainer(job: Job, world: World, stop: StopRequest | None = None) -> Tra
         stop,
         job.same,
     )
+
+
+def make_parts(job: Job, data, place: torch.device, group: ProcessGroup | None = None) -> tuple[nn.Module, SoftmaxHead]:
+    """The job's backbone and head for its data, as they are before training."""
+    model = tasks.make_model(data, job.dim, seed=job.seed)
+    head = make_head(
+        job.head,
+        data.num_classes,
+        job.dim,
+        job.recipe().make_objective(),
+        job.rate,
+        job.groups,
+        job.seed,
+        dtype=STORAGES[job.storage].weight,
+        process_group=group,
+        **job.options,
+    )
+    return model.to(place), head.to(place)
+
+
+def job_of_settings(settings: dict) -> Job:
+    """The job that a checkpoint's settings are of, as far as they tell."""
+    known = {field.name for field in dataclasses.fields(Job)} - {"steps"}  # those there are of the whole run
+    return Job(**{name: value for name, value in settings.items() if name in known})
 
 
 def row_of(job: Job, trainer: Trainer, world: World, stop: StopRequest) -> dict:

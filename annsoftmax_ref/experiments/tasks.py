@@ -121,11 +121,11 @@ LOADERS = {
 def make_model(data, embedding_size: int, seed: int = 0) -> nn.Module:
     """The backbone for what ``data.train.batch`` gives: ``ConvNet`` for images of its size and channels, ``TextNet``
     for sparse texts, ``FeatureNet`` for features [B, d]. Its output is [B, embedding_size]."""
-    sample = _sample(data)
+    sample = sample_of(data)
     if isinstance(sample, SparseRows):
         return TextNet(data.num_features, embedding_size, seed=seed)
     if are_images(sample):
-        size, grey = _form(sample)
+        size, grey = form_of(sample)
         return ConvNet(embedding_size, seed=seed, channels=1 if grey else 3, size=size)
     return FeatureNet(sample.shape[1], embedding_size, seed=seed)
 
@@ -138,14 +138,14 @@ def load_verification(paths, data) -> dict[str, VerificationPairs]:
     found: dict[str, VerificationPairs] = {}
     if not paths:
         return found
-    sample = _sample(data)
+    sample = sample_of(data)
     if not are_images(sample):
         raise ValueError(f"verify is {', '.join(map(str, paths))}, but the task has no images to be compared with")
     for path in paths:
         name = Path(path).stem
         if name in found:
             raise ValueError(f"verify names {name} twice; each file should have a name of its own")
-        found[name] = VerificationPairs(path, *_form(sample))
+        found[name] = VerificationPairs(path, *form_of(sample))
         same = found[name].same
         if len(same) < 10 or same.all() or not same.any():
             raise ValueError(
@@ -155,11 +155,11 @@ def load_verification(paths, data) -> dict[str, VerificationPairs]:
     return found
 
 
-def _sample(data):
+def sample_of(data):
     """The input of one training sample, as a batch of one."""
     return data.train.batch(torch.zeros(1, dtype=torch.int64))[0]
 
 
-def _form(images: Tensor) -> tuple[int, bool]:
+def form_of(images: Tensor) -> tuple[int, bool]:
     """Pixels a side, and whether they are grey."""
     return images.shape[-1], images.dim() == 3

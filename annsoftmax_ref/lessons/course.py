@@ -43,6 +43,7 @@ PLACES = {
     "16": ("what the paper leaves open", ("search", "objective")),
     "17": ("the classes on many processes", ("active set", "objective", "gradients")),
     "18": ("the whole at its largest, planned", tuple(STAGES)),
+    "19": ("the whole on data of your own", tuple(STAGES)),
 }
 SHORT_WAY = ("00", "01", "04", "05", "06", "09", "08", "07", "10")
 LAST_CELL = "way-on"  # the id of the cell with the links at the end

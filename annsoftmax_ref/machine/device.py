@@ -66,9 +66,17 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-@functools.cache
 def warn_of_processes() -> None:
-    """Once, a warning where there are several processes, and a head that does not know of the others."""
+    """Once, a warning where there are several processes, and a head that does not know of the others.
+
+    Inside DistributedDataParallel it does not have to: its gradients are averaged.
+    """
+    if nn.parallel.DistributedDataParallel._active_ddp_module is None:
+        _warn_of_processes()
+
+
+@functools.cache
+def _warn_of_processes() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         count = torch.distributed.get_world_size()
         if count > 1:

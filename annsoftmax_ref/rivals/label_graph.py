@@ -35,11 +35,11 @@ class LabelGraphClasses(RebuiltClasses):
         grouping: str = "similar",
     ):
         super().__init__(sample_rate, rebuild_steps, groups, grouping)
-        self.neighbours = check_positive_int("neighbours", neighbours)
+        self.neighbours = self._asked = check_positive_int("neighbours", neighbours)
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         super().bind(num_classes, embedding_size, scale)
-        self.neighbours = min(self.neighbours, num_classes - 1)
+        self.neighbours = min(self._asked, num_classes - 1)
         self.register_buffer("graph", torch.zeros(num_classes, self.neighbours, dtype=torch.int32))
 
     def split(self, shards) -> None:

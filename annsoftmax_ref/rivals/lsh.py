@@ -41,12 +41,12 @@ class LSHClasses(RebuiltClasses):
         super().__init__(sample_rate, rebuild_steps, groups, grouping)
         if bits is not None and check_positive_int("bits", bits) > MOST_BITS:
             raise ValueError(f"bits is {bits}; it should be at most {MOST_BITS}")
-        self.bits = bits
+        self.bits = self._asked = bits
         self.tables = check_positive_int("tables", tables)
 
     def bind(self, num_classes: int, embedding_size: int, scale: float = 1.0) -> None:
         super().bind(num_classes, embedding_size, scale)
-        self.bits = self.bits or min(MOST_BITS, max(1, round(math.log2(num_classes / 32))))
+        self.bits = self._asked or min(MOST_BITS, max(1, round(math.log2(num_classes / 32))))
         self.register_buffer("planes", torch.zeros(self.tables, self.bits, embedding_size))
         # Of each table: the classes by (code, id), and their codes.
         self.register_buffer("members", torch.zeros(self.tables, num_classes, dtype=torch.int32))

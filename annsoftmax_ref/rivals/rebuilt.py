@@ -10,6 +10,7 @@ from torch import Tensor
 from annsoftmax_ref import rows as weight_rows
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.host_numbers import number, set_number
+from annsoftmax_ref.row_change import Commit, RowChange
 from annsoftmax_ref.row_parameter import unwatching
 from annsoftmax_ref.selectors import Selector
 
@@ -37,6 +38,17 @@ class RebuiltClasses(Selector):
 
     def weight_replaced(self) -> None:
         set_number(self.steps_left, 0)
+
+    def changing(self, change: RowChange, rows: Tensor) -> Commit:
+        """As the base; the next training step builds it, as for a new head."""
+        bound = super().changing(change, rows)
+
+        def commit() -> None:
+            bound()
+            set_number(self.steps_left, 0)
+            set_number(self.built, False)
+
+        return commit
 
     @torch.no_grad()
     @unwatching

@@ -2,7 +2,7 @@
 
 ``fit`` (``loop``) is for one process, a notebook's; ``Trainer`` (``trainer``) for one or many, with checkpoints after
 any step. ``batches`` makes the batches of both, ``board`` logs for TensorBoard. ``sharded`` has checkpoints of many
-processes; ``checkpoint`` is ``fit``'s, of one.
+processes; ``checkpoint`` is ``fit``'s, of one. ``integrations`` has the head in the trainers of others.
 """
 
 from annsoftmax_ref.training.history import Epoch, History

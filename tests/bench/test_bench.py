@@ -22,11 +22,11 @@ def test_recall_and_mass_are_those_of_the_ids_found():
     assert len(whole) == 8
     for row in whole.values():
         assert row["candidates"] != 20 and row["recall"] == pytest.approx(1.0)  # all lists, all of them re-ranked
-    truth, mass = search._exact(vectors, 500)
+    truth, mass = search.exact_nearest(vectors, 500)
     assert mass(truth) == pytest.approx(1.0, abs=1e-5) and mass(truth[:, :0]) == 0.0
     probabilities = (20 * vectors.queries @ vectors.rows.T).softmax(dim=1)
     assert mass(truth[:, :10]) == pytest.approx(probabilities.topk(10).values.sum(dim=1).mean().item(), abs=1e-5)
-    assert search._recall(torch.tensor([[1, 2, -1]]), torch.tensor([[2, 3, 4]])) == pytest.approx(1 / 3)
+    assert search.recall_of(torch.tensor([[1, 2, -1]]), torch.tensor([[2, 3, 4]])) == pytest.approx(1 / 3)
     for row in rows:
         assert row["ms"] > 0 and row["build_ms"] > 0
         assert row["index"] == "FAISS IndexHNSWFlat" or row["update_ms"] > 0

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from annsoftmax_ref import backend
-from annsoftmax_ref.bench.indexes import FaissGraph, FaissLists, OurIndex, best_by_cosine
+from annsoftmax_ref.bench.indexes import FaissGraph, FaissLists, OurIndex
 from annsoftmax_ref.bench.vectors import clustered_vectors
 
 faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed (extra: peers)")
@@ -30,14 +29,3 @@ def test_a_wider_beam_finds_more_in_the_graph():
     graph = FaissGraph(vectors.rows)
     narrow, wide = ((graph.search(vectors.queries, 5, None, c) == truth).double().mean() for c in (5, 500))
     assert narrow < wide and wide > 0.99
-
-
-@pytest.mark.parametrize("name", ["torch", "cpp"])
-def test_candidates_are_ordered_by_exact_cosine(name):
-    vectors, generator = clustered_vectors(100, 8, 3), torch.Generator().manual_seed(0)
-    ids = torch.stack([torch.randperm(100, generator=generator)[:20] for _ in range(3)])
-    ids[:, -2:] = -1
-    with backend.use(name):
-        found = best_by_cosine(vectors.queries, vectors.rows, ids, 4)
-    for query, held, best in zip(vectors.queries, ids[:, :-2], found, strict=True):
-        assert best.tolist() == held[(vectors.rows[held] @ query).argsort(descending=True)[:4]].tolist()

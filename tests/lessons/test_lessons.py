@@ -99,8 +99,8 @@ COURSE = {
 }
 
 
-def test_each_of_the_twelve_notebooks_with_exercises_in_python_is_here():
-    assert len({name.partition("-")[0] for name in COURSE}) == 12
+def test_each_of_the_thirteen_notebooks_with_exercises_in_python_is_here():
+    assert len({name.partition("-")[0] for name in COURSE}) == 13
 
 
 @pytest.mark.parametrize("name", COURSE)

@@ -30,6 +30,7 @@ PACKAGE_FAULTS = {
     "14": ("reference/flat_select.py", "key = 255 - scores", "key = 255 + scores"),
     "17": ("shards.py", ".log() + base", ".log() - base"),
     "18": ("planning/communication.py", "+ _latency(one.kind", "- _latency(one.kind"),
+    "19": ("datasets/skipping.py", "max(AT_LEAST, int(SHARE", "min(AT_LEAST, int(SHARE"),
 }
 # notebook: a line, and what is put in its place
 LINE_FAULTS = {
@@ -54,6 +55,7 @@ LINE_FAULTS = {
     "14": ("chosen = (key < cut) | (at", "chosen = (key <= cut) | (at"),
     "17": ("log_z = largest + np.log(sums)", "log_z = largest - np.log(sums)"),
     "18": ("return 2 * (P - 1) * count // P", "return 2 * (P + 1) * count // P"),
+    "19": ("(2 * dim) + scale * margin)", "(2 * dim) - scale * margin)"),
 }
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = {
@@ -15,6 +17,7 @@ DOCUMENTS = {
         "CONTRIBUTING.md",
         "annsoftmax_ref/README.md",
         *(f"annsoftmax_ref/training/{page}.md" for page in ("README", "torchrun", "slurm", "ray")),
+        "annsoftmax_ref/training/integrations/README.md",
         "kernels_inline/README.md",
         "results/README.md",
         "results/tables/README.md",
@@ -79,9 +82,22 @@ def test_there_are_snippets():
     assert {"README.md", "annsoftmax_ref/README.md"} == {name for name, _, _ in SNIPPETS}
 
 
+def make_photos(folder, classes=3, each=6):
+    """What a snippet takes for granted: a folder a class, each of one colour with noise."""
+    generator = np.random.default_rng(len(folder.name))
+    for number in range(classes):
+        colour = generator.integers(256, size=3)
+        (folder / f"class {number}").mkdir(parents=True)
+        for photo in range(each):
+            pixels = (colour + generator.integers(-20, 20, size=(40, 30, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"class {number}" / f"{photo}.png")
+
+
 @pytest.mark.parametrize("document, line, code", SNIPPETS, ids=[f"{name}:{line}" for name, line, _ in SNIPPETS])
 def test_snippet_runs(document, line, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what it writes does not stay
+    for folder in re.findall(r'load_image_folder\("(\w+)"', code):
+        make_photos(tmp_path / folder)
     numbered = "\n" * (line - 1) + code  # a traceback then names the document's own line
     exec(compile(numbered, document, "exec"), {"__name__": "readme_snippet"})
 

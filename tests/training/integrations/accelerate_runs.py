@@ -1,0 +1,10 @@
+"""The script for Accelerate in one of several processes: prints its rank, its number of rows and its losses."""
+
+import torch
+
+from annsoftmax_ref.training.integrations.with_accelerate import train
+
+accelerator, backbone, head, losses = train("no", epochs=1, cpu=True)
+line = [accelerator.process_index, type(backbone).__name__, len(head.weight), *(f"{loss:.6f}" for loss in losses)]
+print("run:", *line, flush=True)
+torch.distributed.destroy_process_group()
