@@ -89,7 +89,7 @@ from annsoftmax_ref.objectives import (
     make_objective,
 )
 from annsoftmax_ref.optim import RowAdamW, RowSGD
-from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
+from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LogQClasses, LSHClasses
 from annsoftmax_ref.selectors import AllClasses, RandomClasses, Selector
 
 __version__ = "0.1.0"
@@ -109,6 +109,7 @@ __all__ = [
     "InsightFaceArcFace",
     "LSHClasses",
     "LabelGraphClasses",
+    "LogQClasses",
     "NearestClasses",
     "Objective",
     "RandomClasses",
