@@ -3,7 +3,8 @@
 ``LSHClasses`` (hash tables of the class weights), ``ForestClasses`` (Selective Softmax) and ``LabelGraphClasses``
 (KNN Softmax) choose one active set for the whole batch, from a structure that is made anew every so many steps and
 grows stale in between. ``LogQClasses`` draws classes by their frequency and corrects for it.
-``RandomClasses`` (PartialFC) and ``AllClasses`` (full softmax) are in ``annsoftmax_ref.selectors``. NumPy twins: ``annsoftmax_ref.reference.rivals``.
+``RandomClasses`` (PartialFC) and ``AllClasses`` (full softmax) are in ``annsoftmax_ref.selectors``.
+NumPy twins: ``annsoftmax_ref.reference.rivals``.
 """
 
 from annsoftmax_ref.rivals.forest import ForestClasses
