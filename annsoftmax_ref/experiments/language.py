@@ -37,8 +37,15 @@ def language_cells() -> dict:
 
 
 def report_language(cells: Cells) -> str:
-    told = [gaps(cells, "accuracy"), held(cells)]
+    told = [gaps(cells, "accuracy"), held(cells), texts(cells)]
     return "\n\n".join([listing(cells, COLUMNS, "head"), *filter(None, told), HOW_TOLD])
+
+
+def texts(cells: Cells) -> str:
+    """Which versions' documentation the words are of, for they change with it."""
+    rows = [row for found in cells.values() for row in found]
+    made = {(row["num_classes"], row["environment"]["python"], row["environment"]["numpy"]) for row in rows}
+    return " ".join(f"{n:,} words, of Python {python}'s and NumPy {numpy}'s." for n, python, numpy in sorted(made))
 
 
 def held(cells: Cells) -> str:

@@ -22,6 +22,8 @@ def made_up(run: Run) -> dict:
         "options": dict(run.options),
         "accuracy": value,
         "metrics": dict.fromkeys(names, value),
+        "num_classes": 4719,
+        "environment": {"python": "3.11.7", "numpy": "2.4.6"},
         "seconds": 10.0,
         "head_ms": 1.0 + next(COUNTER),
         "phases_ms": dict.fromkeys(phases.STAGES, 0.5),
@@ -113,4 +115,5 @@ def test_whether_ann_holds_full_softmax_on_words_is_said_whichever_way_it_went(s
         if run.task == "words" and (run.head, run.rate, run.options) == ("ann", 0.1, ()):
             row["metrics"]["accuracy"] += points / 100
     text = tables.TABLES["language"].render(store)
-    assert words in text and f"it is {points:+.1f} points off, over 3 pairs" in text
+    assert words in text and "4,719 words, of Python 3.11.7's and NumPy 2.4.6's." in text
+    assert f"it is {points:+.1f} points off, over 3 pairs" in text
