@@ -19,7 +19,7 @@ from annsoftmax_ref.evaluation.report import (
     uneven_counts,
     verify,
 )
-from annsoftmax_ref.evaluation.words import nearest_words, perplexity, rank_correlation
+from annsoftmax_ref.evaluation.words import nearest_words, perplexity, rank_correlation, word_vectors
 
 __all__ = [
     "accuracy",
@@ -39,4 +39,5 @@ __all__ = [
     "score",
     "uneven_counts",
     "verify",
+    "word_vectors",
 ]

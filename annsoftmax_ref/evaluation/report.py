@@ -21,7 +21,7 @@ from annsoftmax_ref.evaluation.verification import (
     tar_at_far,
     ten_fold_accuracy,
 )
-from annsoftmax_ref.evaluation.words import agreement_with_people, perplexity
+from annsoftmax_ref.evaluation.words import agreement_with_people, perplexity, word_vectors
 
 FARS = {"tar_at_far_1e-2": 1e-2, "tar_at_far_1e-3": 1e-3, "tar_at_far_1e-4": 1e-4}
 PAIRS = 100_000  # of each kind, for TAR at FAR: ten false accepts at 1e-4
@@ -79,7 +79,7 @@ def words_report(model: nn.Module, head: nn.Module, data) -> dict[str, float | N
     report |= {"top10": _share(found.any(dim=1)), "perplexity": perplexity(model, head, data.test)}
     if data.pairs is None or getattr(head, "shards", None) is not None:  # else each process has some of the vectors
         return report
-    return report | agreement_with_people(head.prototypes(), data.class_names, data.pairs)
+    return report | agreement_with_people(word_vectors(model, head, data), data.class_names, data.pairs)
 
 
 def _ranking_report(found: Tensor, labels: Tensor, data) -> dict[str, float | None]:

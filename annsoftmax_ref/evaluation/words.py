@@ -16,8 +16,19 @@ from annsoftmax_ref.evaluation.parts import PartOf
 from annsoftmax_ref.objectives import CrossEntropy
 
 
+def word_vectors(model: nn.Module, head: nn.Module, data) -> Tensor:
+    """What stands for each word of ``data.class_names`` [N, d]: the embedding of the word, where it is the whole input,
+    as in skip-gram; else its row of the head. Of length 1, less their mean: what all share tells how frequent words
+    are, not what they mean (Mu and Viswanath, "All-but-the-top", ICLR 2018)."""
+    inputs, _ = data.train.batch(torch.zeros(1, dtype=torch.int64))
+    alone = inputs.shape[1] == 1
+    vectors = embed(model, torch.arange(data.num_classes)[:, None]) if alone else head.prototypes()
+    vectors = F.normalize(vectors.float(), dim=1)
+    return vectors - vectors.mean(dim=0)
+
+
 def nearest_words(vectors: Tensor, names: Sequence[str], word: str, k: int = 10) -> list[tuple[str, float]]:
-    """vectors [N, d] of the words ``names`` (``head.prototypes()``, ``data.class_names``) -> the k others of largest
+    """vectors [N, d] of the words ``names`` (``word_vectors``, ``data.class_names``) -> the k others of largest
     cosine with ``word``, and these. Raises ValueError for a word that has no vector."""
     names = list(names)
     if word not in names:

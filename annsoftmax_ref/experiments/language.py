@@ -37,7 +37,7 @@ def language_cells() -> dict:
 
 
 def report_language(cells: Cells) -> str:
-    told = [gaps(cells, "accuracy"), held(cells), texts(cells)]
+    told = [gaps(cells, "accuracy"), *(held(cells, name) for name in HEADS if name.startswith("ann")), texts(cells)]
     return "\n\n".join([listing(cells, COLUMNS, "head"), *filter(None, told), HOW_TOLD])
 
 
@@ -48,11 +48,11 @@ def texts(cells: Cells) -> str:
     return " ".join(f"{n:,} words, of Python {python}'s and NumPy {numpy}'s." for n, python, numpy in sorted(made))
 
 
-def held(cells: Cells) -> str:
-    """A sentence on whether ann holds full softmax's top-1, whichever way it went; "" before both were run."""
-    gap = paired_gap(cells[("ann",)], cells[("full",)], "accuracy")
+def held(cells: Cells, name: str) -> str:
+    """A sentence on whether the head holds full softmax's top-1, whichever way it went; "" before both were run."""
+    gap = paired_gap(cells[(name,)], cells[("full",)], "accuracy")
     if gap is None:
         return ""
     does = "holds" if gap.mean >= -HELD else "does not hold"
     off = f"it is {gap.mean:+.1f} points off, over {gap.pairs} pair{'s'[: gap.pairs > 1]}"
-    return f"ann {does} full softmax within {HELD} points of top-1: {off}."
+    return f"{name} {does} full softmax within {HELD} points of top-1: {off}."

@@ -124,7 +124,9 @@ class WordNet(nn.Module):
             torch.manual_seed(seed)
             self.vectors = nn.Embedding(num_words, embedding_size if window == 1 else hidden)
             self.layers = nn.Sequential(nn.Flatten())
-            if window > 1:
+            if window == 1:  # only a direction counts: a step of size lr turns one of length 1 by about lr
+                nn.init.normal_(self.vectors.weight, std=embedding_size**-0.5)
+            else:
                 inner = nn.Linear(window * hidden, 2 * hidden)
                 self.layers.extend([inner, nn.ReLU(inplace=True), nn.Linear(2 * hidden, embedding_size)])
 

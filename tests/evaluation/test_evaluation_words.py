@@ -9,7 +9,7 @@ from torch import nn
 
 from annsoftmax_ref import CosFace, CrossEntropy, SoftmaxHead
 from annsoftmax_ref.datasets import WordPairs
-from annsoftmax_ref.evaluation import nearest_words, perplexity, rank_correlation
+from annsoftmax_ref.evaluation import nearest_words, perplexity, rank_correlation, word_vectors
 from annsoftmax_ref.evaluation.words import agreement_with_people, ranks
 
 NAMES = ["east", "north", "northeast", "west"]
@@ -47,6 +47,26 @@ def test_agreement_is_over_the_pairs_that_are_known():
     assert agreement_with_people(VECTORS, NAMES, pairs) == {"rank_correlation": pytest.approx(1), "pairs_known": 0.75}
     nothing = WordPairs(["south"], ["east"], np.array([1.0]))
     assert agreement_with_people(VECTORS, NAMES, nothing) == {"rank_correlation": None, "pairs_known": 0}
+
+
+class Words:
+    """What ``word_vectors`` asks of a data set: windows of so many words."""
+
+    num_classes = 4
+
+    def __init__(self, window):
+        self.train, self.window = self, window
+
+    def batch(self, index):
+        return torch.zeros(len(index), self.window, dtype=torch.int64), index
+
+
+def test_a_word_is_its_embedding_where_it_is_the_whole_input_and_else_its_row():
+    model = nn.Sequential(nn.Embedding.from_pretrained(VECTORS), nn.Flatten())
+    head = SoftmaxHead(4, 2)
+    for window, rows in ((1, VECTORS), (3, head.prototypes())):
+        unit = nn.functional.normalize(rows)
+        torch.testing.assert_close(word_vectors(model, head, Words(window)), unit - unit.mean(dim=0))
 
 
 class Samples:
