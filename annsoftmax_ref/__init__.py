@@ -37,7 +37,7 @@ The rooms:
 - ``exchange/``: weights from other libraries into a head, and out of it for these
 - ``training/``: the loop, its recipe, small backbones, checkpoints
 - ``evaluation/``: what a trained model is worth, as the field measures it
-- ``datasets/``: drawings made of fonts, and readers of published formats
+- ``datasets/``: drawings made of fonts, readers of published formats, words of texts
 - ``experiments/``: comparisons of heads, their records, tables and plots
 - ``bench/``: time and memory of steps, searches and kernels
 - ``planning/``: memory and time of a head before it is made, on one card or split over many

@@ -1,6 +1,7 @@
 """LogQClasses: its expectation, what it counts, and that its draws equal the reference's."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,6 +100,14 @@ def test_a_saved_head_goes_on_as_if_never_saved_and_seeds_differ():
     second = make(seed=9)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert run(first, range(5, 10)) == run(second, range(5, 10))
+
+
+def test_classes_of_several_processes_are_refused_for_it_counts_the_labels_of_one():
+    with pytest.raises(ValueError, match="LogQClasses with a process_group of several processes"):
+        LogQClasses().split(SimpleNamespace(ranks=2))
+    selector = LogQClasses()
+    selector.split(alone := SimpleNamespace(ranks=1))
+    assert selector.shards is alone
 
 
 @pytest.mark.parametrize("power, error", [(-0.1, ValueError), (1.5, ValueError), (True, TypeError), ("1", TypeError)])
