@@ -36,6 +36,8 @@ def read_texts(path: str | os.PathLike, skip: int | None = None) -> list[str]:
     In the order of the paths; what begins with a dot is passed over. skip: so many files of a folder may be broken
     (``Skipped``). Raises ValueError for a path that is neither, a folder without texts and a file that is none.
     """
+    if not os.path.exists(path):
+        raise ValueError(f"path is {path}, where nothing is; it should be a text, or a folder of texts")
     if not os.path.isdir(path):
         return [read_text("path", path)]
     files = [file for file in _files_below(Path(path)) if file.suffix.lower() in ENDINGS]

@@ -54,7 +54,9 @@ def test_a_folder_gives_its_texts_in_order_and_names_what_is_broken(tmp_path, ca
         read_texts(tmp_path, skip=0)
     with pytest.raises(ValueError, match=r"a folder without a text; it should hold files that end in \.txt"):
         read_texts(tmp_path / "others")
-    with pytest.raises(ValueError, match="path is .*nowhere, which is not a file"):
+    with pytest.raises(
+        ValueError, match="path is .*nowhere, where nothing is; it should be a text, or a folder of texts"
+    ):
         read_texts(tmp_path / "nowhere")
 
 

@@ -238,7 +238,7 @@ def test_words_and_their_settings(tmp_path):
     for task, words in {
         "words:mode=cbow": "mode is 'cbow'",
         f"words:{folder},window=two": "window is 'two'; it should be a number",
-        f"words:{folder},width=2": "which is not a file",
+        f"words:{folder},width=2": "width=2, where nothing is",
         "words:": "it should be glyphs",
     }.items():
         with pytest.raises(ValueError, match=words):
