@@ -40,7 +40,7 @@ The rooms:
 - ``exchange/``: weights from other libraries into a head, and out of it for these
 - ``training/``: the loop, its recipe, small backbones, checkpoints
 - ``evaluation/``: what a trained model is worth, as the field measures it
-- ``datasets/``: drawings made of fonts, and readers of published formats
+- ``datasets/``: drawings made of fonts, readers of published formats, words of texts
 - ``experiments/``: comparisons of heads, their records, tables and plots
 - ``bench/``: time and memory of steps, searches and kernels
 - ``planning/``: memory and time of a head before it is made, on one card or split over many
@@ -93,7 +93,7 @@ from annsoftmax_ref.objectives import (
     make_objective,
 )
 from annsoftmax_ref.optim import RowAdamW, RowSGD
-from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
+from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LogQClasses, LSHClasses
 from annsoftmax_ref.selectors import AllClasses, RandomClasses, Selector
 
 __version__ = "0.1.0"
@@ -113,6 +113,7 @@ __all__ = [
     "InsightFaceArcFace",
     "LSHClasses",
     "LabelGraphClasses",
+    "LogQClasses",
     "NearestClasses",
     "Objective",
     "RandomClasses",

@@ -13,7 +13,7 @@ from annsoftmax_ref.checks import check_new_name
 from annsoftmax_ref.head import SoftmaxHead
 from annsoftmax_ref.nearest import NearestClasses
 from annsoftmax_ref.objectives import CosFace, Objective, make_objective
-from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LSHClasses
+from annsoftmax_ref.rivals import ForestClasses, LabelGraphClasses, LogQClasses, LSHClasses
 from annsoftmax_ref.selectors import AllClasses, RandomClasses, Selector
 
 DEFAULT_HEADS = ("full", "random", "ann")  # those that a comparison trains unless told otherwise
@@ -48,6 +48,7 @@ register_head("ann")(NearestClasses)
 register_head("lsh")(LSHClasses)
 register_head("forest")(ForestClasses)
 register_head("knn")(LabelGraphClasses)
+register_head("logq")(LogQClasses)
 register_head("random_dense", sparse=False)(RandomClasses)
 
 

@@ -6,6 +6,7 @@ any number of classes out of pairs of characters. Each gives an object with ``tr
 
 Real sets are read only when a batch asks: ``load_image_folder`` (ImageNet, Products-10K), ``load_record_io`` (MS1MV3,
 Glint360K, WebFace), ``load_memmap`` (features made before), ``load_xmc`` (Amazon-670K), ``VerificationPairs`` (LFW).
+``load_words`` reads any text, or Python's own documentation: the next word, or skip-gram.
 """
 
 from annsoftmax_ref.datasets.augment import Augmentation
@@ -17,6 +18,7 @@ from annsoftmax_ref.datasets.memmap import MappedFeatures, load_memmap
 from annsoftmax_ref.datasets.pairs import PairData, PairSet, load_pairs
 from annsoftmax_ref.datasets.record_io import RecordFile, RecordSet, load_record_io
 from annsoftmax_ref.datasets.verification_bin import VerificationPairs
+from annsoftmax_ref.datasets.words import NextWords, SkipGrams, WordData, WordPairs, load_words
 from annsoftmax_ref.datasets.xmc import SparseRows, XMCFile, load_xmc
 from annsoftmax_ref.datasets.zipf import zipf_subset
 
@@ -26,12 +28,16 @@ __all__ = [
     "ImageFolder",
     "ImageSet",
     "MappedFeatures",
+    "NextWords",
     "PairData",
     "PairSet",
     "RecordFile",
     "RecordSet",
+    "SkipGrams",
     "SparseRows",
     "VerificationPairs",
+    "WordData",
+    "WordPairs",
     "XMCFile",
     "load_fonts",
     "load_glyphs",
@@ -39,6 +45,7 @@ __all__ = [
     "load_memmap",
     "load_pairs",
     "load_record_io",
+    "load_words",
     "load_xmc",
     "to_float",
     "zipf_subset",

@@ -1,8 +1,8 @@
 """How good a trained model is, measured as the field does it.
 
 ``evaluate`` gives the report that the data ask for (``report``), out of embeddings without gradient (``embeddings``),
-the pairs and galleries of face recognition (``verification``), the rankings of product search (``retrieval``), and
-accuracy by how often a class was seen (``buckets``).
+the pairs and galleries of face recognition (``verification``), the rankings of product search (``retrieval``), accuracy
+by how often a class was seen (``buckets``), and what words are worth as vectors (``words``).
 """
 
 from annsoftmax_ref.evaluation.embeddings import embed, embed_all, evaluating
@@ -19,6 +19,7 @@ from annsoftmax_ref.evaluation.report import (
     uneven_counts,
     verify,
 )
+from annsoftmax_ref.evaluation.words import nearest_words, perplexity, rank_correlation, word_vectors
 
 __all__ = [
     "accuracy",
@@ -30,9 +31,13 @@ __all__ = [
     "evaluating",
     "headline",
     "hits",
+    "nearest_words",
+    "perplexity",
     "precision_report",
+    "rank_correlation",
     "recall_at_1",
     "score",
     "uneven_counts",
     "verify",
+    "word_vectors",
 ]

@@ -21,6 +21,7 @@ from annsoftmax_ref.evaluation.verification import (
     tar_at_far,
     ten_fold_accuracy,
 )
+from annsoftmax_ref.evaluation.words import agreement_with_people, perplexity, word_vectors
 
 FARS = {"tar_at_far_1e-2": 1e-2, "tar_at_far_1e-3": 1e-3, "tar_at_far_1e-4": 1e-4}
 PAIRS = 100_000  # of each kind, for TAR at FAR: ten false accepts at 1e-4
@@ -37,6 +38,8 @@ def evaluate(model: nn.Module, head: nn.Module, data, seed: int = 0) -> dict[str
     accuracy by thirds of the classes, from the most to the least frequent in training.
     Unseen classes (``data.split`` is "embedding"): what ``embedding_report`` gives.
     Several classes a sample ("multilabel"): "precision_at_1", "..3", "..5".
+    Words ("words"): as classification, with "top10", "perplexity" and, where there are ``data.pairs``,
+    "rank_correlation" and "pairs_known" (``words.agreement_with_people``).
     seed: of the pairs and distractors; leave it, and every head and training seed is measured on the same ones.
     """
     split = getattr(data, "split", "faces")
@@ -44,6 +47,8 @@ def evaluate(model: nn.Module, head: nn.Module, data, seed: int = 0) -> dict[str
         return embedding_report(*embed_all(model, data.test), seed)
     if split == "multilabel":
         return precision_report(model, head, data.test)
+    if split == "words":
+        return words_report(model, head, data)
     return classification_report(model, head, data)
 
 
@@ -64,9 +69,23 @@ def headline(report: dict[str, float | None]) -> str:
 
 def classification_report(model: nn.Module, head: nn.Module, data) -> dict[str, float | None]:
     """One pass over the test set; see ``evaluate``."""
-    found, labels = hits(model, head, data.test, min(5, data.num_classes))
+    return _ranking_report(*hits(model, head, data.test, min(5, data.num_classes)), data)
+
+
+def words_report(model: nn.Module, head: nn.Module, data) -> dict[str, float | None]:
+    """Two passes over the test set; see ``evaluate``."""
+    found, labels = hits(model, head, data.test, min(10, data.num_classes))
+    report = _ranking_report(found, labels, data)
+    report |= {"top10": _share(found.any(dim=1)), "perplexity": perplexity(model, head, data.test)}
+    if data.pairs is None or getattr(head, "shards", None) is not None:  # else each process has some of the vectors
+        return report
+    return report | agreement_with_people(word_vectors(model, head, data), data.class_names, data.pairs)
+
+
+def _ranking_report(found: Tensor, labels: Tensor, data) -> dict[str, float | None]:
+    """found [n, k] and labels [n] as ``hits`` gives them."""
     first = found[:, 0]
-    report = {"accuracy": _share(first), "top5": _share(found.any(dim=1))}
+    report = {"accuracy": _share(first), "top5": _share(found[:, :5].any(dim=1))}
     counts = uneven_counts(data)
     if counts is not None:
         report |= {name: bucket.accuracy for name, bucket in accuracy_by_frequency(first, labels, counts).items()}

@@ -18,6 +18,7 @@ Format = Callable[[Rows], str]
 METRICS = {  # of a row's report, and their titles
     "accuracy": "accuracy",
     "top5": "top-5",
+    "top10": "top-10",
     "head": "frequent",
     "middle": "middle",
     "tail": "rare",
@@ -32,7 +33,11 @@ METRICS = {  # of a row's report, and their titles
     "precision_at_1": "P@1",
     "precision_at_3": "P@3",
     "precision_at_5": "P@5",
+    "perplexity": "perplexity",
+    "rank_correlation": "rank correlation",
+    "pairs_known": "pairs known",
 }
+NO_SHARES = ("perplexity",)
 
 
 def percent(name: str, sign: str = "") -> Format:
@@ -174,7 +179,8 @@ def comparison(rows: Rows) -> str:
     """
     known = dict.fromkeys(name for row in rows for name, value in row["metrics"].items() if value is not None)
     reported = sorted(known, key=lambda name: (":" in name, list(METRICS).index(name) if name in METRICS else 0))
-    formats = {_title(name): percent(name, "%") for name in reported} | COLUMNS
+    shown = {_title(name): plain(name) if name in NO_SHARES else percent(name, "%") for name in reported}
+    formats = shown | COLUMNS
     cells: Cells = {}
     for row in rows:
         cells.setdefault((row["head"], row["objective"]), []).append(row)

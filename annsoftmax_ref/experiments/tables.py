@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from annsoftmax_ref.experiments.clock import TIMED, converged_cells, needed, report_converged, report_seconds
 from annsoftmax_ref.experiments.confirmed import confirmed_cells, report_confirmed
 from annsoftmax_ref.experiments.crossed import crossed_cells, draw_crossed, report_crossed
+from annsoftmax_ref.experiments.language import language_cells, report_language
 from annsoftmax_ref.experiments.options import beyond_cells, recall_cells, report_beyond, report_recall
 from annsoftmax_ref.experiments.plots import group_curves, rate_curves, recall_points, training_curves
 from annsoftmax_ref.experiments.reports import (
@@ -238,6 +239,11 @@ def make_tables() -> dict[str, Table]:
             "Does a head in 16 or 8 bits cost accuracy (CosFace; 20,000 pairs, and a tenth of 5,204 classes)?",
             storage_cells(),
             report_storage,
+        ),
+        "language": Table(
+            "And when classes are words, and the next one is asked for (cross entropy, a tenth of 4,719 words)?",
+            language_cells(),
+            report_language,
         ),
         "beyond": Table("What do options beyond the paper bring?", beyond_cells(), report_beyond),
     }

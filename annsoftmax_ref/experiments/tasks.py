@@ -19,18 +19,22 @@ from annsoftmax_ref.datasets import (
     load_memmap,
     load_pairs,
     load_record_io,
+    load_words,
     load_xmc,
     zipf_subset,
 )
 from annsoftmax_ref.datasets.inputs import are_images
-from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet
+from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet, WordNet
 
 NAMES = (
     "glyphs, glyphs:unseen, glyphs:zipf, pairs:NUMBER_OF_CLASSES, fonts:FOLDER, folder:PATH, records:PATH, "
-    "features:FOLDER or xmc:TRAIN[,TEST]"
+    "features:FOLDER, xmc:TRAIN[,TEST] or words[:FILE_OR_FOLDER]"
 )
 ZIPF_EXPONENT = 1.0
 SETTING = re.compile(r",(?:(size|skip)=(\d+)|(colour))$")
+WORDS = {"mode": str, "pairs": str, "subsample": float}  # of words, with the kinds of their values
+WORDS |= dict.fromkeys(("vocabulary", "window", "min_count", "skip"), int)
+WORD_SETTING = re.compile(rf"(?:^|,)({'|'.join(WORDS)})=([^,]*)$")
 
 
 def load_task(task: str):
@@ -42,7 +46,10 @@ def load_task(task: str):
     at the end where so many files may be broken (else a hundredth, at least 10). ``records:PATH``: InsightFace's .rec
     and .idx (PATH with or without the ending, or the folder of train.rec). It and ``folder`` also with ``,size=112``
     (pixels a side, else 32) and ``,colour`` (else grey). ``features:FOLDER``: features.npy and labels.npy in it.
-    ``xmc:TRAIN[,TEST]``: files of sparse texts.
+    ``xmc:TRAIN[,TEST]``: files of sparse texts. ``words``: the next word in Python's own documentation, and
+    ``words:PATH``: in a text file, or a folder of .txt, .md and .py files. Both with ``,mode=skipgram``,
+    ``,vocabulary=20000``, ``,window=4``, ``,min_count=5``, ``,subsample=0.001``, ``,pairs=FILE`` (and, of a folder,
+    ``,skip=5``): ``load_words`` says what these are; ``words:mode=skipgram`` is without a path.
     Raises ValueError for a name that is none and for files that are missing or broken.
     """
     name, _, detail = task.partition(":")
@@ -50,7 +57,7 @@ def load_task(task: str):
         return load_pairs(int(detail or 100_000))
     if name == "glyphs" and detail in GLYPHS:
         return GLYPHS[detail]()
-    if name in LOADERS and detail:
+    if name in LOADERS and (detail or task == "words"):
         return LOADERS[name](detail)
     raise ValueError(f"task is {task!r}; it should be {NAMES}")
 
@@ -58,7 +65,7 @@ def load_task(task: str):
 def without_skip(task: str) -> str:
     """The task's name without how many files may be skipped, which changes none of the data that are read."""
     name, _, detail = task.partition(":")
-    return re.sub(r",skip=\d+(?=,|$)", "", task) if name in ("fonts", "folder") and detail else task
+    return re.sub(r",skip=\d+(?=,|$)", "", task) if name in ("fonts", "folder", "words") else task
 
 
 def _load_fonts(detail: str):
@@ -95,6 +102,18 @@ def _load_xmc(detail: str):
     return load_xmc(train, test or None)
 
 
+def _load_words(detail: str):
+    settings: dict = {}
+    while found := WORD_SETTING.search(detail):
+        name, value = found.groups()
+        try:
+            settings[name] = WORDS[name](value)
+        except ValueError as error:
+            raise ValueError(f"{name} is {value!r}; it should be a number") from error
+        detail = detail[: found.start()]
+    return load_words(detail or None, **settings)
+
+
 def _settings(detail: str, *known: str) -> tuple[str, dict]:
     """``PATH,size=112,colour`` -> the path and its loader's arguments, of those ``known``; a task so names the data."""
     settings: dict = {}
@@ -115,18 +134,21 @@ LOADERS = {
     "records": _load_records,
     "features": _load_features,
     "xmc": _load_xmc,
+    "words": _load_words,
 }
 
 
 def make_model(data, embedding_size: int, seed: int = 0) -> nn.Module:
     """The backbone for what ``data.train.batch`` gives: ``ConvNet`` for images of its size and channels, ``TextNet``
-    for sparse texts, ``FeatureNet`` for features [B, d]. Its output is [B, embedding_size]."""
+    for sparse texts, ``WordNet`` for words, ``FeatureNet`` for features [B, d]. Its output is [B, embedding_size]."""
     sample = sample_of(data)
     if isinstance(sample, SparseRows):
         return TextNet(data.num_features, embedding_size, seed=seed)
     if are_images(sample):
         size, grey = form_of(sample)
         return ConvNet(embedding_size, seed=seed, channels=1 if grey else 3, size=size)
+    if sample.dtype == torch.int64:
+        return WordNet(data.num_classes + 1, sample.shape[1], embedding_size, seed=seed)
     return FeatureNet(sample.shape[1], embedding_size, seed=seed)
 
 

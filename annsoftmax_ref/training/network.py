@@ -105,6 +105,35 @@ class TextNet(nn.Module):
         return self.layers(self.vectors(features, offsets, per_sample_weights=values))
 
 
+class WordNet(nn.Module):
+    """words [B, window] int64 below num_words -> embeddings [B, embedding_size].
+
+    A window of one, as of skip-gram: the word's vector. Else the vectors of its words, ``hidden`` numbers each, go side
+    by side through one hidden layer, as in Bengio et al. (JMLR 2003). The embedding is not normalised over the batch:
+    what all samples have in common is how frequent words get their larger logits, in a head without biases.
+    The gradient of the vectors is dense: num_words * hidden numbers.
+    """
+
+    def __init__(self, num_words: int, window: int, embedding_size: int = 128, hidden: int = 128, seed: int = 0):
+        super().__init__()
+        sizes = {"num_words": num_words, "window": window, "embedding_size": embedding_size, "hidden": hidden}
+        for name, value in sizes.items():
+            check_positive_int(name, value)
+        self.embedding_size = embedding_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.vectors = nn.Embedding(num_words, embedding_size if window == 1 else hidden)
+            self.layers = nn.Sequential(nn.Flatten())
+            if window == 1:  # only a direction counts: a step of size lr turns one of length 1 by about lr
+                nn.init.normal_(self.vectors.weight, std=embedding_size**-0.5)
+            else:
+                inner = nn.Linear(window * hidden, 2 * hidden)
+                self.layers.extend([inner, nn.ReLU(inplace=True), nn.Linear(2 * hidden, embedding_size)])
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.layers(self.vectors(words))
+
+
 def _halving(channels: int, out: int, kernel: int) -> tuple[nn.Module, ...]:
     # No bias: the normalisation takes it away again.
     return (

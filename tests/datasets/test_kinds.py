@@ -16,6 +16,7 @@ from annsoftmax_ref.datasets import (
     load_fonts,
     load_memmap,
     load_record_io,
+    load_words,
     load_xmc,
 )
 
@@ -68,6 +69,11 @@ def read_text(folder, content):
     load_xmc(folder / "train.txt")
 
 
+def read_book(folder, content):
+    (folder / "book.txt").write_bytes(content)
+    load_words(folder / "book.txt")
+
+
 def read_image(folder, content):
     for name in "ab":
         (folder / name).mkdir()
@@ -93,6 +99,7 @@ READERS = {
         for ending in ("npy", "raw")
     },
     "train.txt": (read_text, "a text of points"),
+    "book.txt": (read_book, "a text in UTF-8"),
     "a/0.png": (read_image, "one of JPEG, PNG"),
     **{f"a.{ending}": (read_font(ending), "a .ttf, .otf or .ttc font") for ending in ("ttf", "otf", "ttc")},
 }

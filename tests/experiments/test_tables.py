@@ -15,13 +15,15 @@ COUNTER = itertools.count()
 def made_up(run: Run) -> dict:
     """A row with the fields of a real one; accuracy tells the seed, the rest counts up."""
     value = 0.5 + run.seed / 100
-    names = ("accuracy", "top5", "head", "middle", "tail", *UNSEEN)
+    names = ("accuracy", "top5", "top10", "perplexity", "head", "middle", "tail", *UNSEEN)
     looks = {name: [0.1, 0.2, 0.3] for name in runs.LOOKS}
     return {
         **vars(run),
         "options": dict(run.options),
         "accuracy": value,
         "metrics": dict.fromkeys(names, value),
+        "num_classes": 4719,
+        "environment": {"python": "3.11.7", "numpy": "2.4.6"},
         "seconds": 10.0,
         "head_ms": 1.0 + next(COUNTER),
         "phases_ms": dict.fromkeys(phases.STAGES, 0.5),
@@ -105,3 +107,13 @@ def test_searches_are_compared_at_equal_groups_and_with_themselves_without(store
     text = tables.TABLES["searches"].render(store)
     assert "ann, far=False, groups is 0.5 ± 0.0 ahead of random, groups" in text
     assert text.count("random 2.0 ± 0.0, lsh 2.0 ± 0.0, forest 2.0 ± 0.0, knn 2.0 ± 0.0, ann, far=False 2.0 ± 0.0") == 5
+
+
+@pytest.mark.parametrize("points, words", [(-0.4, "ann holds full"), (-0.6, "ann does not hold full"), (2, "holds")])
+def test_whether_ann_holds_full_softmax_on_words_is_said_whichever_way_it_went(store, points, words):
+    for run, row in store.rows.items():
+        if run.task == "words" and (run.head, run.rate, run.options) == ("ann", 0.1, ()):
+            row["metrics"]["accuracy"] += points / 100
+    text = tables.TABLES["language"].render(store)
+    assert words in text and "4,719 words, of Python 3.11.7's and NumPy 2.4.6's." in text
+    assert f"it is {points:+.1f} points off, over 3 pairs" in text

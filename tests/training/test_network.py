@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from annsoftmax_ref.datasets import SparseRows
-from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet
+from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet, WordNet
 
 
 def test_shapes_and_gradients():
@@ -99,3 +99,16 @@ def test_wrong_sizes_of_the_others(kind):
         kind(4, 0)
     with pytest.raises(TypeError, match="is 2.5"):
         kind(2.5, 4)
+
+
+def test_words_of_a_window_of_one_are_their_vectors_and_of_more_depend_on_their_order():
+    words = torch.tensor([[3, 1], [1, 3], [3, 3]])
+    one, two = WordNet(5, 1, 16, seed=1), WordNet(5, 2, 16, hidden=8, seed=1)
+    assert torch.equal(one(words[:, :1]), one.vectors.weight[[3, 1, 3]])
+    out = two(words)
+    assert out.shape == (3, 16) and not torch.equal(out[0], out[1])
+    assert torch.equal(out, WordNet(5, 2, 16, hidden=8, seed=1)(words))
+    out.square().sum().backward()
+    assert (two.vectors.weight.grad.abs().sum(dim=1) > 0).tolist() == [False, True, False, True, False]
+    with pytest.raises(ValueError, match="window is 0"):
+        WordNet(5, 0)
