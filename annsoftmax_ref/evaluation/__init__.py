@@ -1,11 +1,12 @@
 """How good a trained model is, measured as the field does it.
 
 ``evaluate`` gives the report that the data ask for (``report``), out of embeddings without gradient (``embeddings``),
-the pairs and galleries of face recognition (``verification``), the rankings of product search (``retrieval``), and
-accuracy by how often a class was seen (``buckets``).
+the pairs and galleries of face recognition (``verification``), the rankings of product search (``retrieval``) and of
+recommenders (``ranking``), and accuracy by how often a class was seen (``buckets``).
 """
 
 from annsoftmax_ref.evaluation.embeddings import embed, embed_all, evaluating
+from annsoftmax_ref.evaluation.ranking import mrr_of_ranks, ndcg_of_ranks, own_ranks, recall_of_ranks
 from annsoftmax_ref.evaluation.report import (
     accuracy,
     classification_report,
@@ -14,6 +15,7 @@ from annsoftmax_ref.evaluation.report import (
     headline,
     hits,
     precision_report,
+    ranking_report,
     recall_at_1,
     score,
     uneven_counts,
@@ -30,8 +32,13 @@ __all__ = [
     "evaluating",
     "headline",
     "hits",
+    "mrr_of_ranks",
+    "ndcg_of_ranks",
+    "own_ranks",
     "precision_report",
+    "ranking_report",
     "recall_at_1",
+    "recall_of_ranks",
     "score",
     "uneven_counts",
     "verify",

@@ -11,26 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from annsoftmax_ref.datasets import (
+    ItemHistory,
     SparseRows,
     VerificationPairs,
     load_fonts,
     load_glyphs,
     load_image_folder,
+    load_items,
     load_memmap,
     load_pairs,
     load_record_io,
     load_xmc,
+    make_items,
     zipf_subset,
 )
 from annsoftmax_ref.datasets.inputs import are_images
-from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet
+from annsoftmax_ref.training.network import ConvNet, FeatureNet, SessionNet, TextNet
 
 NAMES = (
     "glyphs, glyphs:unseen, glyphs:zipf, pairs:NUMBER_OF_CLASSES, fonts:FOLDER, folder:PATH, records:PATH, "
-    "features:FOLDER or xmc:TRAIN[,TEST]"
+    "features:FOLDER, xmc:TRAIN[,TEST], items, items:NUMBER_OF_ITEMS or items:FILE[,columns=USER,ITEM,TIME]"
 )
 ZIPF_EXPONENT = 1.0
-SETTING = re.compile(r",(?:(size|skip)=(\d+)|(colour))$")
+SETTING = re.compile(r",(?:(size|skip|min_count|length)=(\d+)|(colour))$")
+COLUMNS = re.compile(r",columns=(.+?)(?=$|,(?:min_count|length)=\d+)")
 
 
 def load_task(task: str):
@@ -42,7 +46,9 @@ def load_task(task: str):
     at the end where so many files may be broken (else a hundredth, at least 10). ``records:PATH``: InsightFace's .rec
     and .idx (PATH with or without the ending, or the folder of train.rec). It and ``folder`` also with ``,size=112``
     (pixels a side, else 32) and ``,colour`` (else grey). ``features:FOLDER``: features.npy and labels.npy in it.
-    ``xmc:TRAIN[,TEST]``: files of sparse texts.
+    ``xmc:TRAIN[,TEST]``: files of sparse texts. ``items``, ``items:NUMBER_OF_ITEMS``: made sessions, the next item as
+    class. ``items:FILE``: recorded ones, also with ``,columns=0,1,3`` (of user, item and time, or the header's names),
+    ``,min_count=5`` (items with fewer events are left out) and ``,length=50`` (the latest items, which the model sees).
     Raises ValueError for a name that is none and for files that are missing or broken.
     """
     name, _, detail = task.partition(":")
@@ -50,6 +56,8 @@ def load_task(task: str):
         return load_pairs(int(detail or 100_000))
     if name == "glyphs" and detail in GLYPHS:
         return GLYPHS[detail]()
+    if name == "items" and (not detail or detail.isdecimal()):
+        return make_items(int(detail)) if detail else make_items()
     if name in LOADERS and detail:
         return LOADERS[name](detail)
     raise ValueError(f"task is {task!r}; it should be {NAMES}")
@@ -95,6 +103,13 @@ def _load_xmc(detail: str):
     return load_xmc(train, test or None)
 
 
+def _load_items(detail: str):
+    named = COLUMNS.search(detail)
+    columns = named[1].split(",") if named else None
+    path, settings = _settings(COLUMNS.sub("", detail), "min_count", "length")
+    return load_items(path, columns, **settings)
+
+
 def _settings(detail: str, *known: str) -> tuple[str, dict]:
     """``PATH,size=112,colour`` -> the path and its loader's arguments, of those ``known``; a task so names the data."""
     settings: dict = {}
@@ -115,15 +130,19 @@ LOADERS = {
     "records": _load_records,
     "features": _load_features,
     "xmc": _load_xmc,
+    "items": _load_items,
 }
 
 
 def make_model(data, embedding_size: int, seed: int = 0) -> nn.Module:
     """The backbone for what ``data.train.batch`` gives: ``ConvNet`` for images of its size and channels, ``TextNet``
-    for sparse texts, ``FeatureNet`` for features [B, d]. Its output is [B, embedding_size]."""
+    for sparse texts, ``SessionNet`` for sessions, ``FeatureNet`` for features [B, d]. Its output is
+    [B, embedding_size]."""
     sample = _sample(data)
     if isinstance(sample, SparseRows):
         return TextNet(data.num_features, embedding_size, seed=seed)
+    if isinstance(sample, ItemHistory):
+        return SessionNet(data.num_classes, embedding_size, seed=seed)
     if are_images(sample):
         size, grey = _form(sample)
         return ConvNet(embedding_size, seed=seed, channels=1 if grey else 3, size=size)
