@@ -29,6 +29,7 @@ from torch import Tensor
 from annsoftmax_ref.checks import check_positive_int
 from annsoftmax_ref.datasets.files import FileData, check_file, check_index
 
+WANTED = "a text with user, item and time"
 SEPARATORS = ("\t", "::", ";", ",")
 PACKED, BROKEN = b"\x1f\x8b", (EOFError, gzip.BadGzipFile, zlib.error)  # gzip's first bytes, and its errors
 
@@ -121,9 +122,8 @@ def split_sessions(items: np.ndarray, sessions: np.ndarray, names, length: int) 
 
 
 def _checked(path: str | os.PathLike) -> str:
-    wanted = "a text with user, item and time"
     try:
-        return check_file("path", path, wanted, _open)
+        return check_file("path", path, WANTED, _open)
     except BROKEN as error:
         raise _not_whole(path) from error
 
@@ -136,7 +136,9 @@ def _open(path: str, mode: str = "rb"):
 
 
 def _not_whole(path) -> ValueError:
-    return ValueError(f"{os.fspath(path)} is not a whole file of gzip; it is damaged or cut short")
+    return ValueError(
+        f"path is {os.fspath(path)}, which is packed by gzip, but damaged or cut short; it should be {WANTED}"
+    )
 
 
 def _lines(path: str) -> Iterator[str]:

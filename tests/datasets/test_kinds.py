@@ -14,6 +14,7 @@ from annsoftmax_ref.datasets import (
     RecordSet,
     VerificationPairs,
     load_fonts,
+    load_items,
     load_memmap,
     load_record_io,
     load_xmc,
@@ -68,6 +69,11 @@ def read_text(folder, content):
     load_xmc(folder / "train.txt")
 
 
+def read_log(folder, content):
+    (folder / "log.csv").write_bytes(content)
+    load_items(folder / "log.csv")
+
+
 def read_image(folder, content):
     for name in "ab":
         (folder / name).mkdir()
@@ -93,6 +99,7 @@ READERS = {
         for ending in ("npy", "raw")
     },
     "train.txt": (read_text, "a text of points"),
+    "log.csv": (read_log, "a text with user"),
     "a/0.png": (read_image, "one of JPEG, PNG"),
     **{f"a.{ending}": (read_font(ending), "a .ttf, .otf or .ttc font") for ending in ("ttf", "otf", "ttc")},
 }
