@@ -6,7 +6,7 @@ and Diginetica (CIKM Cup 2016), and most exports of a shop. The separator is the
 that the first line has; that line may be a header; times are numbers, or dates as ISO 8601 writes them. A file packed
 by gzip is read as it is.
 
-A user's last item is tested on (leave-one-out), every other one but the first is trained on. All events are in memory,
+A user's last item is tested on (leave-one-out), every other one but the first is trained on. All events stay in memory,
 24 bytes each.
 """
 
