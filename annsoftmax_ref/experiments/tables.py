@@ -162,9 +162,8 @@ def report_frequency(cells: Cells) -> str:
 
 
 def report_items(cells: Cells) -> str:
-    names = ("recall_at_10", "recall_at_20", "ndcg_at_10", "mrr", "head", "middle", "tail")
-    titles = [METRICS[name] for name in names[:4]] + [f"recall@10, {METRICS[name]} items" for name in names[4:]]
-    table = listing(cells, {title: percent(name) for title, name in zip(titles, names, strict=True)}, "%")
+    columns = {METRICS[name]: percent(name) for name in ("recall_at_10", "recall_at_20", "ndcg_at_10", "mrr")}
+    table = listing(cells, columns, "%")
     best = percent("best_recall_at_10")([row for rows in cells.values() for row in rows[:1]][:1])
     ceiling = f"The best recall@10 that any model can be expected to reach on these test sessions: {best} %."
     searched = [title for title in ITEM_HEADS if title.startswith("ann")]
