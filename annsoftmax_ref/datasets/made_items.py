@@ -23,7 +23,7 @@ from torch import Tensor
 
 from annsoftmax_ref.checks import check_from_0, check_positive_int
 from annsoftmax_ref.datasets.files import Numbers
-from annsoftmax_ref.datasets.items import ItemData, split_sessions
+from annsoftmax_ref.datasets.items import ItemData, SessionSet, split_sessions
 
 FOLLOW, TASTE, STRAY = 0.5, 0.3, 0.2
 FOLLOWERS = (0.6, 0.3, 0.1)
@@ -31,28 +31,31 @@ CLUSTER = 50  # items
 SHORTEST, LONGEST = 5, 15  # sessions
 USERS = 2  # an item
 LENGTH = 50
+TESTS = 10_000
 CELLS = 1 << 22  # probabilities held at a time
 
 
 @dataclass
 class ItemSource:
-    """popularity [N], of sum 1; cluster [N], not falling; follows [K, K], the clusters after each, rows of sum 1."""
+    """popularity [N], of sum 1; cluster [N], not falling; followers [K, 3], the clusters that follow each, not falling,
+    and how probably each of them does: chances [K, 3], rows of sum 1."""
 
     popularity: np.ndarray
     cluster: np.ndarray
-    follows: np.ndarray
+    followers: np.ndarray
+    chances: np.ndarray
 
     @classmethod
     def drawn(cls, num_items: int, rng: np.random.Generator) -> ItemSource:
         clusters = max(len(FOLLOWERS), num_items // CLUSTER)
         popularity = rng.permutation(1 / np.arange(1, num_items + 1))
-        source = cls(popularity / popularity.sum(), np.arange(num_items) * clusters // num_items, np.empty(0))
-        source.follows = np.zeros((clusters, clusters))
-        for row in source.follows:
-            row[rng.choice(clusters, len(FOLLOWERS), replace=False, p=source.mass)] = FOLLOWERS
-        return source
+        popularity, cluster = popularity / popularity.sum(), np.arange(num_items) * clusters // num_items
+        mass = np.bincount(cluster, popularity)
+        drawn = [rng.choice(clusters, len(FOLLOWERS), replace=False, p=mass) for _ in range(clusters)]
+        order = np.argsort(drawn, axis=1)
+        return cls(popularity, cluster, np.take_along_axis(np.array(drawn), order, 1), np.array(FOLLOWERS)[order])
 
-    @property
+    @cached_property
     def mass(self) -> np.ndarray:
         """The popularity of each cluster [K]."""
         return np.bincount(self.cluster, self.popularity)
@@ -60,17 +63,17 @@ class ItemSource:
     def sessions(self, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A session for each of the lengths [u] -> its items [u, longest]; what is beyond its length is of none."""
         edges = np.concatenate([[0], self.mass.cumsum()])
-        total, follows = self.popularity.cumsum(), self.follows.cumsum(axis=1)
+        total, up_to = self.popularity.cumsum(), self.chances.cumsum(axis=1)
         users = len(lengths)
         taste = rng.choice(len(self.mass), users, p=self.mass)
         items = np.empty((users, lengths.max()), np.int64)
         for step in range(items.shape[1]):
             low, high = np.zeros(users), np.ones(users)  # of the popularity, as a range: of all items
             if step:
-                before = follows[self.cluster[items[:, step - 1]]]
-                next_one = (rng.random((users, 1)) * before[:, -1:] >= before).sum(axis=1)
+                before = self.cluster[items[:, step - 1]]
+                place = (rng.random((users, 1)) * up_to[before, -1:] >= up_to[before]).sum(axis=1)
                 kind = rng.random(users)
-                chosen = np.where(kind < FOLLOW, next_one, taste)
+                chosen = np.where(kind < FOLLOW, self.followers[before, place], taste)
                 bound = kind < FOLLOW + TASTE
                 low[bound], high[bound] = edges[chosen[bound]], edges[chosen[bound] + 1]
             drawn = np.searchsorted(total, low + (high - low) * rng.random(users), side="right")
@@ -81,17 +84,20 @@ class ItemSource:
         """items [b, T], of which row k has ``lengths[k]`` -> the probability of the next one's cluster [b, K].
 
         Bayes' rule: an item of cluster c that came after one of cluster b speaks for the taste c by the factor
-        1 + TASTE / (FOLLOW follows[b, c] + STRAY mass[c]), and for no other.
+        1 + TASTE / (FOLLOW p(c follows b) + STRAY mass[c]), and for no other.
         """
         mass, cluster = self.mass, self.cluster[items]
         before, after = cluster[:, :-1], cluster[:, 1:]
-        factor = np.log1p(TASTE / (FOLLOW * self.follows[before, after] + STRAY * mass[after]))
+        followed = np.where(self.followers[before] == after[..., None], self.chances[before], 0).sum(axis=-1)
+        factor = np.log1p(TASTE / (FOLLOW * followed + STRAY * mass[after]))
         row, column = (np.arange(1, items.shape[1]) < lengths[:, None]).nonzero()
         belief = np.tile(np.log(mass), (len(items), 1))
         np.add.at(belief, (row, after[row, column]), factor[row, column])
         belief = np.exp(belief - belief.max(axis=1, keepdims=True))
+        found = TASTE * belief / belief.sum(axis=1, keepdims=True) + STRAY * mass
         last = cluster[np.arange(len(items)), lengths - 1]
-        return FOLLOW * self.follows[last] + TASTE * belief / belief.sum(axis=1, keepdims=True) + STRAY * mass
+        found[np.arange(len(items))[:, None], self.followers[last]] += FOLLOW * self.chances[last]
+        return found
 
 
 @dataclass
@@ -116,7 +122,10 @@ class MadeItems(ItemData):
 
 
 def make_items(num_items: int = 5_000, seed: int = 0) -> MadeItems:
-    """Sessions of two users an item, 5 to 15 items long, all drawn by ``seed``; every item is a class, seen or not."""
+    """Sessions of two users an item, 5 to 15 items long, all drawn by ``seed``; every item is a class, seen or not.
+
+    The last items of the first 10,000 users are tested on, those of the others are left out.
+    """
     if check_positive_int("num_items", num_items) < CLUSTER:
         raise ValueError(f"num_items is {num_items}; it should be at least {CLUSTER}")
     rng = np.random.default_rng(check_from_0("seed", seed))
@@ -124,4 +133,5 @@ def make_items(num_items: int = 5_000, seed: int = 0) -> MadeItems:
     lengths = rng.integers(SHORTEST, LONGEST + 1, USERS * num_items)
     items = source.sessions(lengths, rng)
     data = split_sessions(items[np.arange(items.shape[1]) < lengths[:, None]], lengths, Numbers(num_items), LENGTH)
-    return MadeItems(data.train, data.test, data.num_classes, data.class_names, source=source)
+    test = SessionSet(data.test.items, data.test.starts[:TESTS], data.test.places[:TESTS], LENGTH)
+    return MadeItems(data.train, test, data.num_classes, data.class_names, source=source)

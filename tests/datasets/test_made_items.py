@@ -32,22 +32,29 @@ def test_popularity_follows_zipfs_law(made):
     assert np.corrcoef(np.log(drawn + 1), np.log(made.source.popularity))[0, 1] > 0.8
 
 
+def dense(source):
+    """[K, K], how probably which cluster follows which."""
+    follows = np.zeros((len(source.mass), len(source.mass)))
+    np.put_along_axis(follows, source.followers, source.chances, axis=1)
+    return follows
+
+
 def test_clusters_follow_clusters_as_often_as_is_stated(made):
-    source, items = made.source, made.train.items.numpy()
-    assert np.allclose(source.follows.sum(axis=1), 1) and set(source.follows.flat) == {0, *FOLLOWERS}
+    source, items, follows = made.source, made.train.items.numpy(), dense(made.source)
+    assert np.allclose(follows.sum(axis=1), 1) and set(follows.flat) == {0, *FOLLOWERS}
     inner = np.concatenate([made.train.places, made.test.places])
     before, after = source.cluster[items[inner - 1]], source.cluster[items[inner]]
     # Without its own source, a successor comes as often as popularity has it.
-    expected = FOLLOW + (1 - FOLLOW) * (source.follows[before] > 0) @ source.mass
-    assert abs((source.follows[before, after] > 0).mean() - expected.mean()) < 0.02
+    expected = FOLLOW + (1 - FOLLOW) * (follows[before] > 0) @ source.mass
+    assert abs((follows[before, after] > 0).mean() - expected.mean()) < 0.02
 
 
 def brute_force(source, history):
     """The next item's probability [N] by the text of the file: all tastes in turn, all steps in turn."""
-    mass, cluster = source.mass, source.cluster
+    mass, cluster, follows = source.mass, source.cluster, dense(source)
 
     def step(before, taste):
-        clusters = FOLLOW * source.follows[cluster[before]] + STRAY * mass
+        clusters = FOLLOW * follows[cluster[before]] + STRAY * mass
         clusters[taste] += TASTE
         return clusters[cluster] * source.popularity / mass[cluster]
 
