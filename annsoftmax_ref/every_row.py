@@ -48,11 +48,8 @@ def all_cosines(x: Tensor, weight: Tensor) -> Tensor:
 def nearest_of_all(x: Tensor, weight: Tensor, k: int, shifts: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """x [B, d], rows of length 1, weight [N, d] -> the k largest cosines, with shifts [N] added to them, and whose they
     are: [B, k] each, the largest first. Nothing of size [B, N] is made. Rows that lag are brought up to date."""
-    catch_up(weight)
     best = classes = None
-    for part in parts(*weight.shape):
-        scores = cosines(x, unit_rows(weight[part]))
-        scores = scores if shifts is None else scores + shifts[part]
+    for part, scores in scores_by_part(x, weight, shifts):
         found, places = scores.topk(min(k, scores.shape[1]), dim=1)
         places += part.start
         if best is not None:
@@ -60,6 +57,16 @@ def nearest_of_all(x: Tensor, weight: Tensor, k: int, shifts: Tensor | None = No
             places = torch.cat([classes, places], dim=1).gather(1, order)
         best, classes = found, places
     return best, classes
+
+
+@torch.no_grad()
+def scores_by_part(x: Tensor, weight: Tensor, shifts: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """x [B, d], rows of length 1, weight [N, d] -> the rows of a part, and the cosines with them [B, n], with shifts
+    [N] added: part by part. Rows that lag are brought up to date."""
+    catch_up(weight)
+    for part in parts(*weight.shape):
+        scores = cosines(x, unit_rows(weight[part]))
+        yield part, scores if shifts is None else scores + shifts[part]
 
 
 def is_long(weight: Tensor) -> bool:

@@ -69,13 +69,14 @@ def check_index(index, length: int) -> np.ndarray:
     return rows
 
 
-def check_file(name: str, path, wanted: str) -> str:
+def check_file(name: str, path, wanted: str, opened=open) -> str:
     """The path as text; ValueError unless it is an ordinary file (so that no pipe is waited for) and may be ``wanted``,
-    which says in words what is read there: not empty, and none of the kinds that a failed download leaves."""
+    which says in words what is read there: not empty, and none of the kinds that a failed download leaves. ``opened``
+    opens it to look: one that unpacks lets a packed file pass."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"{name} is {path}, which is not a file; it should be {wanted}")
-    with open(path, "rb") as file:
+    with opened(path, "rb") as file:
         kind = mistaken_kind(file.read(LOOKED_AT))
     if kind:
         raise ValueError(f"{name} is {path}, which is {kind}; it should be {wanted}")

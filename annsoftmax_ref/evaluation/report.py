@@ -1,7 +1,7 @@
 """How good a trained model is: ``evaluate`` gives its report, of the kind that its data ask for.
 
 Classification: top-1 and top-5, and top-1 of the classes seen often, less often and seldom. Embedding learning, on
-classes that training did not see: verification, identification and retrieval.
+classes that training did not see: verification, identification and retrieval. Next items: ranks among all items.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from annsoftmax_ref.evaluation.buckets import accuracy_by_frequency
 from annsoftmax_ref.evaluation.embeddings import CHUNK, embed, embed_all, evaluating
 from annsoftmax_ref.evaluation.parts import PartOf
+from annsoftmax_ref.evaluation.ranking import mrr_of_ranks, ndcg_of_ranks, own_ranks, recall_of_ranks
 from annsoftmax_ref.evaluation.retrieval import mean_average_precision, recall_at_k
 from annsoftmax_ref.evaluation.verification import (
     draw_pairs,
@@ -28,7 +29,8 @@ PAIRS = 100_000  # of each kind, for TAR at FAR: ten false accepts at 1e-4
 FOLD_PAIRS = 6_000  # as many as LFW has
 UNEVEN = 5.0  # the third of the most frequent classes has that many times the samples of the third of the rarest
 PRECISION_AT = (1, 3, 5)
-HEADLINES = ("accuracy", "recall_at_1", "precision_at_1")  # of a report; the first that it has
+TOP = 10  # of a list of items that somebody sees
+HEADLINES = ("accuracy", "recall_at_1", "precision_at_1", "recall_at_10")  # of a report; the first that it has
 
 
 def evaluate(model: nn.Module, head: nn.Module, data, seed: int = 0) -> dict[str, float | None]:
@@ -40,6 +42,7 @@ def evaluate(model: nn.Module, head: nn.Module, data, seed: int = 0) -> dict[str
     Several classes a sample ("multilabel"): "precision_at_1", "..3", "..5".
     Words ("words"): as classification, with "top10", "perplexity" and, where there are ``data.pairs``,
     "rank_correlation" and "pairs_known" (``words.agreement_with_people``).
+    Next items ("items"): what ``ranking_report`` gives.
     seed: of the pairs and distractors; leave it, and every head and training seed is measured on the same ones.
     """
     split = getattr(data, "split", "faces")
@@ -49,6 +52,8 @@ def evaluate(model: nn.Module, head: nn.Module, data, seed: int = 0) -> dict[str
         return precision_report(model, head, data.test)
     if split == "words":
         return words_report(model, head, data)
+    if split == "items":
+        return ranking_report(model, head, data)
     return classification_report(model, head, data)
 
 
@@ -59,6 +64,8 @@ def score(model: nn.Module, head: nn.Module, data) -> float:
         return recall_at_1(model, data.test)
     if split == "multilabel":
         return precision_report(model, head, data.test)["precision_at_1"]
+    if split == "items":
+        return accuracy(model, head, data.test, min(TOP, data.num_classes))
     return accuracy(model, head, data.test)
 
 
@@ -144,6 +151,27 @@ def precision_report(model: nn.Module, head: nn.Module, dataset) -> dict[str, fl
         f"precision_at_{k}": int(right[:k].sum()) / (k * len(dataset)) if k <= head.num_classes else None
         for k in PRECISION_AT
     }
+
+
+def ranking_report(model: nn.Module, head: nn.Module, data) -> dict[str, float | None]:
+    """ "recall_at_10", "recall_at_20", "ndcg_at_10", "mrr" of the test samples' own classes among all; recall@10 by
+    thirds of the classes, "head", "middle", "tail", as in ``classification_report``; and "best_recall_at_10", that of
+    ``data.best_ranks``, where the data know how good a model can be at all."""
+    ranks, labels = own_ranks(model, head, data.test)
+    report = {
+        "recall_at_10": recall_of_ranks(ranks, TOP),
+        "recall_at_20": recall_of_ranks(ranks, 2 * TOP),
+        "ndcg_at_10": ndcg_of_ranks(ranks, TOP),
+        "mrr": mrr_of_ranks(ranks),
+    }
+    counts = uneven_counts(data)
+    if counts is not None:
+        buckets = accuracy_by_frequency(ranks <= TOP, labels, counts)
+        report |= {name: bucket.accuracy for name, bucket in buckets.items()}
+    best = getattr(data, "best_ranks", None)
+    if best is not None:
+        report["best_recall_at_10"] = recall_of_ranks(best, TOP)
+    return report
 
 
 def verify(model: nn.Module, pairs) -> dict[str, float | None]:

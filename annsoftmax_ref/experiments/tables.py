@@ -20,10 +20,12 @@ from annsoftmax_ref.experiments.options import beyond_cells, recall_cells, repor
 from annsoftmax_ref.experiments.plots import group_curves, rate_curves, recall_points, training_curves
 from annsoftmax_ref.experiments.reports import (
     HOW_TOLD,
+    METRICS,
     Cells,
     cross,
     gaps,
     listing,
+    paired_gap,
     parts,
     percent,
 )
@@ -31,6 +33,7 @@ from annsoftmax_ref.experiments.runs import Run, Store
 from annsoftmax_ref.experiments.settings import (
     GLYPHS,
     HEADS,
+    ITEMS,
     OBJECTIVES,
     PAIRS,
     RATES,
@@ -92,6 +95,22 @@ def embedding_cells() -> dict:
     return head_cells(**UNSEEN) | others
 
 
+# All at one rate; a head more is a line more: its title, its name and its options.
+ITEM_HEADS = {
+    "full": ("full", {}),
+    "random": ("random", {}),
+    "forest": ("forest", {}),
+    "ann": ("ann", {}),
+    "ann, tail=0.5": ("ann", {"tail": 0.5}),
+    "ann, priority": ("ann", {"priority": True}),
+}
+LEVEL = 0.5  # points that ann may be behind full softmax, to hold it
+
+
+def item_cells() -> dict:
+    return {(title,): seeded(head=head, options=options, **ITEMS) for title, (head, options) in ITEM_HEADS.items()}
+
+
 def rate_cells() -> dict:
     sampled = {
         (head, one_in(rate)): seeded(head=head, rate=rate, **PAIRS)
@@ -141,6 +160,23 @@ def report_frequency(cells: Cells) -> str:
     columns = {"top-1": "accuracy", "top-5": "top5", "head": "head", "middle": "middle", "tail": "tail"}
     table = listing(cells, {title: percent(name) for title, name in columns.items()}, "%")
     return "\n\n".join([table, f"top-1: {gaps(cells, 'accuracy')}", HOW_TOLD])
+
+
+def report_items(cells: Cells) -> str:
+    columns = {METRICS[name]: percent(name) for name in ("recall_at_10", "recall_at_20", "ndcg_at_10", "mrr")}
+    table = listing(cells, columns, "%")
+    best = percent("best_recall_at_10")([row for rows in cells.values() for row in rows[:1]][:1])
+    ceiling = f"The best recall@10 that any model can be expected to reach on these test sessions: {best} %."
+    searched = [title for title in ITEM_HEADS if title.startswith("ann")]
+    told = [f"recall@10: {gaps(cells, 'recall_at_10', ours)} {_held(cells, ours)}" for ours in searched]
+    return "\n\n".join([table, ceiling, *told, HOW_TOLD])
+
+
+def _held(cells: Cells, ours: str) -> str:
+    gap = paired_gap(cells[(ours,)], cells[("full",)], "recall_at_10")
+    if gap is None:
+        return ""
+    return f"{ours} {'holds' if gap.mean >= -LEVEL else 'does not hold'} full softmax within {LEVEL} points."
 
 
 def report_rates(cells: Cells) -> str:
@@ -223,6 +259,11 @@ def make_tables() -> dict[str, Table]:
             report_converged,
             timed=True,
             needed=needed,
+        ),
+        "items": Table(
+            "Which item comes next in a session (cross entropy, a tenth of 5,000 items)?",
+            item_cells(),
+            report_items,
         ),
         "searches": Table(
             "What is the search's part, and what the groups' (pairs with CosFace, and a tenth of 5,204 classes)?",

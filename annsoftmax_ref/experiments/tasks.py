@@ -11,27 +11,32 @@ import torch
 from torch import Tensor, nn
 
 from annsoftmax_ref.datasets import (
+    ItemHistory,
     SparseRows,
     VerificationPairs,
     load_fonts,
     load_glyphs,
     load_image_folder,
+    load_items,
     load_memmap,
     load_pairs,
     load_record_io,
     load_words,
     load_xmc,
+    make_items,
     zipf_subset,
 )
 from annsoftmax_ref.datasets.inputs import are_images
-from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet, WordNet
+from annsoftmax_ref.training.network import ConvNet, FeatureNet, SessionNet, TextNet, WordNet
 
 NAMES = (
     "glyphs, glyphs:unseen, glyphs:zipf, pairs:NUMBER_OF_CLASSES, fonts:FOLDER, folder:PATH, records:PATH, "
-    "features:FOLDER, xmc:TRAIN[,TEST] or words[:FILE_OR_FOLDER]"
+    "features:FOLDER, xmc:TRAIN[,TEST], words[:FILE_OR_FOLDER], items, items:NUMBER_OF_ITEMS or "
+    "items:FILE[,columns=USER,ITEM,TIME]"
 )
 ZIPF_EXPONENT = 1.0
-SETTING = re.compile(r",(?:(size|skip)=(\d+)|(colour))$")
+SETTING = re.compile(r",(?:(size|skip|min_count|length)=(\d+)|(colour))$")
+COLUMNS = re.compile(r",columns=(.+?)(?=$|,(?:min_count|length)=\d+)")
 WORDS = {"mode": str, "pairs": str, "subsample": float}  # of words, with the kinds of their values
 WORDS |= dict.fromkeys(("vocabulary", "window", "min_count", "skip"), int)
 WORD_SETTING = re.compile(rf"(?:^|,)({'|'.join(WORDS)})=([^,]*)$")
@@ -50,6 +55,9 @@ def load_task(task: str):
     ``words:PATH``: in a text file, or a folder of .txt, .md and .py files. Both with ``,mode=skipgram``,
     ``,vocabulary=20000``, ``,window=4``, ``,min_count=5``, ``,subsample=0.001``, ``,pairs=FILE`` (and, of a folder,
     ``,skip=5``): ``load_words`` says what these are; ``words:mode=skipgram`` is without a path.
+    ``items``, ``items:NUMBER_OF_ITEMS``: made sessions, the next item as class. ``items:FILE``: recorded ones, also with
+    ``,columns=0,1,3`` (of user, item and time, or the header's names), ``,min_count=5`` (items with fewer events are left
+    out) and ``,length=50`` (the latest items, which the model sees).
     Raises ValueError for a name that is none and for files that are missing or broken.
     """
     name, _, detail = task.partition(":")
@@ -57,6 +65,8 @@ def load_task(task: str):
         return load_pairs(int(detail or 100_000))
     if name == "glyphs" and detail in GLYPHS:
         return GLYPHS[detail]()
+    if name == "items" and (not detail or detail.isdecimal()):
+        return make_items(int(detail)) if detail else make_items()
     if name in LOADERS and (detail or task == "words"):
         return LOADERS[name](detail)
     raise ValueError(f"task is {task!r}; it should be {NAMES}")
@@ -114,6 +124,13 @@ def _load_words(detail: str):
     return load_words(detail or None, **settings)
 
 
+def _load_items(detail: str):
+    named = COLUMNS.search(detail)
+    columns = named[1].split(",") if named else None
+    path, settings = _settings(COLUMNS.sub("", detail), "min_count", "length")
+    return load_items(path, columns, **settings)
+
+
 def _settings(detail: str, *known: str) -> tuple[str, dict]:
     """``PATH,size=112,colour`` -> the path and its loader's arguments, of those ``known``; a task so names the data."""
     settings: dict = {}
@@ -135,15 +152,19 @@ LOADERS = {
     "features": _load_features,
     "xmc": _load_xmc,
     "words": _load_words,
+    "items": _load_items,
 }
 
 
 def make_model(data, embedding_size: int, seed: int = 0) -> nn.Module:
     """The backbone for what ``data.train.batch`` gives: ``ConvNet`` for images of its size and channels, ``TextNet``
-    for sparse texts, ``WordNet`` for words, ``FeatureNet`` for features [B, d]. Its output is [B, embedding_size]."""
+    for sparse texts, ``WordNet`` for words, ``SessionNet`` for sessions, ``FeatureNet`` for features [B, d]. Its output
+    is [B, embedding_size]."""
     sample = sample_of(data)
     if isinstance(sample, SparseRows):
         return TextNet(data.num_features, embedding_size, seed=seed)
+    if isinstance(sample, ItemHistory):
+        return SessionNet(data.num_classes, embedding_size, seed=seed)
     if are_images(sample):
         size, grey = form_of(sample)
         return ConvNet(embedding_size, seed=seed, channels=1 if grey else 3, size=size)

@@ -1,9 +1,10 @@
-"""The backbones: small networks from an image, a row of features or a sparse text to its embedding."""
+"""The backbones: small networks from an image, a row of features, a sparse text or a session to its embedding."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from annsoftmax_ref.checks import check_positive_int
 
@@ -132,6 +133,33 @@ class WordNet(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         return self.layers(self.vectors(words))
+
+
+class SessionNet(nn.Module):
+    """b histories (``datasets.ItemHistory``) of ``num_items`` items -> embeddings [b, embedding_size]: a vector of
+    ``width`` numbers an item, a GRU over them, as in GRU4Rec (Hidasi et al. 2016), and one layer on its last state.
+
+    The vectors are its own, not the head's rows. Their gradient is dense: num_items * width numbers.
+    """
+
+    def __init__(self, num_items: int, embedding_size: int = 128, width: int = 64, hidden: int = 128, seed: int = 0):
+        super().__init__()
+        sizes = {"num_items": num_items, "embedding_size": embedding_size, "width": width, "hidden": hidden}
+        for name, value in sizes.items():
+            check_positive_int(name, value)
+        self.embedding_size = embedding_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.vectors = nn.Embedding(num_items, width)
+            self.recurrent = nn.GRU(width, hidden, batch_first=True)
+            self.embed = nn.Linear(hidden, embedding_size)
+            self.normalise = nn.BatchNorm1d(embedding_size, affine=False)
+
+    def forward(self, history) -> Tensor:
+        items, lengths = history
+        steps = pack_padded_sequence(self.vectors(items), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        _, last = self.recurrent(steps)
+        return self.normalise(self.embed(last[0]))
 
 
 def _halving(channels: int, out: int, kernel: int) -> tuple[nn.Module, ...]:

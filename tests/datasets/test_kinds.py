@@ -14,6 +14,7 @@ from annsoftmax_ref.datasets import (
     RecordSet,
     VerificationPairs,
     load_fonts,
+    load_items,
     load_memmap,
     load_record_io,
     load_words,
@@ -74,6 +75,11 @@ def read_book(folder, content):
     load_words(folder / "book.txt")
 
 
+def read_log(folder, content):
+    (folder / "log.csv").write_bytes(content)
+    load_items(folder / "log.csv")
+
+
 def read_image(folder, content):
     for name in "ab":
         (folder / name).mkdir()
@@ -100,6 +106,7 @@ READERS = {
     },
     "train.txt": (read_text, "a text of points"),
     "book.txt": (read_book, "a text in UTF-8"),
+    "log.csv": (read_log, "a text with user"),
     "a/0.png": (read_image, "one of JPEG, PNG"),
     **{f"a.{ending}": (read_font(ending), "a .ttf, .otf or .ttc font") for ending in ("ttf", "otf", "ttc")},
 }

@@ -9,13 +9,14 @@ from annsoftmax_ref.experiments.runs import Run, Store
 from annsoftmax_ref.factory import make_head
 
 UNSEEN = ("recall_at_1", "tar_at_far_1e-3", "rank1")
+ITEMS = ("recall_at_10", "recall_at_20", "ndcg_at_10", "mrr", "best_recall_at_10")
 COUNTER = itertools.count()
 
 
 def made_up(run: Run) -> dict:
     """A row with the fields of a real one; accuracy tells the seed, the rest counts up."""
     value = 0.5 + run.seed / 100
-    names = ("accuracy", "top5", "top10", "perplexity", "head", "middle", "tail", *UNSEEN)
+    names = ("accuracy", "top5", "top10", "perplexity", "head", "middle", "tail", *UNSEEN, *ITEMS)
     looks = {name: [0.1, 0.2, 0.3] for name in runs.LOOKS}
     return {
         **vars(run),

@@ -13,7 +13,7 @@ from annsoftmax_ref import cli
 from annsoftmax_ref.datasets import glyphs
 from annsoftmax_ref.experiments import tasks
 from annsoftmax_ref.experiments.reports import comparison
-from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet, WordNet
+from annsoftmax_ref.training.network import ConvNet, FeatureNet, SessionNet, TextNet, WordNet
 
 CLASSES = 5
 
@@ -91,6 +91,37 @@ def test_texts_from_the_command_line(tmp_path, capsys):
     data = tasks.load_task(f"xmc:{train}")
     assert len(data.train) == 270 and len(data.test) == 30
     assert isinstance(tasks.make_model(data, 8), TextNet)
+
+
+def write_log(path, users=60):
+    """MovieLens' ratings.csv, of users who go round ten films from film to film."""
+    rows = [(user, (user + step) % 10, 3.5, step) for user in range(users) for step in range(9)]
+    path.write_text("userId,movieId,rating,timestamp\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    return path
+
+
+def test_items_of_a_log_from_the_command_line(tmp_path, capsys):
+    path = write_log(tmp_path / "ratings.csv")
+    for columns in ("0,1,3", "userId,movieId,timestamp"):
+        task = f"items:{path},columns={columns},min_count=2,length=3"
+        data = tasks.load_task(task)
+        assert data.num_classes == 10 and data.train.length == 3 and len(data.test) == 60 and len(data.train) == 420
+    assert isinstance(tasks.make_model(data, 8), SessionNet)
+    (row,) = run(capsys, "--task", task, epochs=15)
+    assert set(row["metrics"]) == {"recall_at_10", "recall_at_20", "ndcg_at_10", "mrr"}
+    assert row["accuracy"] == row["metrics"]["recall_at_10"] == 1 and row["metrics"]["mrr"] > 0.6
+
+
+def test_made_items_and_the_best_that_can_be_reached(capsys):
+    full, ann = run(
+        capsys, "--task", "items:200", "--objective", "cross_entropy", "--rate", "0.9", heads=("full", "ann")
+    )
+    for row in (full, ann):
+        metrics = row["metrics"]
+        assert row["accuracy"] == metrics["recall_at_10"] < metrics["best_recall_at_10"] < 0.9
+        assert metrics["ndcg_at_10"] < metrics["recall_at_10"] < metrics["recall_at_20"]
+        assert row["num_classes"] == 200 and metrics["head"] > metrics["tail"]
+    assert "cross_entropy, recall@10: ann is" in comparison([full, ann]) and "best recall@10" in comparison([full])
 
 
 def test_records_from_the_command_line(tmp_path, capsys):
@@ -182,6 +213,10 @@ def broken(tmp_path):
         f"xmc:{texts},{tmp_path}/other.txt": "num_classes 9",
         f"xmc:{texts},/nowhere": "/nowhere",
         f"folder:{tmp_path}/none,colour": "none",
+        "items:/nowhere.csv": "/nowhere.csv",
+        "items:7": "num_items is 7",
+        f"items:{write_log(tmp_path / 'r.csv')}": "say which are user, item and time, as columns=0,1,3",
+        f"items:{tmp_path / 'r.csv'},columns=0,1,length=3": "columns is 0,1; it should be three",
         f"records:{tmp_path},size=4": "size is 4",
         f"records:{tmp_path} --verify /nowhere.bin": "/nowhere.bin",
         f"records:{tmp_path} --verify {tmp_path}/cut.bin": "cut.bin",

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from annsoftmax_ref.datasets import SparseRows
-from annsoftmax_ref.training.network import ConvNet, FeatureNet, TextNet, WordNet
+from annsoftmax_ref.datasets import ItemHistory, SparseRows
+from annsoftmax_ref.training.network import ConvNet, FeatureNet, SessionNet, TextNet, WordNet
 
 
 def test_shapes_and_gradients():
@@ -93,7 +93,20 @@ def test_texts_have_their_length_taken_out():
     assert vectors.grad[[0, 7, 9]].any(dim=1).all() and not vectors.grad[[1, 2, 8]].any()
 
 
-@pytest.mark.parametrize("kind", [FeatureNet, TextNet])
+def test_sessions_are_read_to_their_own_end_and_no_further():
+    model = SessionNet(10, 16, width=4, hidden=8, seed=1).eval()
+    history = ItemHistory(torch.tensor([[3, 7, 5], [9, 0, 0], [7, 3, 0]]), torch.tensor([3, 1, 2]))
+    out = model(history)
+    assert out.shape == (3, 16) and out.isfinite().all()
+    for row, length, embedding in zip(*history, out, strict=True):
+        alone = model(ItemHistory(row[:length].unsqueeze(0), length.view(1)))[0]
+        torch.testing.assert_close(alone, embedding)
+    out[1:].square().sum().backward()
+    touched = model.vectors.weight.grad.any(dim=1)
+    assert touched.nonzero()[:, 0].tolist() == [3, 7, 9]  # 0 fills up and counts for nothing
+
+
+@pytest.mark.parametrize("kind", [FeatureNet, SessionNet, TextNet])
 def test_wrong_sizes_of_the_others(kind):
     with pytest.raises(ValueError, match="embedding_size is 0"):
         kind(4, 0)
