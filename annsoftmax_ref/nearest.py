@@ -250,7 +250,8 @@ class NearestClasses(Selector):
     @unwatching
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
-        follow(self.index, self._log, weight)
+        if self._log is not None:  # else no class is here
+            follow(self.index, self._log, weight)
 
     def _upkeep(self, weight: Tensor) -> None:
         slice_size = -(-self.num_classes // self.refresh_steps)
