@@ -18,7 +18,8 @@ from annsoftmax_ref.following import follow
 from annsoftmax_ref.host_numbers import number
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.list_sizes import default_nlist, default_nprobe
-from annsoftmax_ref.row_parameter import RowLog, catch_up, row_state, unwatching
+from annsoftmax_ref.row_log import RowLog
+from annsoftmax_ref.row_parameter import catch_up, row_state, unwatching
 from annsoftmax_ref.rows import by_cosine
 
 CANDIDATES = 100  # for the nearest class; for the k nearest, sqrt(k) times as many

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from annsoftmax_ref.host_numbers import advance
 from annsoftmax_ref.index import IVFBinaryIndex
-from annsoftmax_ref.row_parameter import RowLog, row_state
+from annsoftmax_ref.row_log import RowLog
+from annsoftmax_ref.row_parameter import row_state
 
 REPLACED = 0.1  # of the codes' bits: where more are wrong, the rows are no longer those that the lists were made of
 

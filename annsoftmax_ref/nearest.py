@@ -23,7 +23,8 @@ from annsoftmax_ref.global_order import in_global_order, most_here, places_by_ne
 from annsoftmax_ref.host_numbers import advance, is_recorded, number, told
 from annsoftmax_ref.index import IVFBinaryIndex
 from annsoftmax_ref.index_changes import LOOKED_AT, IndexedChanges
-from annsoftmax_ref.row_parameter import RowLog, row_state, unwatching
+from annsoftmax_ref.row_log import RowLog
+from annsoftmax_ref.row_parameter import row_state, unwatching
 from annsoftmax_ref.selectors import Selector
 from annsoftmax_ref.shards import Shards
 from kernels_inline.flat_ops import flat_map
@@ -246,8 +247,9 @@ class NearestClasses(IndexedChanges, Selector):
     @unwatching
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
-        row_state(weight).attach(self._log)  # of a copy: its rows may have been written to since it was made
-        follow(self.index, self._log, weight)
+        if self._log is not None:  # else no class is here
+            row_state(weight).attach(self._log)  # of a copy: its rows may have been written to since it was made
+            follow(self.index, self._log, weight)
 
     def _upkeep(self, weight: Tensor) -> None:
         slice_size = -(-self.num_classes // self.refresh_steps)

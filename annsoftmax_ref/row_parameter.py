@@ -29,9 +29,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from annsoftmax_ref.backend import shapes_are_fixed
 from annsoftmax_ref.row_change import Commit, RowChange
 from annsoftmax_ref.row_gradient import RowGradient, ShardGradient
+from annsoftmax_ref.row_log import RowLog, lie_together
 from kernels_inline.checks import gradient_kind
 
 # Inside it, torch functions see a RowParameter as the plain tensor that it is.
@@ -42,36 +42,6 @@ class RowOwner(Protocol):
     """An optimizer that may hold rows back."""
 
     def catch_up(self, weight: Tensor, ids: Tensor | None = None) -> None: ...
-
-
-class RowLog:
-    """Which rows have moved since the index that reads this log last looked.
-
-    moved: (ids [n], codes [n, W] or None), a pair for each time that rows moved; codes are the signs of the rows.
-    everything: any row may have moved, which ones is not known.
-    """
-
-    def __init__(self, wants_codes: bool = False):
-        self.wants_codes = wants_codes
-        self.source: weakref.ref[RowState] | None = None  # whose rows it tells of
-        self.clear()
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"source": None}  # a copy is of a copied head, and tells of other rows
-
-    def __bool__(self) -> bool:
-        return self.everything or bool(self.moved)
-
-    def clear(self) -> None:
-        self.moved: list[tuple[Tensor, Tensor | None]] = []
-        self.everything = False
-
-    def add(self, ids: Tensor, codes: Tensor | None, num_rows: int) -> None:
-        # Rows that were caught up to be read, and moved by the same batch's gradient, are to be looked at once.
-        self.moved = [entry for entry in self.moved if not _are_the_same(entry[0], ids)] + [(ids, codes)]
-        if sum(len(ids) for ids, _ in self.moved) > 2 * num_rows:  # nobody reads it: it is not to grow for ever
-            self.clear()
-            self.everything = True
 
 
 class RowState:
@@ -278,17 +248,6 @@ def _weights_in(arguments) -> Iterator[RowParameter]:
 def _version(weight: Tensor) -> int:
     with unwatched():
         return 0 if weight.is_inference() else weight._version
-
-
-def _are_the_same(a: Tensor, b: Tensor) -> bool:
-    """Whether ids a and b are the same; on a GPU, whose answer would be waited for, whether they lie in one place."""
-    return lie_together(a, b) or (not shapes_are_fixed(a) and torch.equal(a, b))
-
-
-def lie_together(a: Tensor, b: Tensor) -> bool:
-    """Whether they are the same memory."""
-    here, there = ((t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride()) for t in (a, b))
-    return here == there
 
 
 T = torch.Tensor

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import backend
-from annsoftmax_ref.row_parameter import catch_up, lie_together, row_state, unwatched
+from annsoftmax_ref.row_log import lie_together
+from annsoftmax_ref.row_parameter import catch_up, row_state, unwatched
 from kernels_inline.checks import gradient_kind
 from kernels_inline.head_ops import (
     filled_union_rows,

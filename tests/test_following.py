@@ -5,7 +5,8 @@ import torch
 
 from annsoftmax_ref import IVFBinaryIndex
 from annsoftmax_ref.following import follow
-from annsoftmax_ref.row_parameter import RowLog, RowParameter, row_state, unwatched
+from annsoftmax_ref.row_log import RowLog
+from annsoftmax_ref.row_parameter import RowParameter, row_state, unwatched
 
 
 @pytest.fixture

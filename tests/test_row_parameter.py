@@ -9,7 +9,8 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from annsoftmax_ref import ANNSoftmax, CosFace, NearestClasses, RandomClasses, RowAdamW, RowSGD, SoftmaxHead, backend
-from annsoftmax_ref.row_parameter import RowLog, RowParameter, row_state, unwatched
+from annsoftmax_ref.row_log import RowLog
+from annsoftmax_ref.row_parameter import RowParameter, row_state, unwatched
 
 N, D = 300, 16
 

@@ -28,7 +28,10 @@ def subcommand(commands, name: str, run, help_: str, example: str) -> argparse.A
     return parser
 
 
-def add_options(parser: argparse.ArgumentParser, help_: str, default=None) -> None:
+OPTION_HELP = "further options of selectors, such as nlist=32 priority=true, each for the heads that have it"
+
+
+def add_options(parser: argparse.ArgumentParser, help_: str = OPTION_HELP, default=None) -> None:
     """The flag ``--option NAME=VALUE ...``, which may be repeated; ``read_options`` reads what it gives."""
     parser.add_argument(
         "--option", dest="options", action="extend", nargs="+", metavar="NAME=VALUE", default=default, help=help_

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from annsoftmax_ref.bench import ranks
 from annsoftmax_ref.commands.parser import add_options, read_options, subcommand
-from annsoftmax_ref.commands.steps import OPTION_HELP, PRECISIONS, half_of
+from annsoftmax_ref.commands.steps import PRECISIONS, half_of
 from annsoftmax_ref.experiments import records
 from annsoftmax_ref.machine import find_device
 
@@ -25,7 +25,7 @@ def add_ranks(commands) -> None:
     parser.add_argument("--heads", nargs="+", default=list(ranks.HEADS), choices=list(ranks.HEADS))
     parser.add_argument("--ranks", type=int, default=2, help="processes")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the matrix products")
-    add_options(parser, OPTION_HELP)
+    add_options(parser)
     parser.add_argument("--rounds", type=int, default=7)
 
 

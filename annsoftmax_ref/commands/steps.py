@@ -16,7 +16,6 @@ from annsoftmax_ref.machine.device import bfloat16_is_fast
 
 PRECISIONS = ("auto", "fp32", "bf16")
 ACTIVE, PROBED = 25_000, 64  # of a growth with both of them fixed
-OPTION_HELP = "further options of selectors, such as nlist=32 priority=true, each for the heads that have it"
 
 
 def add_step(commands) -> None:
@@ -42,7 +41,7 @@ def add_step(commands) -> None:
     parser.add_argument(
         "--groups", type=int, default=1, help="active sets per batch, of every head but full and random_dense"
     )
-    add_options(parser, OPTION_HELP)
+    add_options(parser)
     for name in ("nlist", "nprobe", "candidates"):
         parser.add_argument(
             f"--{name}",
@@ -125,7 +124,7 @@ def add_growth(commands) -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=9)
-    add_options(parser, OPTION_HELP)
+    add_options(parser)
     parser.add_argument("--plot", metavar="PATH", help="draw time against the number of classes")
 
 
@@ -209,7 +208,7 @@ def add_training(commands) -> None:
     parser.add_argument(
         "--backbone", default="small", choices=list(training.BACKBONES), help="the tables', or one of usual size"
     )
-    add_options(parser, OPTION_HELP)
+    add_options(parser)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
@@ -263,7 +262,7 @@ def add_searches(commands) -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.005])
     parser.add_argument("--heads", nargs="+", default=list(searches.HEADS), choices=list(searches.HEADS))
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the matrix products; as in step")
-    add_options(parser, OPTION_HELP)
+    add_options(parser)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=15)
 
