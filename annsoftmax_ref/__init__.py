@@ -21,15 +21,14 @@ and what is sent, ``agreement`` what all must know before a batch is scored; ``s
 ``logit_sums``; ``global_order`` ranks candidates among those of all processes; ``splitting`` makes such a head,
 ``clipping`` takes one norm of all gradients.
 
-``row_parameter`` is the weight, and what optimizer and index must know of each other, ``row_gradient`` what may be done
-with its gradient; ``every_row`` is for what needs
-all rows at once; ``host_numbers`` knows what a GPU is not to be asked, ``deferred`` asks it without waiting,
-``captured`` makes of a whole step one CUDA graph; ``batch`` is what is done with a batch before it is scored,
-``prediction`` what a head is asked beside its loss, ``class_index`` how that is searched for, ``following`` how an
-index keeps up with rows that move, ``saving`` what loading a head means for its index; ``class_changes`` adds classes
-and removes them, ``row_change`` says what becomes of rows, ``index_changes`` of lists and codes. ``diagnostics``
-measures what a head left out, ``factory`` makes heads by name, ``backend`` chooses between kernels and plain torch,
-``checks`` refuses bad input, ``cli`` is the command line.
+``row_parameter`` is the weight, and what optimizer and index must know of each other, ``row_log`` which rows moved,
+``row_gradient`` what may be done with its gradient; ``every_row`` is for what needs all rows at once; ``host_numbers``
+knows what a GPU is not to be asked, ``deferred`` asks it without waiting, ``captured`` makes of a whole step one CUDA
+graph; ``batch`` is what is done with a batch before it is scored, ``prediction`` what a head is asked beside its loss,
+``class_index`` how that is searched for, ``following`` how an index keeps up with rows that move, ``saving`` what
+loading a head means for its index; ``class_changes`` adds classes and removes them, ``row_change`` says what becomes of
+rows, ``index_changes`` of lists and codes. ``diagnostics`` measures what a head left out, ``factory`` makes heads by
+name, ``backend`` chooses between kernels and plain torch, ``checks`` refuses bad input, ``cli`` is the command line.
 
 The rooms:
 

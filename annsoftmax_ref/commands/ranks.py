@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from annsoftmax_ref.bench import ranks
 from annsoftmax_ref.commands.parser import add_options, read_options, subcommand
-from annsoftmax_ref.commands.steps import PRECISIONS, half_of
 from annsoftmax_ref.experiments import records
 from annsoftmax_ref.machine import find_device
+from annsoftmax_ref.machine.device import PRECISIONS, half_of
 
 
 def add_ranks(commands) -> None:

@@ -12,9 +12,8 @@ from annsoftmax_ref.checks import check_positive_int, check_rate
 from annsoftmax_ref.commands.parser import add_options, read_options, subcommand
 from annsoftmax_ref.experiments import plots, records
 from annsoftmax_ref.machine import find_device
-from annsoftmax_ref.machine.device import bfloat16_is_fast
+from annsoftmax_ref.machine.device import PRECISIONS, bfloat16_is_fast, half_of
 
-PRECISIONS = ("auto", "fp32", "bf16")
 ACTIVE, PROBED = 25_000, 64  # of a growth with both of them fixed
 
 
@@ -100,10 +99,6 @@ def _tell(rows: list[dict], table: Callable[[list[dict]], str], json: str | None
         print("\n" + table(rows), flush=True)
     if json:
         records.write_record(records.make_record(rows, device), json)
-
-
-def half_of(precision: str, device: torch.device) -> bool:
-    return bfloat16_is_fast(device) if precision == "auto" else precision == "bf16"
 
 
 def add_growth(commands) -> None:

@@ -55,9 +55,9 @@ def load_task(task: str):
     ``words:PATH``: in a text file, or a folder of .txt, .md and .py files. Both with ``,mode=skipgram``,
     ``,vocabulary=20000``, ``,window=4``, ``,min_count=5``, ``,subsample=0.001``, ``,pairs=FILE`` (and, of a folder,
     ``,skip=5``): ``load_words`` says what these are; ``words:mode=skipgram`` is without a path.
-    ``items``, ``items:NUMBER_OF_ITEMS``: made sessions, the next item as class. ``items:FILE``: recorded ones, also with
-    ``,columns=0,1,3`` (of user, item and time, or the header's names), ``,min_count=5`` (items with fewer events are left
-    out) and ``,length=50`` (the latest items, which the model sees).
+    ``items``, ``items:NUMBER_OF_ITEMS``: made sessions, the next item as class. ``items:FILE``: recorded ones, also
+    with ``,columns=0,1,3`` (of user, item and time, or the header's names), ``,min_count=5`` (items with fewer events
+    are left out) and ``,length=50`` (the latest items, which the model sees).
     Raises ValueError for a name that is none and for files that are missing or broken.
     """
     name, _, detail = task.partition(":")

@@ -37,6 +37,11 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     )
 
 
+def half_of(precision: str, device: torch.device) -> bool:
+    """Whether one of ``PRECISIONS`` means bfloat16 on the device."""
+    return bfloat16_is_fast(device) if precision == "auto" else precision == "bf16"
+
+
 @contextlib.contextmanager
 def in_precision(name: str) -> Iterator[None]:
     """What ``autocast`` gives in the block: "bf16", "fp32", or "auto"."""
@@ -51,7 +56,7 @@ def in_precision(name: str) -> Iterator[None]:
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     """The precision the backbone runs in, training and evaluation alike: bfloat16 where it is fast."""
-    if _precision.get() == "bf16" or (_precision.get() == "auto" and bfloat16_is_fast(device)):
+    if half_of(_precision.get(), device):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 
