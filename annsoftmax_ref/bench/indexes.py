@@ -105,6 +105,30 @@ class FaissGraph:
         return torch.from_numpy(self.index.search(queries.numpy(), k)[1])
 
 
+class ScannTree:
+    """ScaNN: lists, anisotropic codes of 4 bits for each two numbers, and the best in the order of rows of its own. Not
+    among the extras, since its package is there for few machines: pip install scann."""
+
+    name, probes, widens, follows = "ScaNN", True, True, False
+
+    def __init__(self, rows: Tensor, nlist: int):
+        import scann
+
+        self.nlist, self.threads = nlist, torch.get_num_threads()
+        builder = scann.scann_ops_pybind.builder(rows.numpy(), 10, "dot_product").set_n_training_threads(self.threads)
+        tree = builder.tree(nlist, 1, training_sample_size=min(len(rows), 64 * nlist))
+        # What its authors advise for dot products of vectors of length 1, and more re-ordered in each search.
+        self.index = tree.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build()
+
+    def search(self, queries: Tensor, k: int, nprobe: int, candidates: int) -> Tensor:
+        threads = torch.get_num_threads()
+        if threads != self.threads:
+            self.index.set_num_threads(threads)
+            self.threads = threads
+        ask = self.index.search_batched if threads == 1 else self.index.search_batched_parallel
+        return torch.from_numpy(ask(queries.numpy(), k, max(k, candidates), nprobe)[0].astype("int64"))
+
+
 def makers(rows: Tensor, nlist: int, against: list[str]) -> list[Callable]:
     """What makes each index over rows [N, d] that has ``nlist`` lists. against: "faiss" for its indexes, too."""
     made: list[Callable] = [lambda: OurIndex(rows, nlist), lambda: OurIndex(rows, nlist, asymmetric=True)]

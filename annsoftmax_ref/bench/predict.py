@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from annsoftmax_ref.bench.indexes import FaissGraph, FaissLists
+from annsoftmax_ref.bench.indexes import FaissGraph, FaissLists, ScannTree
 from annsoftmax_ref.bench.search import exact_nearest, recall_of
 from annsoftmax_ref.bench.vectors import Vectors
 from annsoftmax_ref.class_index import ClassIndex
@@ -88,6 +90,17 @@ class Graph(FaissGraph):
         return _serialized(self.index)
 
 
+class Tree(ScannTree):
+    """ScaNN's, whose rows are its own."""
+
+    rows_beside = False
+
+    def bytes(self) -> int:
+        with tempfile.TemporaryDirectory() as folder:  # what it would load
+            self.index.serialize(folder)
+            return sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
 @dataclass
 class SearchSetting:
     """One of an index's, and what was seen of it; ms by the number of queries that are asked at once."""
@@ -120,8 +133,8 @@ def bench_predict(
     ms: of one search, the median of rounds in which the indexes take turns, each with its fastest setting of at least
     ``recall``; None where it has none (``recall`` is its largest then). Of one query, the median over 32 in each round.
     index_mb: what it holds beside the rows; total_mb: with the head's rows where its search reads these, too. Indexes
-    are made with all cores, and asked with ``threads``. against: "faiss" for its lists, "hnsw" for its graph, with
-    ``neighbours`` each. on_index is called with the name and build time of each index.
+    are made with all cores, and asked with ``threads``. against: "faiss" for its lists, "scann", "hnsw" for FAISS's
+    graph, with ``neighbours`` each. on_index is called with the name and build time of each index.
     """
     before = torch.get_num_threads()
     try:
@@ -142,6 +155,8 @@ def _made(rows, nlists, against, neighbours, on_index) -> Iterator[tuple[object,
     makers = [lambda: ExactHead(head), *(lambda n=n: OurHead(head, n) for n in nlists)]
     if "faiss" in against:
         makers += [lambda n=n, kind=kind: Lists(kind, rows, n) for kind in LISTS for n in nlists]
+    if "scann" in against:
+        makers += [lambda n=n: Tree(rows, n) for n in nlists]
     if "hnsw" in against:
         makers += [lambda m=m: Graph(rows, m) for m in neighbours]
     _use_threads(os.cpu_count() or 1, against)
@@ -237,7 +252,7 @@ def _serialized(index) -> int:
 
 def _use_threads(count: int, against: list[str]) -> None:
     torch.set_num_threads(count)
-    if against:
+    if {"faiss", "hnsw"} & set(against):
         import faiss
 
         faiss.omp_set_num_threads(count)

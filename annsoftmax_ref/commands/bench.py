@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 from annsoftmax_ref.bench import predict, search
 from annsoftmax_ref.bench.changes import bench_changes
@@ -113,7 +114,11 @@ def _add_predict(commands) -> None:
     parser.add_argument("--nlist", type=int, nargs="+", help="lists; default: as many as a head would take, and twice")
     parser.add_argument("--recall", type=float, default=0.95, help="that all are to have (default: 0.95)")
     parser.add_argument(
-        "--against", nargs="*", default=[], choices=["faiss", "hnsw"], help="FAISS's indexes with lists; its graph"
+        "--against",
+        nargs="*",
+        default=[],
+        choices=["faiss", "hnsw", "scann"],
+        help="FAISS's indexes with lists; its graph; ScaNN (pip install scann)",
     )
     parser.add_argument("--neighbours", type=int, nargs="+", default=[16, 32], help="M of the graph")
     parser.add_argument("--threads", type=int, default=1, help="of a search (default: 1); all cores make the indexes")
@@ -126,6 +131,8 @@ def _predict(arguments) -> None:
         check_positive_int(name, getattr(arguments, name))
     check_k(arguments.k, arguments.classes)
     check_share("recall", arguments.recall)
+    if "scann" in arguments.against and find_spec("scann") is None:
+        raise ValueError("against has scann, which is not installed; leave it out, or: pip install scann")
     usual = default_nlist(arguments.classes)
     nlists = arguments.nlist or sorted({usual, min(2 * usual, arguments.classes)})
     vectors = clustered_vectors(arguments.classes, arguments.dim, arguments.batch, arguments.seed)

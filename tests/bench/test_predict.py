@@ -1,6 +1,7 @@
 """bench/predict.py: every index is asked at its fastest setting with enough recall, and weighed with what it needs."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -53,6 +54,17 @@ def test_where_no_setting_has_enough_there_is_no_time_but_the_most_that_was_foun
     assert "| -  " in predict.table(rows).splitlines()[3]
     lines = predict.table(found[0]).splitlines()
     assert len(lines) == 8 and "1 query, ms" in lines[0] and "12 queries, ms" in lines[0] and "lists, " in lines[3]
+
+
+def test_scann_takes_part_where_it_is_installed(capsys, monkeypatch):
+    if find_spec("scann") is None:
+        assert cli.main(["bench", "predict", "--classes", "500", "--against", "scann"]) == 2
+        assert "against has scann, which is not installed" in capsys.readouterr().err
+        return
+    monkeypatch.setattr(predict, "PROBES", (16,))
+    rows, _ = predict.bench_predict(clustered_vectors(N, D, 12), K, [16], ["scann"], 0.9, rounds=1)
+    (row,) = [row for row in rows if row["index"] == "ScaNN" and row["queries"] == 12]
+    assert row["recall"] > 0.9 and row["ms"] > 0 and row["total_mb"] == row["index_mb"] > N * D * 4 / 1e6
 
 
 def test_the_command_writes_its_record(tmp_path, capsys, monkeypatch):
