@@ -182,7 +182,8 @@ def _optimizers_of(parameters: Iterator[Tensor]) -> Iterator[tuple[Optimizer, Te
     """Each optimizer that there is with each of the parameters that it has.
 
     Nobody keeps a list of optimizers but the garbage collector, which knows what refers to their classes. One that was
-    forgotten here would go on with the momentum of other classes; where as many come as go, no shape would tell.
+    forgotten here would go on with the momentum of other classes; where as many come as go, no shape would tell. That
+    takes some 0.1 us for each object of the program, 50 ms for 400,000; what was there at ``gc.freeze()`` is not seen.
     """
     ours = list(parameters)
     for found in gc.get_referrers(*_with_subclasses(Optimizer)):

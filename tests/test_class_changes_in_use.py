@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from small_heads import assert_same_state, losses_of
-from test_class_changes import DENSE, ROWS, B, D, N, batches, directions, made, states
+from test_class_changes import DENSE, ROWS, B, D, N, batches, directions, few_objects, made, states  # noqa: F401
 
 from annsoftmax_ref import ANNSoftmax, CosFace, NearestClasses, RandomClasses, RowSGD, SoftmaxHead
 from annsoftmax_ref.captured import Setting
