@@ -247,9 +247,10 @@ class NearestClasses(IndexedChanges, Selector):
     @unwatching
     def sync(self, weight: Tensor) -> None:
         """Rewrite the codes of the rows that moved since the last call."""
-        if self._log is not None:  # else no class is here
-            row_state(weight).attach(self._log)  # of a copy: its rows may have been written to since it was made
-            follow(self.index, self._log, weight)
+        if self._log is None:  # no class is here
+            return
+        row_state(weight).attach(self._log)  # of a copy: its rows may have been written to since it was made
+        follow(self.index, self._log, weight)
 
     def _upkeep(self, weight: Tensor) -> None:
         slice_size = -(-self.num_classes // self.refresh_steps)

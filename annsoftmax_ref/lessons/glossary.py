@@ -6,6 +6,7 @@ import pkgutil
 
 # As the entries of notebooks/glossary.ipynb have them, in their order; under annsoftmax_ref.
 NAMES = {
+    "class id": "class_changes.ClassChanges.rows_of",
     "cosine": "rows.cosines",
     "embedding": "evaluation.embed",
     "head": "head.SoftmaxHead",

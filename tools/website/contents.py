@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATTERNS = (
     "README.md",
     "[a-z]*/README.md",
-    "annsoftmax_ref/*/*.md",
+    "annsoftmax_ref/*/**/*.md",
     "CONTRIBUTING.md",
     "notebooks/*.ipynb",
     "notebooks/solutions/*.ipynb",
