@@ -54,5 +54,5 @@ def held(cells: Cells, name: str) -> str:
     if gap is None:
         return ""
     does = "holds" if gap.mean >= -HELD else "does not hold"
-    off = f"it is {gap.mean:+.1f} points off, over {gap.pairs} pair{'s'[: gap.pairs > 1]}"
+    off = f"it is {gap} {'ahead' if gap.mean >= 0 else 'behind'}, over {gap.pairs} pair{'s'[: gap.pairs > 1]}"
     return f"{name} {does} full softmax within {HELD} points of top-1: {off}."

@@ -117,4 +117,4 @@ def test_whether_ann_holds_full_softmax_on_words_is_said_whichever_way_it_went(s
             row["metrics"]["accuracy"] += points / 100
     text = tables.TABLES["language"].render(store)
     assert words in text and "4,719 words, of Python 3.11.7's and NumPy 2.4.6's." in text
-    assert f"it is {points:+.1f} points off, over 3 pairs" in text
+    assert f"it is {abs(points):.1f} ± 0.0 {'behind' if points < 0 else 'ahead'}, over 3 pairs" in text
