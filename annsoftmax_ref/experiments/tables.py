@@ -99,6 +99,8 @@ def embedding_cells() -> dict:
 ITEM_HEADS = {
     "full": ("full", {}),
     "random": ("random", {}),
+    "random, log-q": ("logq", {"power": 0.0}),
+    "by frequency, log-q": ("logq", {}),
     "forest": ("forest", {}),
     "ann": ("ann", {}),
     "ann, tail=0.5": ("ann", {"tail": 0.5}),
