@@ -14,6 +14,7 @@ from annsoftmax_ref import (
     AllClasses,
     ForestClasses,
     LabelGraphClasses,
+    LogQClasses,
     LSHClasses,
     NearestClasses,
     RandomClasses,
@@ -28,6 +29,7 @@ ANN = {"groups": 3, "nlist": 4, "candidates": 6}
 FOLLOW = {
     "all": AllClasses,
     "random": lambda: RandomClasses(0.5),
+    "log-q": lambda: LogQClasses(0.5),
     "ann": lambda: NearestClasses(0.5, **ANN),
     "ann by default": lambda: NearestClasses(0.5),
     "residual codes": lambda: NearestClasses(0.5, centre=True, far=False, **ANN),

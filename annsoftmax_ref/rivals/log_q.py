@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.active_sets import ActiveSets
+from annsoftmax_ref.row_change import Commit, RowChange
 from annsoftmax_ref.selectors import Selector
 
 
@@ -61,6 +62,16 @@ class LogQClasses(Selector):
     def observe(self, x: Tensor, active: ActiveSets, weight: Tensor, generator: torch.Generator) -> None:
         labels = active.classes.gather(1, active.targets.clamp_min(0))
         self.seen.scatter_add_(0, labels.flatten(), (active.targets >= 0).flatten().long())
+
+    def changing(self, change: RowChange, rows: Tensor) -> Commit:
+        """As the base; how often the others have been seen stays known."""
+        bind_anew, seen = super().changing(change, rows), change.of(self.seen)
+
+        def commit() -> None:
+            bind_anew()
+            self.seen = seen
+
+        return commit
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, power={self.power:g}"
