@@ -20,8 +20,10 @@ from annsoftmax_ref.row_parameter import row_state, rows_moved, set_owner, unwat
 from kernels_inline.checks import ROW_KINDS, gradient_kind
 from kernels_inline.head_ops import gather_normalise
 
-# Ages the table covers. A sweep catches up N / WINDOW rows in each step, so that no row grows older.
+# A sweep catches up N / WINDOW rows in each step, so that no row grows older. The table covers some ages more: where
+# classes have come, the sweep gets to a row later than it was going to.
 WINDOW = 1024
+SPARE = 8  # one part in so many more
 PART = 1 << 16  # rows that are caught up at a time: without a kernel they and their buffers are copied on the way
 
 
@@ -112,7 +114,7 @@ class RowOptimizer(RowBuffers, ABC):
             self._catch_up(weight, ids, state)
         if state["last"] is None:
             state["last"] = torch.full((len(weight),), state["step"], dtype=torch.int64, device=weight.device)
-            state["table"] = self.identity().repeat(WINDOW + 1, 1)
+            state["table"] = self.identity().repeat(WINDOW + WINDOW // SPARE + 1, 1)
         wanted, codes = row_state(weight).wants_codes, None
         each_time(lambda: state.update(step=state["step"] + 1))
         if fused is not None:
@@ -237,7 +239,7 @@ class RowOptimizer(RowBuffers, ABC):
         return weight.detach(), *self._buffers(state), state["last"], ids
 
     def _now(self, weight: Tensor, state: dict, group: dict) -> tuple[Tensor, Tensor, int]:
-        """The table by age and the step's numbers where kernels can read them, and the seed. At 40 KB a GPU's copy is
+        """The table by age and the step's numbers where kernels can read them, and the seed. At 50 KB a GPU's copy is
         not waited for."""
         table = told(lambda: state["table"], weight.device, torch.float64)
         numbers = told(lambda: self.numbers(group, state["step"]), weight.device, torch.float64)
@@ -265,9 +267,9 @@ class RowOptimizer(RowBuffers, ABC):
 
 
 def _late(state: dict, places: Tensor, total: int, size: int, cursor: int) -> Tensor:
-    """The rows [m] that would be older than ``WINDOW`` when a sweep of ``total`` rows, ``size`` in each step and from
-    ``cursor`` on, comes to the places [N] where they are to be; -1: nowhere."""
+    """The rows [m] that would be older than the table goes when a sweep of ``total`` rows, ``size`` in each step and
+    from ``cursor`` on, comes to the places [N] where they are to be; -1: nowhere."""
     places = places.to(state["last"].device)
     to_the_end = -(-(total - cursor) // size)  # steps
     steps = torch.where(places >= cursor, (places - cursor) // size, to_the_end + places // size)
-    return ((places >= 0) & (state["step"] + steps - state["last"] > WINDOW)).nonzero().squeeze(1)
+    return ((places >= 0) & (state["step"] + steps - state["last"] >= len(state["table"]))).nonzero().squeeze(1)

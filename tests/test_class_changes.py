@@ -23,6 +23,7 @@ from annsoftmax_ref import (
     SoftmaxHead,
     row_optimizer,
 )
+from annsoftmax_ref.row_parameter import unwatched
 
 N, D, B = 60, 8, 12
 ANN = {"groups": 3, "nlist": 4, "candidates": 6}
@@ -189,6 +190,22 @@ def test_rows_that_lag_are_what_a_dense_optimizer_makes_of_them(rows, dense, nea
         one += losses_of(head, optimizer, batches(11, head.num_classes))
     weights = [head.weight.detach() for head, _ in pairs]
     torch.testing.assert_close(*weights, rtol=near, atol=near)
+
+
+def test_the_table_by_age_has_room_for_rows_that_the_sweep_gets_to_later(monkeypatch):
+    """An eighth more classes, and none is caught up for it: rows that lag stay as they are, to the last bit."""
+    monkeypatch.setattr(row_optimizer, "WINDOW", 64)
+    monkeypatch.setitem(SELECTORS, "few", lambda: RandomClasses(0.05))
+    head, optimizer = made("few", num_classes=640)
+    losses_of(head, optimizer, batches(100, 640))
+    with unwatched():  # else reading brings them up to date
+        kept = [head.weight.detach(), *optimizer.kept_tensors()]
+        before = [tensor.clone() for tensor in kept]
+        ages = before[2].max() - before[2]  # before: the weight, its momentum, the steps that rows are at
+    assert ages.max() >= 60
+    head.remove_classes(head.add_classes(80))
+    with unwatched():
+        assert all(map(torch.equal, before, [head.weight.detach(), *optimizer.kept_tensors()]))
 
 
 @pytest.mark.parametrize("selector", REBUILT)
