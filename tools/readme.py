@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from annsoftmax_ref.bench import cluster, growth, predict, ranks, search, searches, step, training
+from annsoftmax_ref.bench import changes, cluster, growth, predict, ranks, search, searches, step, training
 from annsoftmax_ref.commands import plan_ranks
 from annsoftmax_ref.experiments import reports, runs, tables
 from annsoftmax_ref.experiments.records import read_record
@@ -145,6 +145,11 @@ def predict_table() -> str:
     return f"{predict.table(record['rows'])}\n\n{record['vectors']}. {source(record, 'results/cpu/predict_1m.json')}"
 
 
+def changes_table() -> str:
+    record = read_record(ROOT / "results" / "cpu" / "class_changes.json")
+    return f"{changes.table(record['rows'])}\n\n{source(record, 'results/cpu/class_changes.json')}"
+
+
 def planned_text() -> str:
     """The plan of the simulated cluster, and how near the memory model was where a head was made."""
     record, made = (
@@ -195,6 +200,7 @@ TABLES = {
     "steps": steps_table,
     "large_search": large_search_table,
     "predict": predict_table,
+    "changes": changes_table,
     "million": million_table,
     "costs": costs_table,
     "reported": reported_table,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref import ANNSoftmax, RowSGD
+from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.row_parameter import unwatched
 
 BATCH, STEPS = 256, 3  # of training, so that there are lists, momentum, and rows that lag
@@ -64,3 +65,23 @@ def _rows(head: ANNSoftmax, optimizer: RowSGD) -> list[Tensor]:
     index = head.selector.index
     with unwatched():
         return [head.weight.detach(), *optimizer.kept_tensors(), index.codes, index.assignment, index.written]
+
+
+def table(rows: list[dict]) -> str:
+    """Rows as a Markdown table."""
+    titles = ["classes", "come and go", "added in, ms", "removed in, ms", "a copy alone, ms", "MB copied", "all others"]
+    return grid(
+        titles,
+        [
+            [
+                f"{r['classes']:,}",
+                f"{r['add']:,}",
+                f"{r['add_ms']:.0f}",
+                f"{r['remove_ms']:.0f}",
+                f"{r['copy_ms']:.0f}",
+                f"{r['copied_mb']:,.0f}",
+                "the same bits" if r["unchanged"] else "CHANGED",
+            ]
+            for r in rows
+        ],
+    )
