@@ -43,8 +43,22 @@ def test_a_class_from_samples_is_found_at_once_and_trained():
     x = (far + 0.01 * torch.randn(B, D, dtype=torch.float64)).repeat(2, 1)
     assert (head.topk(x, 1)[1] == new).all()
     labels = torch.full((2 * B,), int(new))
-    losses = losses_of(head, optimizer, [(x, labels)] * 10)
-    assert losses[-1] < losses[0]
+    before = head.eval()(x, labels).item()  # over all classes: no draw has a part in it
+    losses_of(head.train(), optimizer, [(x, labels)] * 10)
+    assert head.eval()(x, labels).item() < before
+
+
+def test_an_index_made_for_prediction_is_to_be_made_anew():
+    """Its rows are those of the classes before."""
+    head, _ = trained("random", bias=False)
+    head.build_index(nlist=4)
+    x = head.prototypes()[:3]
+    assert head.topk(x, 1, approximate=True, nprobe=4)[1].flatten().tolist() == [0, 1, 2]
+    head.remove_classes([0])
+    with pytest.raises(ValueError, match="call head.build_index"):
+        head.topk(x, 1, approximate=True)
+    head.build_index(nlist=4)
+    assert head.topk(x[1:], 1, approximate=True, nprobe=4)[1].flatten().tolist() == [0, 1]
 
 
 def saved(head):

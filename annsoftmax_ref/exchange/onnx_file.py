@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +89,22 @@ def _exported(model: Served, example: Tensor, outputs: list[str]) -> torch.onnx.
         )
     batch = {0: torch.export.Dim("batch")}
     names = dict(input_names=["inputs"], output_names=outputs)
-    return torch.onnx.export(model, (example,), **names, dynamic_shapes=(batch,), dynamo=True, verbose=False)
+    with _quiet():
+        return torch.onnx.export(model, (example,), **names, dynamic_shapes=(batch,), dynamo=True, verbose=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter tells of itself: packages that it would support, names that it is to give up."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _save(program: torch.onnx.ONNXProgram, target: Path, apart: bool) -> None:
