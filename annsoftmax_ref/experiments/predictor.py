@@ -50,8 +50,10 @@ class Predictor:
         sample = tasks.sample_of(self.data)
         if are_images(sample):
             return UnlabelledImages(path, *tasks.form_of(sample), skip)
-        if not isinstance(sample, Tensor):
-            raise ValueError(f"task is {self.job.task!r}, of sparse texts, which predict cannot read; give embeddings")
+        if not isinstance(sample, Tensor) or not sample.is_floating_point():
+            raise ValueError(
+                f"task is {self.job.task!r}, whose inputs predict cannot read; give embeddings that the backbone made"
+            )
         return UnlabelledFeatures(path, sample.shape[1])
 
     def embedded(self, sources: list, embeddings: bool) -> Iterator[Rows]:

@@ -10,11 +10,14 @@ from annsoftmax_ref.experiments.jobs import Job, job_of_settings
 from annsoftmax_ref.experiments.predictor import Predictor
 
 
-def test_sparse_texts_are_refused_but_their_embeddings_are_read(tmp_path):
-    texts = SparseRows(*(torch.zeros(1) for _ in SparseRows._fields))
-    data = SimpleNamespace(train=SimpleNamespace(batch=lambda index: (texts, index)))
+SPARSE, WORDS = SparseRows(*(torch.zeros(1) for _ in SparseRows._fields)), torch.zeros(2, 4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("inputs", [SPARSE, WORDS], ids=["sparse texts", "words"])
+def test_texts_are_refused_but_their_embeddings_are_read(tmp_path, inputs):
+    data = SimpleNamespace(train=SimpleNamespace(batch=lambda index: (inputs, index)))
     predictor = Predictor(Job(task="xmc:a", dim=4), 1, data, torch.nn.Identity(), None)
-    with pytest.raises(ValueError, match="task is 'xmc:a', of sparse texts, which predict cannot read"):
+    with pytest.raises(ValueError, match="task is 'xmc:a', whose inputs predict cannot read"):
         predictor.open(tmp_path / "a.npy", False, None)
     with pytest.raises(ValueError, match="a.npy, which is not a file; it should be features .n, 4., .npy"):
         predictor.open(tmp_path / "a.npy", True, None)
