@@ -9,7 +9,6 @@ from annsoftmax_ref.datasets import SparseRows
 from annsoftmax_ref.experiments.jobs import Job, job_of_settings
 from annsoftmax_ref.experiments.predictor import Predictor
 
-
 SPARSE, WORDS = SparseRows(*(torch.zeros(1) for _ in SparseRows._fields)), torch.zeros(2, 4, dtype=torch.int64)
 
 
