@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from annsoftmax_ref.experiments.reports import HOW_TOLD, Cells, gaps, listing, paired_gap, percent, plain
+from annsoftmax_ref.experiments.reports import HOW_TOLD, Cells, gaps, held, listing, percent, plain
 from annsoftmax_ref.experiments.settings import seeded
 
 # Learning rate and scale were chosen for full softmax, with seed 0 and 600 steps: 17.0 % at 1.6, 16.8 at 0.8, 16.2 at
@@ -27,7 +27,6 @@ COLUMNS = {
     "middle": percent("middle"),
     "rare": percent("tail"),
 }
-HELD = 0.5  # points that a sampling head may be behind full softmax
 
 
 def language_cells() -> dict:
@@ -37,7 +36,11 @@ def language_cells() -> dict:
 
 
 def report_language(cells: Cells) -> str:
-    told = [gaps(cells, "accuracy"), *(held(cells, name) for name in HEADS if name.startswith("ann")), texts(cells)]
+    told = [
+        gaps(cells, "accuracy"),
+        *(held(cells, name, "accuracy") for name in HEADS if name.startswith("ann")),
+        texts(cells),
+    ]
     return "\n\n".join([listing(cells, COLUMNS, "head"), *filter(None, told), HOW_TOLD])
 
 
@@ -46,13 +49,3 @@ def texts(cells: Cells) -> str:
     rows = [row for found in cells.values() for row in found]
     made = {(row["num_classes"], row["environment"]["python"], row["environment"]["numpy"]) for row in rows}
     return " ".join(f"{n:,} words, of Python {python}'s and NumPy {numpy}'s." for n, python, numpy in sorted(made))
-
-
-def held(cells: Cells, name: str) -> str:
-    """A sentence on whether the head holds full softmax's top-1, whichever way it went; "" before both were run."""
-    gap = paired_gap(cells[(name,)], cells[("full",)], "accuracy")
-    if gap is None:
-        return ""
-    does = "holds" if gap.mean >= -HELD else "does not hold"
-    off = f"it is {gap} {'ahead' if gap.mean >= 0 else 'behind'}, over {gap.pairs} pair{'s'[: gap.pairs > 1]}"
-    return f"{name} {does} full softmax within {HELD} points of top-1: {off}."

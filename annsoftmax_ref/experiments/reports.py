@@ -15,6 +15,7 @@ Rows = list[dict]
 Cells = dict[tuple[str, ...], Rows]
 Format = Callable[[Rows], str]
 
+HELD = 0.5  # points that a sampling head may be behind full softmax
 METRICS = {  # of a row's report, and their titles
     "accuracy": "accuracy",
     "top5": "top-5",
@@ -164,6 +165,16 @@ def gaps(cells: Cells, metric: str, ours: str = "ann", rivals: Iterable[str] | N
         clauses.append(f"not told apart from {', '.join(level)}")
     pairs = sorted({gap.pairs for gap in known.values()})
     return f"{ours} is {'; '.join(clauses)}, in points over {' or '.join(map(str, pairs))} pair{'s'[: pairs[-1] > 1]}."
+
+
+def held(cells: Cells, ours: str, metric: str) -> str:
+    """A sentence on whether a head holds full softmax, whichever way it went; "" before both were run."""
+    gap = paired_gap(cells[(ours,)], cells[("full",)], metric)
+    if gap is None:
+        return ""
+    does = "holds" if gap.mean >= -HELD else "does not hold"
+    off = f"it is {gap} {'ahead' if gap.mean >= 0 else 'behind'}, over {gap.pairs} pair{'s'[: gap.pairs > 1]}"
+    return f"{ours} {does} full softmax within {HELD} points of {METRICS.get(metric, metric)}: {off}."
 
 
 COLUMNS = {

@@ -24,8 +24,8 @@ from annsoftmax_ref.experiments.reports import (
     Cells,
     cross,
     gaps,
+    held,
     listing,
-    paired_gap,
     parts,
     percent,
 )
@@ -106,7 +106,6 @@ ITEM_HEADS = {
     "ann, tail=0.5": ("ann", {"tail": 0.5}),
     "ann, priority": ("ann", {"priority": True}),
 }
-LEVEL = 0.5  # points that ann may be behind full softmax, to hold it
 
 
 def item_cells() -> dict:
@@ -170,15 +169,8 @@ def report_items(cells: Cells) -> str:
     best = percent("best_recall_at_10")([row for rows in cells.values() for row in rows[:1]][:1])
     ceiling = f"The best recall@10 that any model can be expected to reach on these test sessions: {best} %."
     searched = [title for title in ITEM_HEADS if title.startswith("ann")]
-    told = [f"recall@10: {gaps(cells, 'recall_at_10', ours)} {_held(cells, ours)}" for ours in searched]
+    told = [f"recall@10: {gaps(cells, 'recall_at_10', ours)} {held(cells, ours, 'recall_at_10')}" for ours in searched]
     return "\n\n".join([table, ceiling, *told, HOW_TOLD])
-
-
-def _held(cells: Cells, ours: str) -> str:
-    gap = paired_gap(cells[(ours,)], cells[("full",)], "recall_at_10")
-    if gap is None:
-        return ""
-    return f"{ours} {'holds' if gap.mean >= -LEVEL else 'does not hold'} full softmax within {LEVEL} points."
 
 
 def report_rates(cells: Cells) -> str:
