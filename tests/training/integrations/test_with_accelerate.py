@@ -46,7 +46,6 @@ def test_mixed_precision_trains_and_its_state_comes_back(tmp_path):
 def test_two_processes_train_the_backbone_under_ddp_and_have_half_of_the_classes_each():
     done = torchrun(2, Path(__file__).with_name("accelerate_runs.py"))
     assert done.returncode == 0, done.stderr[-3000:]
-    # Both write to one pipe, so a line of one may come before the end of the other's.
     runs = re.findall(r"run: (\d) (\w+) (\d+)((?: \d+\.\d{6})+)", done.stdout)
     assert sorted(run[:3] for run in runs) == [(str(rank), "DistributedDataParallel", "250") for rank in range(2)]
     losses = [float(loss) for loss in runs[0][3].split()]
