@@ -11,7 +11,7 @@ import ast
 import os
 import platform
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from pydoc_data import topics
 
@@ -80,7 +80,7 @@ def python_texts(cache_dir: str | os.PathLike | None = None) -> list[str]:
 def _gathered() -> dict[str, np.ndarray]:
     found = [topics.topics[name] for name in sorted(topics.topics)]
     for folder in (sysconfig.get_path("stdlib"), Path(np.__file__).parent):
-        for file in _files_below(Path(folder)):
+        for file in _files_below(Path(folder), NOT_READ):
             if file.suffix == ".py":
                 found += docstrings(file.read_bytes())
     texts = BETWEEN.join(text.replace(BETWEEN, " ") for text in dict.fromkeys(found))
@@ -94,7 +94,7 @@ def docstrings(source: bytes) -> list[str]:
     return [text for node in with_docs if (text := ast.get_docstring(node))]
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path, without: Collection[str] = ()) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in NOT_READ and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name not in without and not name.startswith("."))
         yield from (Path(root) / name for name in sorted(files) if not name.startswith("."))

@@ -39,6 +39,7 @@ def test_a_folder_gives_its_texts_in_order_and_names_what_is_broken(tmp_path, ca
     for name, content in {
         "b.md": b"second",
         "a/z.py": b"third",
+        "tests/d.txt": b"fourth",
         "a.TXT": b"first",
         "others/c.rst": b"not read",
         ".git/x.txt": b"not read",
@@ -47,7 +48,7 @@ def test_a_folder_gives_its_texts_in_order_and_names_what_is_broken(tmp_path, ca
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    assert read_texts(tmp_path) == ["first", "second", "third"]
+    assert read_texts(tmp_path) == ["first", "second", "third", "fourth"]
     (message,) = caplog.messages
     assert "skipped (1 of at most 10): file is" in message and "bad.txt" in message
     with pytest.raises(ValueError, match="skip is 0, but .* has more broken files"):
