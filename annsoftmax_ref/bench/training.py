@@ -21,6 +21,7 @@ from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.experiments.tasks import make_model
 from annsoftmax_ref.machine.device import wait_for
 from annsoftmax_ref.training import default_recipe
+from annsoftmax_ref.training.network import seeded_weights
 
 SIDE = 112  # pixels of a face crop
 HEADS = ("full", "random", "random_dense", "forest", "ann")
@@ -47,8 +48,7 @@ class Photographs:
     ``ResNet50``, in channels_last."""
 
     def __init__(self, classes: int, dim: int, seed: int, device: torch.device):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             self.model = ResNet50(dim).to(device, memory_format=torch.channels_last)
         self.noise = torch.Generator(device).manual_seed(seed)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=MOMENTUM, fused=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -24,9 +27,7 @@ class ConvNet(nn.Module):
 
     def __init__(self, embedding_size: int = 128, width: int = 32, seed: int = 0, channels: int = 1, size: int = 32):
         super().__init__()
-        check_positive_int("embedding_size", embedding_size)
-        check_positive_int("width", width)
-        check_positive_int("channels", channels)
+        _check_sizes(embedding_size=embedding_size, width=width, channels=channels)
         if check_positive_int("size", size) <= LAST:
             raise ValueError(f"size is {size}; it should be at least {LAST + 1}, pixels a side")
         self.embedding_size = embedding_size
@@ -35,8 +36,7 @@ class ConvNet(nn.Module):
         while size > LAST:
             layers.append((channels, out, 3 if layers else 5))
             channels, out, size = out, 2 * out, (size + 1) // 2
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             self.features = nn.Sequential(*(part for layer in layers for part in _halving(*layer)))
             self.embed = nn.Linear(channels * size * size, embedding_size)
             self.normalise = nn.BatchNorm1d(embedding_size, affine=False)
@@ -58,11 +58,9 @@ class FeatureNet(nn.Module):
 
     def __init__(self, width: int, embedding_size: int = 128, hidden: int = 512, seed: int = 0):
         super().__init__()
-        for name, value in (("width", width), ("embedding_size", embedding_size), ("hidden", hidden)):
-            check_positive_int(name, value)
+        _check_sizes(width=width, embedding_size=embedding_size, hidden=hidden)
         self.embedding_size = embedding_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             self.layers = nn.Sequential(
                 nn.BatchNorm1d(width, affine=False),
                 nn.Linear(width, hidden, bias=False),
@@ -85,11 +83,9 @@ class TextNet(nn.Module):
 
     def __init__(self, num_features: int, embedding_size: int = 128, hidden: int = 256, seed: int = 0):
         super().__init__()
-        for name, value in (("num_features", num_features), ("embedding_size", embedding_size), ("hidden", hidden)):
-            check_positive_int(name, value)
+        _check_sizes(num_features=num_features, embedding_size=embedding_size, hidden=hidden)
         self.embedding_size = embedding_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             self.vectors = nn.EmbeddingBag(num_features, hidden, mode="sum", include_last_offset=True)
             self.layers = nn.Sequential(
                 nn.BatchNorm1d(hidden),
@@ -117,12 +113,9 @@ class WordNet(nn.Module):
 
     def __init__(self, num_words: int, window: int, embedding_size: int = 128, hidden: int = 128, seed: int = 0):
         super().__init__()
-        sizes = {"num_words": num_words, "window": window, "embedding_size": embedding_size, "hidden": hidden}
-        for name, value in sizes.items():
-            check_positive_int(name, value)
+        _check_sizes(num_words=num_words, window=window, embedding_size=embedding_size, hidden=hidden)
         self.embedding_size = embedding_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             self.vectors = nn.Embedding(num_words, embedding_size if window == 1 else hidden)
             self.layers = nn.Sequential(nn.Flatten())
             if window == 1:  # only a direction counts: a step of size lr turns one of length 1 by about lr
@@ -144,12 +137,9 @@ class SessionNet(nn.Module):
 
     def __init__(self, num_items: int, embedding_size: int = 128, width: int = 64, hidden: int = 128, seed: int = 0):
         super().__init__()
-        sizes = {"num_items": num_items, "embedding_size": embedding_size, "width": width, "hidden": hidden}
-        for name, value in sizes.items():
-            check_positive_int(name, value)
+        _check_sizes(num_items=num_items, embedding_size=embedding_size, width=width, hidden=hidden)
         self.embedding_size = embedding_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             self.vectors = nn.Embedding(num_items, width)
             self.recurrent = nn.GRU(width, hidden, batch_first=True)
             self.embed = nn.Linear(hidden, embedding_size)
@@ -160,6 +150,19 @@ class SessionNet(nn.Module):
         steps = pack_padded_sequence(self.vectors(items), lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, last = self.recurrent(steps)
         return self.normalise(self.embed(last[0]))
+
+
+@contextlib.contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """What torch draws in the block, starting weights, is by ``seed``; its global generator stands as before then."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        check_positive_int(name, size)
 
 
 def _halving(channels: int, out: int, kernel: int) -> tuple[nn.Module, ...]:

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from annsoftmax_ref.training.network import seeded_weights
+
 CLASSES, WIDTH, DIM = 500, 32, 64  # classes, numbers of a point, numbers of an embedding
 TOKENS, WORDS = 8, 200  # of a text, and how many there are
 
@@ -31,7 +33,6 @@ def texts(each: int = 8, seed: int = 0) -> list[dict]:
 
 def network(seed: int = 0, normalised: bool = False) -> nn.Sequential:
     """points [B, WIDTH] -> embeddings [B, DIM]; normalised: over the batch, in its hidden layer."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded_weights(seed):
         middle = nn.BatchNorm1d(128) if normalised else nn.Identity()
         return nn.Sequential(nn.Linear(WIDTH, 128), middle, nn.ReLU(), nn.Linear(128, DIM))
