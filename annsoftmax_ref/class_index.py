@@ -75,9 +75,7 @@ class ClassIndex:
         self._log.clear()
 
 
-def nearest_by_index(
-    head, x: Tensor, k: int, nprobe: int | None, candidates: int, shifts: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def nearest_by_index(head, x: Tensor, k: int, nprobe: int | None, candidates: int) -> tuple[Tensor, Tensor]:
     """``nearest_of_all`` of x [B, d], rows of length 1, among so many ``candidates`` in ``nprobe`` lists of the head's
     index, brought up to date. A sample whose lists hold fewer than k classes is compared with all of them."""
     weight = head.weight
@@ -87,14 +85,15 @@ def nearest_by_index(
     if row_state(weight).owner is not None:
         catch_up(weight, found[found >= 0].unique())
     found, cosines = by_cosine(x, weight.detach(), found)
-    if shifts is not None:
-        cosines = cosines + shifts[found.clamp_min(0)]
+    if head.bias is not None:
+        catch_up(head.bias, found[found >= 0].unique())
+        cosines = cosines + head.bias.detach()[found.clamp_min(0)] / head.objective.scale
         cosines, order = cosines.masked_fill(found < 0, -torch.inf).sort(dim=1, descending=True, stable=True)
         found = found.gather(1, order)
     cosines, found = cosines[:, :k].contiguous(), found[:, :k].contiguous()
     few = found[:, -1] < 0
     if few.any():
-        cosines[few], found[few] = nearest_of_all(x[few], weight, k, shifts)
+        cosines[few], found[few] = nearest_of_all(x[few], weight, k, head._shifts())
     return cosines, found
 
 

@@ -63,7 +63,7 @@ class Prediction(nn.Module):
         x = unit_rows(embeddings)
         if approximate:
             self._check_whole("topk(approximate=True)")
-            return nearest_by_index(self, x, k, nprobe, check_candidates(candidates, k), self._shifts())
+            return nearest_by_index(self, x, k, nprobe, check_candidates(candidates, k))
         if nprobe is not None or candidates is not None:
             raise ValueError(f"nprobe is {nprobe}, candidates {candidates}; they go with approximate=True alone")
         return nearest_of_all(x, self.weight, k, self._shifts())
