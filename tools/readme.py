@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -58,9 +59,11 @@ GLANCED = {"full": "all classes", "random": "random classes", "forest": "Selecti
 HOW_MEASURED = "Accuracy: three seeds or five (`annsoftmax table searches`); times: `annsoftmax bench searches`,"
 
 
-def search_table() -> str:
-    record = read_record(ROOT / "results" / "search" / "glyphs.json")
-    return f"{search.table(record['rows'])}\n\n{record['vectors']}. {source(record, 'results/search/glyphs.json')}"
+def record_table(name: str, table: Callable[[list[dict]], str]) -> str:
+    """The rows of one record, results/NAME.json, as the module that measured them tells them."""
+    record = read_record(ROOT / "results" / f"{name}.json")
+    of = f"{record['vectors']}. " if "vectors" in record else ""
+    return f"{table(record['rows'])}\n\n{of}{source(record, f'results/{name}.json')}"
 
 
 def steps_table() -> str:
@@ -89,16 +92,6 @@ def steps_table() -> str:
         f"{grown[0]['nearest']['nprobe']} lists probed: {times}, which is the number of classes to the power "
         f"{growth.exponent(grown):.2f} (`results/cpu/growth.json`)."
     )
-
-
-def million_table() -> str:
-    record = read_record(ROOT / "results" / "cpu" / "million.json")
-    return f"{training.table(record['rows'])}\n\n{source(record, 'results/cpu/million.json')}"
-
-
-def costs_table() -> str:
-    record = read_record(ROOT / "results" / "cpu" / "searches.json")
-    return f"{searches.table(record['rows'])}\n\n{source(record, 'results/cpu/searches.json')}"
 
 
 def reported_table() -> str:
@@ -134,22 +127,6 @@ def _lost(cells: reports.Cells, head: str, metric: str) -> str:
     return f"{points[0]:.1f} to {points[-1]:.1f}" if points else "-"
 
 
-def large_search_table() -> str:
-    record = read_record(ROOT / "results" / "cpu" / "search_1m.json")
-    rows = search.curves_table(record["rows"])
-    return f"{rows}\n\n{record['vectors']}. {source(record, 'results/cpu/search_1m.json')}"
-
-
-def predict_table() -> str:
-    record = read_record(ROOT / "results" / "cpu" / "predict_1m.json")
-    return f"{predict.table(record['rows'])}\n\n{record['vectors']}. {source(record, 'results/cpu/predict_1m.json')}"
-
-
-def changes_table() -> str:
-    record = read_record(ROOT / "results" / "cpu" / "class_changes.json")
-    return f"{changes.table(record['rows'])}\n\n{source(record, 'results/cpu/class_changes.json')}"
-
-
 def planned_text() -> str:
     """The plan of the simulated cluster, and how near the memory model was where a head was made."""
     record, made = (
@@ -168,11 +145,6 @@ def simulated_table() -> str:
     record = read_record(ROOT / "results" / "cluster" / "simulated_256.json")
     took = f"{record['ranks']} processes in {record['seconds']:.0f} s, {record['peak_mb']:.0f} MB at most."
     return f"{cluster.table(record['rows'])}\n\n{took} {source(record, 'results/cluster/simulated_256.json')}"
-
-
-def ranks_table() -> str:
-    record = read_record(ROOT / "results" / "cpu" / "ranks_1m.json")
-    return f"{ranks.table(record['rows'])}\n\n{source(record, 'results/cpu/ranks_1m.json')}"
 
 
 def killed_text() -> str:
@@ -196,17 +168,17 @@ def killed_text() -> str:
 TABLES = {
     **{name: partial(runs_table, name) for name in tables.TABLES},
     "glance": glance_table,
-    "search": search_table,
+    "search": partial(record_table, "search/glyphs", search.table),
     "steps": steps_table,
-    "large_search": large_search_table,
-    "predict": predict_table,
-    "changes": changes_table,
-    "million": million_table,
-    "costs": costs_table,
+    "large_search": partial(record_table, "cpu/search_1m", search.curves_table),
+    "predict": partial(record_table, "cpu/predict_1m", predict.table),
+    "changes": partial(record_table, "cpu/class_changes", changes.table),
+    "million": partial(record_table, "cpu/million", training.table),
+    "costs": partial(record_table, "cpu/searches", searches.table),
     "reported": reported_table,
     "planned": planned_text,
     "simulated": simulated_table,
-    "ranks": ranks_table,
+    "ranks": partial(record_table, "cpu/ranks_1m", ranks.table),
     "killed": killed_text,
 }
 
