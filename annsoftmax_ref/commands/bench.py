@@ -212,14 +212,11 @@ def _add_changes(commands) -> None:
 
 
 def _changes(arguments) -> None:
-    for name, values in (
-        ("classes", arguments.classes),
-        *((n, [getattr(arguments, n)]) for n in ("add", "dim", "rounds")),
-    ):
-        for value in values:
-            check_positive_int(name, value)
+    for name in ("add", "dim", "rounds"):
+        check_positive_int(name, getattr(arguments, name))
+    sizes = [check_positive_int("classes", size) for size in arguments.classes]
     rows = []
-    for row in bench_changes(arguments.classes, arguments.add, arguments.dim, arguments.rounds):
+    for row in bench_changes(sizes, arguments.add, arguments.dim, arguments.rounds):
         rows.append(row)
         if arguments.json != "-":
             print(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from annsoftmax_ref.experiments.reports import HOW_TOLD, Cells, gaps, held, listing, percent, plain
 from annsoftmax_ref.experiments.settings import seeded
 
-# Learning rate and scale were chosen for full softmax, with seed 0 and 600 steps: 17.0 % at 1.6, 16.8 at 0.8, 16.2 at
-# 3.2; and at the recipe's scale of 20, with 16 16.9 %. A thousand steps are 58 % of a pass over the text.
+# Learning rate (of 0.8, 1.6 and 3.2) and scale (of 16 and the recipe's 20) were chosen for full softmax, with seed 0
+# and 600 steps. A thousand steps are a little more than half a pass over the text.
 WORDS = {"task": "words", "objective": "cross_entropy", "lr": 1.6, "steps": 1000, "epochs": 1}
 RATE = 0.1
 HEADS = {  # by their names in the table: the head, the share of the classes, and its selector's options
