@@ -131,8 +131,12 @@ def nprobe_for(head, embeddings: Tensor, k: int, recall: float, candidates: int 
 
 def found_of(head, embeddings: Tensor, exact: Tensor, nprobe: int | None, candidates: int | None) -> float:
     """The part of the classes exact [B, k] that approximate search finds, mean over embeddings [B, d]."""
-    _, found = head.topk(embeddings, exact.shape[1], True, nprobe, candidates)
-    return (found.unsqueeze(2) == exact.unsqueeze(1)).any(dim=1).double().mean().item()
+    return recall_of(head.topk(embeddings, exact.shape[1], True, nprobe, candidates)[1], exact)
+
+
+def recall_of(found: Tensor, exact: Tensor) -> float:
+    """The part (0 to 1) of the ids exact [B, k] that is among found [B, c] of the same row."""
+    return (exact.unsqueeze(2) == found.unsqueeze(1)).any(dim=2).double().mean().item()
 
 
 def _index_of(head) -> tuple[IVFBinaryIndex, int]:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from annsoftmax_ref.bench.indexes import FaissGraph, FaissLists, ScannTree
-from annsoftmax_ref.bench.search import exact_nearest, recall_of
+from annsoftmax_ref.bench.search import exact_nearest
 from annsoftmax_ref.bench.vectors import Vectors
-from annsoftmax_ref.class_index import ClassIndex
+from annsoftmax_ref.class_index import ClassIndex, recall_of
 from annsoftmax_ref.experiments.reports import grid
 from annsoftmax_ref.head import SoftmaxHead
 

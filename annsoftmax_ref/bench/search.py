@@ -17,6 +17,7 @@ from torch import Tensor
 
 from annsoftmax_ref.bench.indexes import FaissGraph, makers
 from annsoftmax_ref.bench.vectors import Vectors
+from annsoftmax_ref.class_index import recall_of
 from annsoftmax_ref.experiments.reports import grid
 
 ROUNDS = 5
@@ -154,11 +155,6 @@ def exact_nearest(vectors: Vectors, k: int) -> tuple[Tensor, Callable[[Tensor], 
         return (logits.logsumexp(dim=1) - total).exp().mean().item()
 
     return torch.cat(truth), mass
-
-
-def recall_of(found: Tensor, truth: Tensor) -> float:
-    hits = [torch.isin(t, f).double().mean().item() for f, t in zip(found, truth, strict=True)]
-    return sum(hits) / len(hits)
 
 
 def _move(indexes, rows: Tensor) -> tuple[Tensor, list[float]]:
