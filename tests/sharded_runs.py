@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from annsoftmax_ref import (
@@ -17,7 +22,7 @@ from annsoftmax_ref import (
     RowSGD,
     SoftmaxHead,
 )
-from annsoftmax_ref.training.sharded import TrainingState
+from annsoftmax_ref.training.sharded import Checkpoints, TrainingState, tensors
 from annsoftmax_ref.training.sharded.together import Together
 
 SELECTORS = {
@@ -113,3 +118,28 @@ def joined(parts: list[dict]) -> dict:
     names = dict.fromkeys(name for part in parts for name in part if not name.startswith("own/"))
     found = {name: [part[name] for part in parts if name in part] for name in names}
     return {name: torch.cat(values) if name.startswith("rows/") else values[0] for name, values in found.items()}
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def one_of_two(rank, folder, kill, wait, said) -> None:
+    """Saves step 3; then process ``kill`` dies in the middle of saving step 4, and the other says what became of it."""
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    run = new_run(group=dist.group.WORLD)
+    train(run, 0, 3, rank)
+    checkpoints = Checkpoints(folder / "run", dist.group.WORLD)
+    checkpoints.save(3, run, {"step": 3}, wait=wait)
+    train(run, 3, 4, rank)  # while it is saved
+    checkpoints.load(run)
+    train(run, 3, 4, rank)
+    if rank == kill:
+        tensors._Writer.write_data = die
+    start = time.monotonic()
+    try:
+        checkpoints.save(4, run, {"step": 4}, wait=wait)
+        checkpoints.wait()
+    except RuntimeError as error:
+        said.put((time.monotonic() - start, str(error)))
+    os._exit(0)  # the group is broken, and would wait for the dead at the end

@@ -4,17 +4,11 @@ import itertools
 import multiprocessing
 import os
 import signal
-import time
 
 import pytest
-import torch.distributed as dist
-from sharded_runs import all_of, differences, new_run, train
+from sharded_runs import all_of, die, differences, new_run, one_of_two, train
 
 from annsoftmax_ref.training.sharded import Checkpoints, shelf, tensors
-
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_before(path, target):
@@ -76,30 +70,11 @@ def test_killed_in_any_phase_the_newest_whole_step_opens(phase, wait, tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".lock", "step_00000005"]
 
 
-def one_of_two(rank, folder, kill, wait, said) -> None:
-    """Saves step 3; then process ``kill`` dies in the middle of saving step 4, and the other says what became of it."""
-    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    run = new_run(group=dist.group.WORLD)
-    train(run, 0, 3, rank)
-    checkpoints = Checkpoints(folder / "run", dist.group.WORLD)
-    checkpoints.save(3, run, {"step": 3}, wait=wait)
-    train(run, 3, 4, rank)  # while it is saved
-    checkpoints.load(run)
-    train(run, 3, 4, rank)
-    if rank == kill:
-        tensors._Writer.write_data = die
-    start = time.monotonic()
-    try:
-        checkpoints.save(4, run, {"step": 4}, wait=wait)
-        checkpoints.wait()
-    except RuntimeError as error:
-        said.put((time.monotonic() - start, str(error)))
-    os._exit(0)  # the group is broken, and would wait for the dead at the end
-
-
 @pytest.mark.parametrize("kill, wait", [(0, True), (1, False)])
 def test_the_peer_of_a_killed_process_raises_and_any_number_goes_on(kill, wait, tmp_path):
-    context = multiprocessing.get_context("fork")
+    # Not forked from here: torch takes no backward pass where it has had threads for one, as after some other tests.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sharded_runs"])
     said = context.SimpleQueue()
     children = [context.Process(target=one_of_two, args=(rank, tmp_path, kill, wait, said)) for rank in (0, 1)]
     for child in children:
