@@ -24,9 +24,8 @@ def margin_loss_of(margins, scale=64, threshold=0):
     return SimpleNamespace(s=scale, interclass_filtering_threshold=threshold, **names)
 
 
-def recipe(cfg, rank=0, world_size=1):
+def recipe(cfg, backbone, rank=0, world_size=1):
     """The losses of train_v2.py; batches of ``cfg.batch_size`` on all processes together."""
-    backbone = network()
     module_partial_fc = PartialFC_V2(
         margin_loss_of(cfg.margin_list, cfg.scale), cfg.embedding_size, cfg.num_classes, cfg.sample_rate, False
     )
@@ -82,15 +81,16 @@ def theirs(cfg, weight):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_at_rate_1_the_losses_are_partial_fcs(margins, ranks):
     cfg = config(margin_list=margins)
-    start = torch.cat(on_ranks(ranks, lambda rank, group: recipe(config(steps=0))[1].weight.detach().clone()))
-    expected = theirs(cfg, start)
-    for losses, _ in on_ranks(ranks, lambda rank, group: recipe(cfg, rank, ranks)):
+    backbones = [network() for _ in range(ranks)]  # not in the threads, which have torch's generator in common
+    untrained = on_ranks(ranks, lambda rank, group: recipe(config(steps=0), backbones[rank])[1])
+    expected = theirs(cfg, torch.cat([head.weight.detach() for head in untrained]))
+    for losses, _ in on_ranks(ranks, lambda rank, group: recipe(cfg, backbones[rank], rank, ranks)):
         assert losses == pytest.approx(expected, rel=1e-5)
 
 
 def test_at_a_rate_below_1_the_nearest_classes_are_scored_and_it_trains():
     cfg = config(sample_rate=0.1, steps=60, scale=16, lr=0.2)
-    ((losses, head),) = on_ranks(1, lambda rank, group: recipe(cfg))
+    ((losses, head),) = on_ranks(1, lambda rank, group: recipe(cfg, network()))
     assert isinstance(head.selector, NearestClasses)
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
