@@ -51,7 +51,7 @@ XDIST := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 pytest: $(STAMP)  ## run the tests only
 	$(QUIET_ENV) $(BIN)/python -m pytest $(XDIST)
 
-gate: $(STAMP)  ## plant every fault of the notebooks' gate, of which `make pytest` plants one in each notebook
+gate: $(STAMP)  ## plant every fault of the notebooks' gate, of which `make pytest` plants some
 	$(QUIET_ENV) $(BIN)/python -m pytest $(XDIST) -m slow tests/notebooks/test_notebook_gate.py
 
 notebooks: $(STAMP)  ## run every notebook and compare each output with the stored one (strict nbval)

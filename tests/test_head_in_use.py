@@ -2,7 +2,6 @@
 
 import copy
 import io
-import logging
 import pickle
 
 import numpy as np
@@ -24,7 +23,7 @@ from annsoftmax_ref import (
     backend,
     batch,
 )
-from annsoftmax_ref.machine.device import _warn_of_processes
+from annsoftmax_ref.machine import device
 
 N, D = 200, 16
 SELECTORS = {
@@ -245,17 +244,18 @@ def test_what_is_done_in_inference_mode_does_not_spoil_training(selector):
     train(fresh)
 
 
-def test_several_processes_without_a_group_are_told_of(monkeypatch, caplog):
+def test_several_processes_without_a_group_are_told_of_once(monkeypatch):
+    """What it is told by and asks is set here, so that nothing is left to what other tests did to loggers or DDP."""
+    said = []
+    monkeypatch.setattr(device.logger, "warning", lambda text, *values: said.append(text % values))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     head = made()
-    _warn_of_processes.cache_clear()
-    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "annsoftmax_ref"):
-        patch.setattr(torch.nn.parallel.DistributedDataParallel, "_active_ddp_module", head)
-        head(*data())  # its gradients will be averaged
-    assert caplog.text == ""
-    with caplog.at_level(logging.WARNING, "annsoftmax_ref"):
+    for active, times in ((head, 0), (None, 1)):  # inside DDP its gradients will be averaged
+        monkeypatch.setattr(torch.nn.parallel.DistributedDataParallel, "_active_ddp_module", active)
+        device._warn_of_processes.cache_clear()
         for seed in range(3):
             head(*data(seed))
-    _warn_of_processes.cache_clear()
-    assert caplog.text.count("there are 2 processes, and each trains this head by itself") == 1
+        assert len(said) == times, (said, device._warn_of_processes.cache_info())
+    device._warn_of_processes.cache_clear()
+    assert said[0].startswith("there are 2 processes, and each trains this head by itself")

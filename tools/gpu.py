@@ -97,7 +97,7 @@ def _steps(dry: bool) -> list[list]:
 
 
 def _compare(dry: bool) -> list[list]:
-    task = ["pairs:3000", "--epochs", 1] if dry else ["pairs:100000"]
+    task = ["pairs:1000", "--groups", 6, "--epochs", 1] if dry else ["pairs:100000"]
     return [_annsoftmax(dry, "compare", "--heads", "full", "random", "ann", "--task", *task)]
 
 

@@ -15,40 +15,44 @@ from annsoftmax_ref.training import checkpoint as files
 
 
 @pytest.mark.parametrize("head_name", HEADS)
-@pytest.mark.parametrize("moment", ["between epochs", "within an epoch"])
-def test_interrupted_and_resumed_equals_uninterrupted(data, tmp_path, head_name, moment):
+def test_interrupted_and_resumed_equals_uninterrupted(data, tmp_path, head_name):
     """Model, head (index and generator included), optimizer, schedule and history, bit for bit."""
-    path = tmp_path / "run.pt"
-
-    def stop(history):
-        if len(history.epochs) == 1 and moment == "between epochs":
-            raise KeyboardInterrupt
-
     model, head, recipe = new(head_name)
     through = fit(model, head, data, recipe, seed=4, checkpoint=tmp_path / "through.pt", progress=False)
     unsaved = new(head_name)
     fit(*unsaved[:2], data, recipe, seed=4, progress=False)
     assert same(unsaved[0].state_dict(), model.state_dict()) and same(unsaved[1].state_dict(), head.state_dict())
 
-    model2, head2, _ = new(head_name)
-    if moment == "within an epoch":
-        calls = iter(range(35))  # some steps into the second epoch
-        head2.register_forward_pre_hook(lambda *_: _interrupt_at_the_end_of(calls))
-    with pytest.raises(KeyboardInterrupt):
-        fit(model2, head2, data, recipe, seed=4, checkpoint=path, on_epoch=stop, progress=False)
-    assert len(files.load(path)["history"]["epochs"]) == 1
+    for interrupted in (_interrupted_between_epochs, _interrupted_within_an_epoch):
+        path = tmp_path / f"{interrupted.__name__}.pt"
+        model2, head2, _ = new(head_name)
+        with pytest.raises(KeyboardInterrupt):
+            fit(model2, head2, data, recipe, seed=4, checkpoint=path, progress=False, on_epoch=interrupted(head2))
+        assert len(files.load(path)["history"]["epochs"]) == 1
 
-    model3, head3, _ = new(head_name)
-    torch.manual_seed(99)  # nothing depends on the global generator
-    resumed = fit(model3, head3, data, recipe, seed=4, checkpoint=path, resume=True, progress=False)
-    assert results(resumed) == results(through)
-    ours, theirs = files.load(path), files.load(tmp_path / "through.pt")
-    for part in ("model", "head", "optimizer", "scheduler", "run"):
-        assert same(ours[part], theirs[part]), part
-    # Once more: there is nothing left to do.
-    again = fit(*new(head_name)[:2], data, recipe, seed=4, checkpoint=path, resume=True, progress=False)
-    assert again == resumed
+        torch.manual_seed(99)  # nothing depends on the global generator
+        resumed = fit(*new(head_name)[:2], data, recipe, seed=4, checkpoint=path, resume=True, progress=False)
+        assert results(resumed) == results(through)
+        ours, theirs = files.load(path), files.load(tmp_path / "through.pt")
+        for part in ("model", "head", "optimizer", "scheduler", "run"):
+            assert same(ours[part], theirs[part]), part
+        # Once more: there is nothing left to do.
+        again = fit(*new(head_name)[:2], data, recipe, seed=4, checkpoint=path, resume=True, progress=False)
+        assert again == resumed
     assert not list(tmp_path.glob(".*"))
+
+
+def _interrupted_between_epochs(head):
+    def stop(history):
+        if len(history.epochs) == 1:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def _interrupted_within_an_epoch(head):
+    calls = iter(range(35))  # some steps into the second epoch
+    head.register_forward_pre_hook(lambda *_: _interrupt_at_the_end_of(calls))
 
 
 def _interrupt_at_the_end_of(calls):
