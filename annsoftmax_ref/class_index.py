@@ -82,11 +82,9 @@ def nearest_by_index(head, x: Tensor, k: int, nprobe: int | None, candidates: in
     index, probes = _index_of(head)
     nprobe = probes if nprobe is None else nprobe
     found, _ = index.scan(x, min(candidates, len(weight)), nprobe, asymmetric=not index.centre)
-    if row_state(weight).owner is not None:
-        catch_up(weight, found[found >= 0].unique())
+    head._bring_up_to_date(found)
     found, cosines = by_cosine(x, weight.detach(), found)
     if head.bias is not None:
-        catch_up(head.bias, found[found >= 0].unique())
         cosines = cosines + head.bias.detach()[found.clamp_min(0)] / head.objective.scale
         cosines, order = cosines.masked_fill(found < 0, -torch.inf).sort(dim=1, descending=True, stable=True)
         found = found.gather(1, order)
@@ -135,8 +133,12 @@ def found_of(head, embeddings: Tensor, exact: Tensor, nprobe: int | None, candid
 
 
 def recall_of(found: Tensor, exact: Tensor) -> float:
-    """The part (0 to 1) of the ids exact [B, k] that is among found [B, c] of the same row."""
-    return (exact.unsqueeze(2) == found.unsqueeze(1)).any(dim=2).double().mean().item()
+    """The part (0 to 1) of the ids exact [B, k] that is among found [B, c] of the same row.
+
+    Row by row: a table of all pairs [B, k, c] would take gigabytes where k is some thousands.
+    """
+    shares = [torch.isin(row, those).double().mean() for row, those in zip(exact, found, strict=True)]
+    return torch.stack(shares).mean().item()
 
 
 def _index_of(head) -> tuple[IVFBinaryIndex, int]:

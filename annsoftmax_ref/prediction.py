@@ -11,7 +11,7 @@ from annsoftmax_ref.checks import check_classes, check_embeddings, check_k
 from annsoftmax_ref.class_index import ClassIndex, check_candidates, found_of, nearest_by_index
 from annsoftmax_ref.diagnostics import diagnose
 from annsoftmax_ref.every_row import all_cosines, nearest_of_all
-from annsoftmax_ref.row_parameter import unwatching
+from annsoftmax_ref.row_parameter import row_state, unwatching
 from annsoftmax_ref.rows import cosines, unit_rows
 from annsoftmax_ref.splitting import sharded_topk
 
@@ -30,9 +30,9 @@ class Prediction(nn.Module):
             logits = self.objective.scale * all_cosines(unit_rows(embeddings), self.weight)
             return logits if self.bias is None else logits + self._all_biases()
         check_classes(classes, self.num_classes)
-        rows.catch_up(self.weight, classes.unique())
+        self._bring_up_to_date(classes)
         logits = self.objective.scale * cosines(unit_rows(embeddings), unit_rows(self.weight[classes]))
-        return logits if self.bias is None else logits + self._all_biases()[classes]
+        return logits if self.bias is None else logits + self.bias[classes]
 
     @torch.no_grad()
     @unwatching
@@ -99,6 +99,13 @@ class Prediction(nn.Module):
         """How good the active sets are just now; see ``annsoftmax_ref.diagnostics.diagnose``."""
         self._check_whole("diagnose")
         return diagnose(self, *without_ignored(embeddings, labels, self.ignore_index), k)
+
+    def _bring_up_to_date(self, classes: Tensor) -> None:
+        """The rows and biases of these classes, -1 being none, for what reads no others."""
+        lagging = [part for part in (self.weight, self.bias) if part is not None and row_state(part).owner is not None]
+        ids = classes[classes >= 0].unique() if lagging else None
+        for part in lagging:
+            rows.catch_up(part, ids)
 
     def _shifts(self) -> Tensor | None:
         return None if self.bias is None else self._all_biases() / self.objective.scale

@@ -108,6 +108,12 @@ def test_rows_that_lag_are_caught_up_where_they_are_read(vectors):
     assert optimizer.state[head.weight]  # the momentum that held them back
 
 
+def test_logits_of_some_classes_catch_up_their_rows_and_biases(vectors):
+    head, _ = made(vectors, bias=True)
+    expected, classes = copy.deepcopy(head).logits(vectors.queries), torch.arange(0, N, 3)
+    torch.testing.assert_close(head.logits(vectors.queries, classes), expected[:, classes])
+
+
 @pytest.mark.parametrize("built", [False, True], ids=["the selector's index", "an index of its own"])
 def test_looking_changes_nothing_of_training(vectors, built):
     """Without momentum to the last bit; with it rows are caught up where they are read, which rounds."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from annsoftmax_ref import ANNSoftmax
+from annsoftmax_ref.class_index import recall_of
 from annsoftmax_ref.datasets import load_glyphs
 from annsoftmax_ref.experiments.runs import EMBEDDING_SIZE
 from annsoftmax_ref.index import IVFBinaryIndex
@@ -39,8 +40,7 @@ class WatchedHead(ANNSoftmax):
         recalls = []
         for index in (self.selector.index, rebuilt):
             ids, _ = index.search(queries, weight, self.selector.candidates_per_sample(32), self.selector.nprobe)
-            shares = [torch.isin(t, i).double().mean() for t, i in zip(truth, ids, strict=True)]
-            recalls.append(torch.stack(shares).mean().item())
+            recalls.append(recall_of(ids, truth))
         kept = {name: found[name] for name in ("captured_mass", "code_age", "stale_bits")}
         self.on_look({"recall": recalls[0], "recall_rebuilt": recalls[1], **kept})
         return found

@@ -52,12 +52,12 @@ def _interrupted_between_epochs(head):
 
 def _interrupted_within_an_epoch(head):
     calls = iter(range(35))  # some steps into the second epoch
-    head.register_forward_pre_hook(lambda *_: _interrupt_at_the_end_of(calls))
 
+    def stop(*_):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
 
-def _interrupt_at_the_end_of(calls):
-    if next(calls, None) is None:
-        raise KeyboardInterrupt
+    head.register_forward_pre_hook(stop)
 
 
 def test_a_checkpoint_of_another_run_is_refused(data, tmp_path):
